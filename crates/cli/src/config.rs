@@ -104,6 +104,11 @@ pub fn route(server: &ServerUrl) -> Result<Route, Failure> {
     route.map_err(|error| Failure::Usage(format!("{error:#}")))
 }
 
+/// The user's editor with its options.
+pub fn editor() -> String {
+    ["VISUAL", "EDITOR"].into_iter().find_map(variable).unwrap_or_else(|| "vi".to_owned())
+}
+
 /// Where the login is kept; none where the user has no home.
 pub fn login_file() -> Option<PathBuf> {
     let config = directory("XDG_CONFIG_HOME").or_else(|| Some(directory("HOME")?.join(".config")))?;

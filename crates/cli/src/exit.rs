@@ -90,6 +90,7 @@ mod tests {
             task: "main".to_owned(),
             index: 0,
             address: "main".to_owned(),
+            item: None,
             driver: "host".to_owned(),
             state: state.to_owned(),
             reason: reason.map(|code| Reason { code, message: String::new() }),
@@ -108,6 +109,7 @@ mod tests {
             health: None,
             readiness: None,
             ready: None,
+            result_of: None,
         }
     }
 

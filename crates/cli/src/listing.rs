@@ -40,6 +40,8 @@ pub trait Entry: DeserializeOwned {
     const HEAD: &'static [&'static str];
     /// Titles of the columns that `wide` adds before the last, which is the longest.
     const WIDE_HEAD: &'static [&'static str];
+    /// Columns that are left out if no entry has anything in them.
+    const ONLY_IF_ANY: &'static [&'static str] = &[];
     /// What to say if there is none.
     const NONE: &'static str;
 
@@ -199,7 +201,15 @@ pub fn table_of<T: Entry>(out: &Out, entries: &[T], format: Format) -> String {
         }
         cells
     };
-    table::render(out, &head, entries.iter().map(cells).collect())
+    let mut rows: Vec<Vec<Cell>> = entries.iter().map(cells).collect();
+    for title in T::ONLY_IF_ANY {
+        let Some(at) = head.iter().position(|column| column == title) else { continue };
+        if rows.iter().all(|row| row.get(at).is_none_or(Cell::is_blank)) {
+            head.remove(at);
+            rows.iter_mut().filter(|row| row.len() > at).for_each(|row| drop(row.remove(at)));
+        }
+    }
+    table::render(out, &head, rows)
 }
 
 fn on_one_line(item: &RawValue) -> String {

@@ -31,6 +31,7 @@ mod style;
 mod table;
 mod timestamp;
 mod words;
+mod yaml;
 
 use std::process::ExitCode;
 

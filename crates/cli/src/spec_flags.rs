@@ -82,7 +82,8 @@ impl SpecFlag {
     }
 
     fn is_repeatable(&self) -> bool {
-        self.field.name == ANY_NAME || matches!(self.field.kind, Kind::List { .. } | Kind::Map { .. })
+        let takes_several = matches!(self.field.kind, Kind::List { .. } | Kind::Map { .. } | Kind::Items);
+        self.field.name == ANY_NAME || takes_several
     }
 
     /// Whether both are fields of one object.
@@ -205,7 +206,7 @@ impl SpecFlag {
                 self.pairs(given, env, |text| text.parse::<u32>().ok().map(|number| json!(number)))?
             }
             Kind::Bool => json!(true),
-            Kind::List { .. } => json!(given),
+            Kind::List { .. } | Kind::Items => json!(given),
             Kind::Whole(_) | Kind::AllOr(_) => number_or_text(last),
             Kind::Arguments(_) => {
                 json!(shell_words::split(last).map_err(|why| self.wrong(last, why))?)

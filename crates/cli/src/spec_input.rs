@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use gaffer_domain::document::{Data, Language, Value as Document};
 use gaffer_domain::spec::MAX_SPEC_BYTES;
 use gaffer_domain::text;
@@ -13,6 +14,32 @@ use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
 use crate::spec_flags::{self, SpecFlags};
+
+/// The option for items that are in a file.
+#[derive(Debug, Args)]
+pub struct EachLine {
+    /// One task for each line of a file (- for standard input)
+    ///
+    /// The task finds its line in GAFFER_ITEM. Blank lines are left out. --array %N limits how many tasks run at once. Example:
+    /// ls *.png | gaffer run --each-line - -- sh -c 'convert "$GAFFER_ITEM" "$GAFFER_ITEM.webp"'
+    #[arg(long, value_name = "FILE", help_heading = "The job", conflicts_with_all = ["each", "count"])]
+    each_line: Option<PathBuf>,
+}
+
+impl EachLine {
+    /// Whether it reads standard input.
+    pub fn reads_stdin(&self) -> bool {
+        self.each_line.as_deref() == Some(Path::new("-"))
+    }
+
+    /// Adds the items to a job.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`].
+    pub fn apply(&self, input: &mut Input) -> Result<(), Failure> {
+        self.each_line.as_deref().map_or(Ok(()), |path| input.each_line(path))
+    }
+}
 
 /// A specification and where it came from.
 #[derive(Debug)]
@@ -35,6 +62,27 @@ impl Input {
         if let Data::Object(fields) = &mut self.spec.data {
             spec_flags::set(fields, "stdin", &json!(true));
         }
+    }
+
+    /// One task for each line of a file (`-` for standard input). Blank lines are left out.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`].
+    fn each_line(&mut self, path: &Path) -> Result<(), Failure> {
+        let Data::Object(fields) = &mut self.spec.data else { return Ok(()) };
+        if fields.iter().any(|field| field.key == "tasks") {
+            return Err(Failure::Usage(
+                "--each-line belongs to a task, and this job lists its tasks: write `each` in the file"
+                    .to_owned(),
+            ));
+        }
+        let text = read_text(path)?;
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        if lines.is_empty() {
+            return Err(Failure::Usage(format!("--each-line {}: every line is blank", path.display())));
+        }
+        spec_flags::set(fields, "each", &json!(lines));
+        Ok(())
     }
 
     /// A command.

@@ -30,6 +30,11 @@ impl Cell {
         Cell { colour: style::colour(state), ..Cell::text(format!("{} {state}", style::glyph(state))) }
     }
 
+    /// Whether there is nothing to see.
+    pub fn is_blank(&self) -> bool {
+        self.text.is_empty()
+    }
+
     /// Dimmed text.
     pub fn dim(text: impl AsRef<str>) -> Cell {
         Cell { colour: Colour::Dim, ..Cell::text(text) }

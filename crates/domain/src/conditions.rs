@@ -180,6 +180,14 @@ pub fn waits_for(spec: &JobSpec, position: usize) -> String {
     }
 }
 
+/// For each definition, in their order: the definitions whose ends it waits for, by position, and which of their tasks.
+pub(crate) fn waits(spec: &JobSpec) -> Vec<Vec<(usize, IndexMatch)>> {
+    let positions = Positions::of(spec);
+    let awaited = |definition| positions.awaited(spec, definition).into_iter();
+    let waits = |definition| awaited(definition).map(|other| (other.position, other.index)).collect();
+    spec.tasks.iter().map(waits).collect()
+}
+
 /// Where each name stands in the list of definitions.
 struct Positions<'a>(HashMap<&'a str, usize>);
 
@@ -339,4 +347,4 @@ fn listed(names: &[impl AsRef<str>]) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -16,8 +16,9 @@ use std::fmt::{self, Display, Formatter};
 
 use crate::quantity::shown;
 
-/// The most values that one document may have, those that its aliases repeat included.
-pub const MAX_VALUES: usize = 100_000;
+/// The most values that one document may have, those that its aliases repeat included: an item for each task that a job may have,
+/// and some more.
+pub const MAX_VALUES: usize = 104_000;
 /// How deep lists and objects may be nested.
 pub const MAX_DEPTH: usize = 64;
 /// The most bytes of text that a document may have once its aliases are written out.

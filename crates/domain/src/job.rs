@@ -60,15 +60,13 @@ impl JobState {
     ///
     /// `skipped`: how many of the cancelled ones were skipped, which says nothing of the job. `stopping`: somebody asked the
     /// job to stop. `started`: some attempt of it has started at some time, so that a
-    /// job between two attempts of its only task does not look new.
+    /// job between two attempts of its only task does not look new. That tasks have completed does not say so: their results
+    /// may be those of an earlier job.
     pub fn of(counts: &TaskCounts, skipped: i64, started: bool, stopping: bool) -> JobState {
         let some = |state| counts.get(state) > 0;
         if counts.unfinished() > 0 {
-            let under_way = started
-                || some(StateName::Running)
-                || some(StateName::Stopping)
-                || some(StateName::Completed)
-                || some(StateName::Failed);
+            let under_way =
+                started || some(StateName::Running) || some(StateName::Stopping) || some(StateName::Failed);
             return match (stopping, under_way) {
                 (true, _) => JobState::Stopping,
                 (false, true) => JobState::Running,
@@ -219,5 +217,11 @@ mod tests {
         assert_eq!(JobState::of(&waiting, 0, false, false), JobState::Pending);
         assert_eq!(JobState::of(&waiting, 0, true, false), JobState::Running);
         assert_eq!(JobState::of(&waiting, 0, true, true), JobState::Stopping);
+    }
+
+    #[test]
+    fn results_of_an_earlier_job_do_not_make_a_job_look_started() {
+        let waiting = counts(&[(StateName::Completed, 989), (StateName::Pending, 11)]);
+        assert_eq!(JobState::of(&waiting, 0, false, false), JobState::Pending);
     }
 }

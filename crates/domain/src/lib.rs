@@ -24,6 +24,7 @@ pub mod policy;
 pub mod quantity;
 pub mod queue;
 pub mod reason;
+pub mod rerun;
 pub mod resources;
 pub mod restore;
 pub mod retention;

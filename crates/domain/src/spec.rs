@@ -12,6 +12,7 @@ mod container;
 mod dependency;
 mod depends;
 mod driver;
+mod each;
 mod exit_codes;
 pub mod field;
 mod health;
@@ -37,6 +38,7 @@ pub use container::{
 };
 pub use dependency::{Dependency, IndexMatch, On, When};
 pub use driver::DriverKind;
+pub use each::{Each, Item, MAX_AXES, MAX_ITEM_BYTES, MAX_TASKS_PER_JOB, Texts};
 pub use exit_codes::ExitCodes;
 pub use health::{HealthCheck, InvalidStatusRange, MAX_IN_A_ROW, Probe, StatusRange};
 pub use job::{
@@ -52,4 +54,4 @@ pub use scheduling::{Affinity, Concurrency, OnDrain, Placement};
 pub use stop::{StopSignal, StopSpec, UnknownSignal};
 pub use stored::{STORED_VERSION, UnreadableSpec};
 pub use strategy::{Strategy, UnknownStrategy};
-pub use task::{Indices, MAX_TASKS_PER_JOB, OnLimit, OutputLimit, TASK, TaskSpec};
+pub use task::{Indices, OnLimit, OutputLimit, TASK, TaskSpec};

@@ -10,6 +10,7 @@ use crate::clocks::Clocks;
 use crate::health::Healths;
 use crate::hub::Hub;
 use crate::input::Inputs;
+use crate::large_jobs::LargeJobs;
 use crate::live::LiveOutputs;
 use crate::metrics::sessions::SessionMetrics;
 use crate::open_streams::OpenStreams;
@@ -43,6 +44,8 @@ pub struct Control {
     pub changes: Changes,
     /// Wake-up calls for loops.
     pub wakes: Wakes,
+    /// Jobs that are continued in slices.
+    pub large_jobs: LargeJobs,
     /// What waits and what is live, as far as that is known in memory.
     pub scheduling: SchedulingState,
     pub metrics: SessionMetrics,

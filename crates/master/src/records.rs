@@ -19,7 +19,7 @@ pub use health::{AttemptHealth, CheckSummary, HealthResult};
 pub use job::{Job, RunningTasks};
 pub use key::{Key, KeyKind, UnknownKeyKind};
 pub use scheduling::{LiveChange, LiveOnWorker, OnWorker, PlaceInQueue};
-pub use task::{Attempt, Task, TaskPorts};
+pub use task::{Attempt, ResultOf, Task, TaskPorts};
 pub use timeline::{AttemptTimes, DefinitionTimes};
 pub use waiting::{Explanation, QueueClass, QueuePosition, WaitingTasks, WorkerVerdict};
 pub use worker::Worker;

@@ -233,7 +233,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             session_idle_secs: sign_in::SESSION_IDLE_SECS,
             wake: wakes.key_check.clone(),
         },
-        large_jobs: LargeJobsLoop::new(store.clone(), write_batcher_handle.clone(), large_jobs),
+        large_jobs: LargeJobsLoop::new(store.clone(), write_batcher_handle.clone(), large_jobs.clone()),
         deletion: Deletion { store: store.clone(), wake: wakes.deletion.clone() },
         dead_letters: DeadLetters {
             store: store.clone(),
@@ -285,6 +285,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         open_streams,
         changes,
         wakes,
+        large_jobs,
         scheduling,
         metrics: metrics.sessions.clone(),
         shutdown: shutdown.clone(),

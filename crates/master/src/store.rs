@@ -33,6 +33,7 @@ pub mod placement;
 pub mod places;
 mod pools;
 mod ports;
+pub mod reruns;
 pub mod restored;
 pub mod retention;
 pub mod search;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::spec::{
-    Action, Container, DriverKind, HealthCheck, JobSpec, OutputLimit, Port, PortProtocol, Probe, Resources,
-    StopSpec,
+    Action, Container, DriverKind, HealthCheck, Item, JobSpec, OutputLimit, Port, PortProtocol, Probe,
+    Resources, StopSpec,
 };
 use gaffer_domain::{AttemptRef, JobId};
 use serde::{Deserialize, Serialize};
@@ -142,6 +142,9 @@ pub struct StartAttempt {
     pub attempt: AttemptRef,
     /// The task's index, for the environment.
     pub index: u32,
+    /// The task's item, for the environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<Item>,
     /// Which pieces of countable resources it has, by number; its worker fills that in when it starts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pieces: BTreeMap<String, Vec<u32>>,
@@ -293,6 +296,7 @@ impl Definitions {
         Some(StartAttempt {
             attempt: start.attempt,
             index: start.index,
+            item: start.item.clone(),
             pieces: BTreeMap::new(),
             assigned_ports: Vec::new(),
             definition,
@@ -348,7 +352,7 @@ mod tests {
 
     fn start(job: i64) -> Start {
         let attempt = AttemptRef { task: TaskId(7), attempt: 2 };
-        Start { attempt, definition: key(job), index: 3, lost_after: Span::from_secs(120) }
+        Start { attempt, definition: key(job), index: 3, item: None, lost_after: Span::from_secs(120) }
     }
 
     #[test]

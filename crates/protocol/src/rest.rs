@@ -4,6 +4,8 @@ mod health;
 mod output;
 mod ports;
 mod problem;
+mod queue;
+mod reruns;
 mod stdin;
 mod system;
 
@@ -14,7 +16,7 @@ use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{Infeasible, Receipt};
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::Reason;
-use gaffer_domain::spec::DriverKind;
+use gaffer_domain::spec::{DriverKind, Item};
 use gaffer_domain::task::StateName;
 use gaffer_domain::worker::{Intake, WorkerState};
 use gaffer_domain::{JobId, WorkerId};
@@ -29,6 +31,8 @@ pub use ports::{
     TargetGroup, TaskPorts, TraefikBalancer, TraefikConfiguration, TraefikHttp, TraefikServer, TraefikService,
 };
 pub use problem::{Problem, ProblemField};
+pub use queue::{Pass, Passes, Queue, QueueClass};
+pub use reruns::{RerunRequest, ResultOf};
 pub use stdin::{StdinPosition, StdinState};
 pub use system::{
     BackgroundLoop, DeadLetter, LockedJob, OutputStoreCheck, RetentionEra, RetentionPreview, System, Trouble,
@@ -91,6 +95,9 @@ pub struct Job {
     pub created_by: String,
     /// Number of the job that this one repeats.
     pub rerun_of: Option<JobId>,
+    /// Number of tasks that did not run in this job: they have the results of an earlier one.
+    #[serde(default)]
+    pub taken_over: u32,
     /// When the job was accepted.
     pub created_at: DateTime<Utc>,
     /// When its first attempt started.
@@ -129,6 +136,9 @@ pub struct Task {
     pub index: u32,
     /// Address of the task in paths: `name`, or `name.index` if the definition has several tasks.
     pub address: String,
+    /// Item of the task, if its definition has `each`: a text, or an object of texts for a matrix.
+    #[serde(default)]
+    pub item: Option<Item>,
     /// What executes the task.
     #[schemars(with = "DriverKind")]
     pub driver: String,
@@ -175,6 +185,10 @@ pub struct Task {
     /// Whether the latest attempt counts as available while it runs, if its checks have results.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
+    /// For a task that did not run in this job, but has the result of an earlier one: where it ran. Its output is read at its
+    /// own address, too.
+    #[serde(default)]
+    pub result_of: Option<ResultOf>,
 }
 
 impl Task {
@@ -488,63 +502,6 @@ pub struct PlaceInLine {
     pub ahead: u64,
     /// Number of tasks that wait in all.
     pub waiting: u64,
-}
-
-/// Waiting tasks and the state of the scheduler.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Queue {
-    /// Placement strategy of jobs that do not name one.
-    pub strategy: String,
-    /// Number of waiting tasks.
-    pub waiting: u64,
-    /// Since when the first of them could have been placed.
-    pub waiting_since: Option<DateTime<Utc>>,
-    /// Passes of the scheduler since the master started.
-    pub passes: Passes,
-    /// Waiting tasks by class, in the order in which they will be placed; at most 100 classes.
-    pub classes: Vec<QueueClass>,
-}
-
-/// Passes of the scheduler, for all projects; empty except for users of the first project, whose installation it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub struct Passes {
-    /// Number of passes that had something to do.
-    pub count: u64,
-    /// The latest passes, oldest first; at most 300.
-    pub recent: Vec<Pass>,
-}
-
-/// One pass of the scheduler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Pass {
-    /// When the pass began.
-    pub at: DateTime<Utc>,
-    /// Duration of the whole pass, including the database, in microseconds.
-    pub micros: u64,
-    /// Duration of the decision alone, in microseconds.
-    pub decision_micros: u64,
-}
-
-/// Waiting tasks with equal requirements, priority and owner.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct QueueClass {
-    /// Class number.
-    pub class: i64,
-    /// Priority; higher goes first.
-    pub priority: i16,
-    /// Name of the user who submitted the tasks.
-    pub owner: String,
-    /// Requirements of the tasks, in a few words.
-    pub needs: String,
-    /// Number of the first job with waiting tasks of this class.
-    pub job: JobId,
-    /// Name of that job.
-    pub job_name: String,
-    /// Since when the first of the tasks could have been placed, or when it can be.
-    pub since: DateTime<Utc>,
-    /// Why the tasks wait, and what would help.
-    #[serde(flatten)]
-    pub why: WaitingTasks,
 }
 
 /// What keeps one worker out.

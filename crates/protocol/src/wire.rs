@@ -20,7 +20,7 @@ use chrono::{DateTime, Utc};
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::{Bytes, Span};
 use gaffer_domain::reason::AttemptEnd;
-use gaffer_domain::spec::{DriverKind, PortProtocol, Resources, StopSignal};
+use gaffer_domain::spec::{DriverKind, Item, PortProtocol, Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
 use gaffer_domain::worker::place::Place;
 use gaffer_domain::{AttemptRef, WorkerId};
@@ -475,7 +475,7 @@ pub enum GoodbyeCode {
 }
 
 /// An attempt to be started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     /// Which.
     pub attempt: AttemptRef,
@@ -483,6 +483,9 @@ pub struct Start {
     pub definition: DefinitionRef,
     /// The task's index.
     pub index: u32,
+    /// The task's item, if it has one. A worker that does not know the field starts the task without its variables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<Item>,
     /// How long the worker may be out of contact before it must have stopped it.
     pub lost_after: Span,
 }

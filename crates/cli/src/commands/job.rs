@@ -5,7 +5,7 @@ use clap::Args;
 use gaffer_domain::health::{Answered, in_words};
 use gaffer_domain::task::StateName;
 use gaffer_protocol::output::Stream;
-use gaffer_protocol::rest::{Job, Page, Task, TaskHealth};
+use gaffer_protocol::rest::{Job, Page, ResultOf, Task, TaskHealth};
 
 use crate::client::{Client, Query};
 use crate::commands::jobs::{tasks as tasks_of, took};
@@ -66,7 +66,11 @@ fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), 
     field("type", &format!("{}, priority {}", job.kind, job.priority));
     field("submitted", &format!("{} by {}", timestamp::ago(job.created_at, now), job.created_by));
     field("duration", &took(job.ran_seconds, job.started_at, job.finished_at).unwrap_or_default());
-    field("rerun of", &job.rerun_of.map(|of| of.to_string()).unwrap_or_default());
+    let taken_over = match job.taken_over {
+        0 => String::new(),
+        n => format!("; {n} of its tasks have results of an earlier job"),
+    };
+    field("rerun of", &job.rerun_of.map(|of| format!("{of}{taken_over}")).unwrap_or_default());
     let labels: Vec<_> = job.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     field("labels", &labels.join(", "));
     let counts: Vec<_> = job.task_counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
@@ -83,7 +87,8 @@ fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), 
 
 impl Entry for Task {
     const HEAD: &'static [&'static str] =
-        &["TASK", "STATE", "WORKER", "ATTEMPT", "DURATION", "EXIT", "REASON"];
+        &["TASK", "ITEM", "STATE", "WORKER", "ATTEMPT", "DURATION", "EXIT", "REASON"];
+    const ONLY_IF_ANY: &'static [&'static str] = &["ITEM"];
     const WIDE_HEAD: &'static [&'static str] = &["DRIVER", "STARTED", "NOT BEFORE"];
     const NONE: &'static str = "no tasks";
 
@@ -94,12 +99,13 @@ impl Entry for Task {
     fn cells(&self, _: DateTime<Utc>) -> Vec<Cell> {
         vec![
             Cell::text(&self.address),
+            Cell::text(self.item.as_ref().map(ToString::to_string).unwrap_or_default()),
             Cell::state(&self.state),
             Cell::maybe(self.worker.as_ref()),
             Cell::text(self.attempt.to_string()),
             Cell::maybe(took(self.ran_seconds, self.started_at, self.finished_at)),
             Cell::maybe(exit_of(self)),
-            Cell::text(reason_or_health(self)),
+            Cell::text(why(self)),
         ]
     }
 
@@ -112,14 +118,17 @@ impl Entry for Task {
     }
 }
 
-/// Why it ended; while it runs, what its checks say.
-fn reason_or_health(task: &Task) -> String {
+/// The outcome of a task, what its checks say while it runs, or what it waits for.
+fn why(task: &Task) -> String {
     match (task.ready, &task.reason) {
         (Some(ready), _) if task.known_state() == Some(StateName::Running) => {
             in_words(task.health.as_ref().map(answered), task.readiness.as_ref().map(answered), ready)
         }
         (_, Some(reason)) => reason.message.clone(),
-        (_, None) => task.waits_for.clone().unwrap_or_default(),
+        (_, None) => {
+            let result_of = || task.result_of.as_ref().map(ResultOf::in_words);
+            task.waits_for.clone().or_else(result_of).unwrap_or_default()
+        }
     }
 }
 

@@ -123,7 +123,17 @@ pub async fn run(args: LogsArgs, out: &Out) -> Result<u8, Failure> {
     }
     let source = match args.task.or(args.whose.task) {
         Some(task) => Source { job, task: Some(task), tasks: 1 },
-        None => Source::of(&client.read::<Job>(&["jobs", &job.to_string()], &Query::new()).await?),
+        None => {
+            let found: Job = client.read(&["jobs", &job.to_string()], &Query::new()).await?;
+            if found.taken_over > 0 {
+                out.remark(&format!(
+                    "{} tasks did not run in job {job}: `gaffer job {job}` says whose results they have, and \
+                     `gaffer logs {job}.TASK` shows their output",
+                    found.taken_over
+                ));
+            }
+            Source::of(&found)
+        }
     };
     let wish = FollowOptions {
         follow: args.follow,

@@ -1,17 +1,24 @@
-//! `gaffer rerun`: submits jobs again.
+//! `gaffer rerun`: submits jobs again, whole or in part, with the same specification or an edited one.
+
+mod edit;
+
+use std::path::PathBuf;
 
 use clap::Args;
 use gaffer_domain::JobId;
-use gaffer_protocol::rest::Job;
-use serde_json::json;
+use gaffer_protocol::rest::{Job, Problem};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
-use crate::client::Client;
+use crate::client::{Client, Query};
 use crate::commands::bulk::{self, Bulk};
 use crate::commands::submit::{self, Submitted};
 use crate::config;
 use crate::failure::Failure;
 use crate::out::Out;
 use crate::selector::Selector;
+use crate::spec_flags::SpecFlags;
+use crate::spec_input::Input;
 
 /// Which jobs to repeat.
 #[derive(Debug, Args)]
@@ -19,12 +26,33 @@ use crate::selector::Selector;
 Examples:
   gaffer rerun 42
   gaffer rerun last --follow
+  gaffer rerun 42 --failed               the tasks that failed, and those that depend on them
+  gaffer rerun 42 --from train           the task train, and those that depend on it
+  gaffer rerun 42 --failed --edit        the same after a change of the specification
+  gaffer rerun 42 --spec fixed.yaml
+
+With --failed and --from, the new job keeps the results of all other tasks. Task definitions are matched by name, tasks
+by index.
 
 Prints the numbers of the new jobs. With --follow, exits as `gaffer run` does.")]
 pub struct RerunArgs {
     /// Jobs: 42, 1-20, last
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<Selector>,
+    /// Run what failed and what depends on it
+    #[arg(long)]
+    failed: bool,
+    /// Run this task and what depends on it
+    #[arg(long, value_name = "TASK")]
+    from: Option<String>,
+    /// Edit the specification first
+    ///
+    /// Opens it in $VISUAL or $EDITOR. Nothing is submitted if it is not changed.
+    #[arg(short, long, conflicts_with = "spec")]
+    edit: bool,
+    /// Use this job specification file (- for standard input)
+    #[arg(long, value_name = "FILE")]
+    spec: Option<PathBuf>,
     /// Follow the output of the new job
     #[arg(short, long)]
     pub follow: bool,
@@ -33,29 +61,81 @@ pub struct RerunArgs {
     yes: bool,
 }
 
+/// The body of the request.
+#[derive(Debug, Serialize)]
+struct Body<'a> {
+    failed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<&'a str>,
+    /// As text, so that numbers are sent as they were written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spec: Option<Box<RawValue>>,
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// Errors of the API or the network.
 pub async fn run(args: RerunArgs, out: &Out) -> Result<u8, Failure> {
+    if !args.follow && !args.edit && args.spec.is_none() {
+        let bulk = Bulk { verb: "rerun", done: "again as", asks_from: 2, yes: args.yes };
+        return bulk::each(out, &args.jobs, &bulk, async |client, job| {
+            rerun(client, job, &args, None).await.map(|made| Some(made.job.id))
+        })
+        .await;
+    }
+    let [Selector::One(one)] = args.jobs[..] else {
+        let option = if args.follow { "--follow" } else { "an edited specification" };
+        return Err(Failure::Usage(format!("{option} is for a single job")));
+    };
+    let client = Client::new(&config::access()?)?;
+    let job = one.resolve(&client).await?;
+    let made = if args.edit {
+        let earlier: Job = client.read(&["jobs", &job.to_string()], &Query::new()).await?;
+        let edited = edit::edit(job, &earlier.spec)?;
+        let answer = rerun(&client, job, &args, Some(&edited.input)).await;
+        edited.keep_unless_done(answer)?
+    } else {
+        let no_flags = SpecFlags::default();
+        let spec = args.spec.as_ref().map(|file| Input::of_file(file, &no_flags, |_| None)).transpose()?;
+        rerun(&client, job, &args, spec.as_ref()).await?
+    };
+    let part = match made.job.taken_over {
+        0 => String::new(),
+        n => format!("; it keeps {n} results"),
+    };
+    out.remark(&format!("job {job} submitted again as job {}{part}", made.job.id));
     if args.follow {
-        let [Selector::One(one)] = args.jobs[..] else {
-            return Err(Failure::Usage("--follow accepts a single job".to_owned()));
-        };
-        let client = Client::new(&config::access()?)?;
-        let job = one.resolve(&client).await?;
-        let made = rerun(&client, job).await?;
-        out.remark(&format!("job {job} submitted again as job {}", made.job.id));
         return submit::show_to_end(&client, out, &made, false).await;
     }
-    let bulk = Bulk { verb: "rerun", done: "again as", asks_from: 2, yes: args.yes };
-    bulk::each(out, &args.jobs, &bulk, async |client, job| {
-        rerun(client, job).await.map(|made| Some(made.job.id))
-    })
-    .await
+    out.line(&made.job.id.to_string())?;
+    Ok(0)
 }
 
-async fn rerun(client: &Client, job: JobId) -> Result<Submitted, Failure> {
-    let answer = client.post(&["jobs", &job.to_string(), "rerun"], &json!({})).await?;
+async fn rerun(
+    client: &Client,
+    job: JobId,
+    args: &RerunArgs,
+    spec: Option<&Input>,
+) -> Result<Submitted, Failure> {
+    let raw = spec.map(|input| RawValue::from_string(input.spec.to_json())).transpose();
+    let raw =
+        raw.map_err(|error| Failure::Local(format!("cannot write the specification as JSON: {error}")))?;
+    let body = Body { failed: args.failed, from: args.from.as_deref(), spec: raw };
+    let answer = client.post(&["jobs", &job.to_string(), "rerun"], &body).await;
+    let answer = answer.map_err(|failure| match (failure, spec) {
+        (Failure::Problem(problem), Some(input)) => Failure::Problem(Box::new(explain(*problem, input))),
+        (failure, _) => failure,
+    })?;
     Ok(Submitted { job: answer.read::<Job>()?, page: answer.page })
+}
+
+/// The API's complaint with lines of the file, where it is about the specification.
+fn explain(mut problem: Problem, input: &Input) -> Problem {
+    for field in &mut problem.errors {
+        if let Some(below) = field.pointer.strip_prefix("/spec") {
+            field.pointer = below.to_owned();
+        }
+    }
+    input.explain(problem)
 }

@@ -18,7 +18,7 @@ use crate::out::Out;
 use crate::signals::{Order, Signals};
 use crate::sink::{Manner, Sink};
 use crate::spec_flags::SpecFlags;
-use crate::spec_input::{Input, Wanted};
+use crate::spec_input::{EachLine, Input, Wanted};
 use crate::status::Status;
 use crate::stdin;
 
@@ -64,9 +64,9 @@ pub struct RunArgs {
     /// Pass standard input to the command
     ///
     /// Bytes and end of input are passed on exactly. After a lost connection the input continues where it stopped. Without
-    /// this option the command's standard input is empty. A command with -i is never repeated, so --retries, --count and
-    /// --array conflict with it. Example: tar c src | gaffer run -i -- tar x -C /srv
-    #[arg(short, long, conflicts_with_all = ["retries", "count", "array"])]
+    /// this option the command's standard input is empty. A command with -i is never repeated, so --retries, --count, --array,
+    /// --each and --each-line conflict with it. Example: tar c src | gaffer run -i -- tar x -C /srv
+    #[arg(short, long, conflicts_with_all = ["retries", "count", "array", "each", "each_line"])]
     interactive: bool,
     /// Suppress gaffer's own messages
     #[arg(short, long)]
@@ -74,6 +74,8 @@ pub struct RunArgs {
     /// Pass all terminal escape sequences through
     #[arg(long)]
     raw: bool,
+    #[command(flatten)]
+    items: EachLine,
     #[command(flatten)]
     spec: SpecFlags,
 }
@@ -93,7 +95,14 @@ pub async fn run(args: RunArgs, out: &Out) -> Result<u8, Failure> {
         Some(script) => Wanted::Script(script),
         None => Wanted::Command(args.command),
     };
+    if reads_script && args.items.reads_stdin() {
+        return Err(Failure::Usage(
+            "`--each-line -` and `--script -` both read standard input: put one of them into a file"
+                .to_owned(),
+        ));
+    }
     let mut input = wanted.input(&args.spec, config::passed_on)?;
+    args.items.apply(&mut input)?;
     if args.interactive {
         input.pass_stdin();
     }
@@ -106,7 +115,7 @@ pub async fn run(args: RunArgs, out: &Out) -> Result<u8, Failure> {
         Err(left) => return Ok(left),
     };
 
-    let is_ignored = !args.interactive && !reads_script && !args.quiet;
+    let is_ignored = !args.interactive && !reads_script && !args.items.reads_stdin() && !args.quiet;
     let mut is_told = false;
     let mut tell_if_ignored = || {
         if is_ignored && !is_told && stdin::is_piped_in() {

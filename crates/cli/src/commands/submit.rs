@@ -18,7 +18,7 @@ use crate::follow::{self, FollowOptions, Source};
 use crate::out::Out;
 use crate::sink::{Manner, Sink};
 use crate::spec_flags::SpecFlags;
-use crate::spec_input::{Input, Wanted};
+use crate::spec_input::{EachLine, Input, Wanted};
 use crate::status::Status;
 
 /// What to submit, and what to do then.
@@ -28,6 +28,7 @@ Examples:
   gaffer submit job.yaml                             a job from a file: YAML, TOML or JSON
   gaffer submit --workdir /srv/project -- make -j2   a command
   gaffer submit --script build.sh                    a script
+  gaffer submit --each-line files -- ./convert       one task for each line, which is in GAFFER_ITEM
   job=$(gaffer submit -- nightly)                    prints the number alone when piped
   gaffer submit --wait job.yaml && deploy            exits as the job does
 
@@ -52,6 +53,8 @@ pub struct SubmitArgs {
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
+    items: EachLine,
+    #[command(flatten)]
     spec: SpecFlags,
 }
 
@@ -73,7 +76,8 @@ pub async fn run(args: SubmitArgs, out: &Out) -> Result<u8, Failure> {
         (None, Some(script)) => Wanted::Script(script),
         (None, None) => Wanted::Command(args.command),
     };
-    let input = wanted.input(&args.spec, config::passed_on)?;
+    let mut input = wanted.input(&args.spec, config::passed_on)?;
+    args.items.apply(&mut input)?;
     let client = Client::new(&config::access()?)?;
     let status = Status::new(out, args.quiet);
     let submitted = submit(&client, &input, &status).await?;

@@ -82,6 +82,9 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         "--retention=30d",
         "--pin",
         "--array=3-5",
+        "--each=a",
+        "--each=1.10",
+        "--each=c d",
         "--stop-signal=INT",
         "--grace=5s",
         "--health-http=/health",
@@ -106,7 +109,7 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         "image": "busybox", "pull": "never", "entrypoint": ["sh", "-c", "a b"], "user": "1000:100", "workdir": "/work",
         "volumes": ["/data:/data:ro"], "ports": ["8080:80"], "network": "bridge", "capabilities": ["CHOWN"], "gpus": 2,
         "restart": {"policy": "on-failure", "limit": 2, "on_lost": "fail", "on_exit": ["75", "76"], "not_on_exit": ["2"], "success": ["3"]},
-        "array": "3-5", "max_failures": 1,
+        "array": "3-5", "each": ["a", "1.10", "c d"], "max_failures": 1,
         "stop": {"signal": "INT", "grace": "5s"},
         "health": {
             "http": "/health", "port": "80", "interval": "5s", "timeout": "1s", "start_period": "1m", "failures": 5,
@@ -117,7 +120,28 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
     assert!(JobSpec::of(&input.spec).is_ok());
     // That is all but `--count`, `--nice`, which a container does not have, and the other ways to check: `--health-tcp`,
     // `--health-command`, `--readiness-http`, `--readiness-port` and `--readiness-tcp`.
-    assert_eq!(spec_flags::all().len(), 55);
+    assert_eq!(spec_flags::all().len(), 56);
+    Ok(())
+}
+
+#[test]
+fn each_line_of_a_file_is_an_item_but_for_blank_ones() -> Result<(), Box<dyn std::error::Error>> {
+    let directory = tempfile::tempdir()?;
+    let items = |path: &Path| EachLine { each_line: Some(path.to_owned()) };
+    let lines = directory.path().join("lines");
+    fs::write(&lines, "a.png\r\n\n  \n b c \n1.10\na.png")?;
+    let mut input = Input::of_command(vec!["x".to_owned()], &given(["--array", "%2"]), no_env)?;
+    items(&lines).apply(&mut input)?;
+    assert_eq!(sent(&input)["each"], json!(["a.png", " b c ", "1.10", "a.png"]));
+    assert!(JobSpec::of(&input.spec).is_ok());
+
+    fs::write(&lines, "\n \n")?;
+    let blank = items(&lines).apply(&mut input).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(blank.ends_with("every line is blank"), "{blank}");
+    let several = directory.path().join("several.yaml");
+    fs::write(&several, "tasks: [{name: a, command: [a]}]\n")?;
+    let mut input = Input::of_file(&several, &flags(), no_env)?;
+    assert!(items(&lines).apply(&mut input).is_err());
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use crate::spec::tests::tasks_with;
 
 /// What one task of the model is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(crate) enum Fate {
     Blocked,
     Pending,
     Completed,
@@ -34,16 +34,16 @@ fn have_ended_with(fates: &[Fate], failures: bool) -> bool {
 
 /// A job of which every task is known, and that is judged by what the documentation says.
 #[derive(Debug)]
-struct Model {
-    spec: JobSpec,
-    tasks: Vec<Vec<Fate>>,
+pub(crate) struct Model {
+    pub spec: JobSpec,
+    pub tasks: Vec<Vec<Fate>>,
     /// Definitions whose tasks may have run.
     released: Vec<bool>,
-    stop: StopScope,
+    pub stop: StopScope,
 }
 
 impl Model {
-    fn of(spec: Value) -> Model {
+    pub fn of(spec: Value) -> Model {
         let spec = JobSpec::read(&spec).unwrap();
         let fate = |task: &TaskSpec| if task.waits_for_others() { Fate::Blocked } else { Fate::Pending };
         let tasks = spec.tasks.iter().map(|task| vec![fate(task); task.indices.len() as usize]).collect();
@@ -80,7 +80,7 @@ impl Model {
         }
     }
 
-    fn may_run(&self, at: usize, index: usize) -> bool {
+    pub fn may_run(&self, at: usize, index: usize) -> bool {
         let task = &self.spec.tasks[at];
         let others = self.others(at, index);
         let have_ended = others.iter().all(|fates| have_ended(fates));
@@ -100,7 +100,7 @@ impl Model {
     }
 
     /// Whether nothing that can still happen lets it run.
-    fn can_never_run(&self, at: usize, index: usize) -> bool {
+    pub fn can_never_run(&self, at: usize, index: usize) -> bool {
         let task = &self.spec.tasks[at];
         let others = self.others(at, index);
         let is_out = |dependency: &Dependency| {
@@ -196,7 +196,7 @@ impl Model {
     }
 
     /// Carries out what is decided until nothing is, and compares each decision with the model.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         for _ in 0..=4 * self.tasks.len() {
             let verdicts = self.verdicts();
             if verdicts.is_empty() {
@@ -235,7 +235,7 @@ impl Model {
         }
     }
 
-    fn stop(&mut self, request: StopScope) {
+    pub fn stop(&mut self, request: StopScope) {
         self.stop = request;
         for at in 0..self.tasks.len() {
             if request.covers(&self.spec.tasks[at]) {
@@ -256,7 +256,7 @@ impl Model {
         self.tasks[self.position(name)][0]
     }
 
-    fn state(&self) -> JobState {
+    pub fn state(&self) -> JobState {
         let (mut counts, mut skipped) = (TaskCounts::default(), 0);
         for at in 0..self.tasks.len() {
             counts.merge(&self.standing(at).counts);
@@ -266,7 +266,7 @@ impl Model {
     }
 
     /// The pending tasks.
-    fn runnable(&self) -> Vec<(usize, usize)> {
+    pub fn runnable(&self) -> Vec<(usize, usize)> {
         let of = |(at, fates): (usize, &Vec<Fate>)| {
             let pending = fates.iter().enumerate().filter(|(_, fate)| **fate == Fate::Pending);
             pending.map(|(index, _)| (at, index)).collect::<Vec<_>>()
@@ -275,7 +275,7 @@ impl Model {
     }
 }
 
-fn any_spec(rng: &mut StdRng) -> Value {
+pub(crate) fn any_spec(rng: &mut StdRng) -> Value {
     let number = rng.random_range(1..8);
     let (mut tasks, mut counts) = (Vec::new(), Vec::<u32>::new());
     for at in 0..number {

@@ -54,7 +54,16 @@ fn report_other_indices(tasks: &[TaskSpec], waits: &[Waits<'_>]) {
             let Some(other) = tasks.get(*position).filter(|_| dependency.index == IndexMatch::Same) else {
                 continue;
             };
-            if let Some(node) = waits.node.as_ref().filter(|_| task.indices.iter() != other.indices.iter()) {
+            let Some(node) = &waits.node else { continue };
+            if let (Some(own), Some(others)) = (&task.each, &other.each)
+                && own != others
+            {
+                node.wrong::<()>(format!(
+                    "`index: same` needs equal items: {} and {} have different ones",
+                    shown(&task.name),
+                    shown(&other.name)
+                ));
+            } else if task.indices.iter() != other.indices.iter() {
                 node.wrong::<()>(format!(
                     "`index: same` needs equal indices: {} has {}, {} has {}",
                     shown(&task.name),

@@ -15,6 +15,9 @@ use super::driver::DriverKind;
 /// The fields of an object. A task has those of its container beside its own.
 pub type Tables = &'static [&'static [Field]];
 
+/// What a matrix of items looks like.
+pub const MATRIX: &str = r#"{os: [linux, mac], python: ["3.11", "3.12"]}"#;
+
 /// The name of a row that stands for every field without a row.
 pub const ANY_NAME: &str = "*";
 
@@ -104,6 +107,8 @@ pub enum Kind {
     AllOr(RangeInclusive<i64>),
     /// A program and its arguments, of so many bytes together.
     Arguments(usize),
+    /// What stands for several tasks: a list of texts, or an object of such lists.
+    Items,
     /// A list; `noun` is what its members are called.
     List {
         /// In the plural.
@@ -198,6 +203,7 @@ impl Kind {
                 format!("`all` or a whole number from {} to {}", range.start(), range.end())
             }
             Kind::Arguments(_) => "a list of strings".to_owned(),
+            Kind::Items => format!("a list of items such as {example}, or a matrix such as {MATRIX}"),
             Kind::List { noun, .. } => format!("a list of {noun} such as {example}"),
             Kind::Map { noun, .. } => format!("an object of {noun} such as {example}"),
             Kind::Object(_) => format!("an object such as {example}"),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::container::repository;
 use super::depends;
+use super::each::MAX_TASKS_PER_JOB;
 use super::field::{Field, Kind, Most, Tables, Words};
 use super::node::{FieldError, Mistakes, Node, Object};
 use super::program::Action;
@@ -14,7 +15,7 @@ use super::retention::{Retention, SHORTEST};
 use super::scheduling::{
     self, AFFINITIES, Affinity, CONCURRENCY, CONSTRAINTS, Concurrency, PLACEMENT, Placement,
 };
-use super::task::{self, Draft, MAX_FAILURES, MAX_TASKS_PER_JOB, TASK_FIELDS, TaskSpec};
+use super::task::{self, Draft, MAX_FAILURES, TASK_FIELDS, TaskSpec};
 use crate::constraint::Constraint;
 use crate::document::Value;
 use crate::lease::SHORTEST_LOST_AFTER;

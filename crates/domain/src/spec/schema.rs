@@ -6,6 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::driver::DriverKind;
+use super::each::{AXIS, MAX_AXES, MAX_TASKS_PER_JOB};
 use super::field::{ANY_NAME, Absent, Field, Kind, Most, Tables};
 use super::job::{IS_NOT_YET, JOB_FIELDS, NOT_YET, SINGLE_TASK_JOB_FIELDS};
 use super::task::TASK_FIELDS;
@@ -178,6 +179,15 @@ fn of_kind(kind: &Kind) -> Value {
             amount(range.start().get() as f64, range.end().get() as f64, unit)
         }
         Kind::Cpus(range) => amount(range.start().cores(), range.end().cores(), r"m?\s*"),
+        Kind::Items => {
+            let items =
+                json!({ "type": "array", "minItems": 1, "maxItems": MAX_TASKS_PER_JOB, "items": text() });
+            let lists = json!({
+                "type": "object", "minProperties": 1, "maxProperties": MAX_AXES, "propertyNames": of_kind(&AXIS),
+                "additionalProperties": items,
+            });
+            json!({ "anyOf": [items, lists] })
+        }
         Kind::Words(words) => {
             json!({ "enum": words().iter().map(|word| word.word).collect::<Vec<_>>() })
         }

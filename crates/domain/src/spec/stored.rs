@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Action, Affinity, Backoff, Concurrency, Container, Dependency, DriverKind, ExitCodes, HealthCheck,
+    Action, Affinity, Backoff, Concurrency, Container, Dependency, DriverKind, Each, ExitCodes, HealthCheck,
     Indices, JobKind, JobSpec, OnDrain, OnLost, OutputLimit, Placement, Port, Reservation, Resources,
     Restart, RestartPolicy, Retention, StopSignal, StopSpec, Strategy, TaskSpec, When,
 };
@@ -82,6 +82,7 @@ impl TaskSpec {
             depends_on: Vec::new(),
             when: When::Success,
             indices,
+            each: None,
             resources: Reservation {
                 amounts: Resources { cpu: Cpu::from_millis(0), memory: Bytes(0), disk: Bytes(0) },
                 countables: BTreeMap::new(),
@@ -175,6 +176,8 @@ struct FirstTask {
     count: Option<u32>,
     #[serde(default)]
     array: Option<String>,
+    #[serde(default)]
+    each: Option<Each>,
     resources: FirstResources,
     #[serde(default)]
     constraints: Vec<Constraint>,
@@ -286,6 +289,7 @@ fn first_task(value: &Value) -> Result<TaskSpec, String> {
         when: task.when,
         indices: first_indices(task.count, task.array.as_deref())
             .ok_or("its `count` or `array` has no meaning")?,
+        each: task.each,
         resources: Reservation {
             amounts: Resources { cpu, memory, disk },
             countables: others.into_iter().filter_map(countable).collect(),

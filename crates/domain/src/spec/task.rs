@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::container::{self, CONTAINER, Container, MAX_WORKDIR_BYTES, Port};
 use super::dependency::{DEPENDENCY, Dependency, When};
 use super::driver::DriverKind;
+use super::each::{self, EACH, Each, Item, MAX_TASKS_PER_JOB};
 use super::field::{Field, Kind, Most, Tables, Words};
 use super::health::{self, HEALTH, HealthCheck, READINESS};
 use super::node::{Node, Object};
@@ -18,8 +19,6 @@ use super::stop::{self, STOP, StopSpec};
 use crate::constraint::{Constraint, Fact, MAX_CONSTRAINT_BYTES};
 use crate::quantity::{Bytes, Span, shown};
 
-/// The most tasks that one job may have.
-pub const MAX_TASKS_PER_JOB: u32 = 100_000;
 /// The name of the task of a job that does not list its tasks.
 pub(super) const ONLY_NAME: &str = "main";
 
@@ -68,6 +67,9 @@ pub struct TaskSpec {
     /// The task indices. A single task has index 0 only and is addressed by its bare name.
     #[serde(flatten)]
     pub indices: Indices,
+    /// An item for each index; then the indices are an [`Indices::Array`] of as many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub each: Option<Each>,
     /// What it reserves on its worker.
     pub resources: Reservation,
     /// What its workers must be, beside what the job says.
@@ -112,6 +114,11 @@ impl TaskSpec {
     /// Whether it has the network of its worker, so that what it listens on is a port of the worker.
     pub fn shares_network(&self) -> bool {
         self.container.as_ref().is_none_or(Container::shares_network)
+    }
+
+    /// The item of its task with this index, if it has items.
+    pub fn item(&self, index: u32) -> Option<Item> {
+        self.each.as_ref()?.item(index.checked_sub(*self.indices.iter().start())?)
     }
 }
 
@@ -186,16 +193,18 @@ pub const TASK: &[Field] = &[
         "array",
         Kind::Text {
             what: r#"a range of indices such as "0-99""#,
-            pattern: "^\\s*[0-9]+\\s*(-\\s*[0-9]+\\s*)?$|^\\s*[0-9]+\\s*(-\\s*[0-9]+\\s*)?%\\s*[0-9]+\\s*$",
+            pattern: "^\\s*[0-9]+\\s*(-\\s*[0-9]+\\s*)?$|^\\s*[0-9]+\\s*(-\\s*[0-9]+\\s*)?%\\s*[0-9]+\\s*$|\
+                ^\\s*%\\s*[0-9]+\\s*$",
             most: Most::Any,
         },
         "Range of task indices, both ends included",
     )
-    .details("With `%N`, at most N of the tasks are live at once.")
-    .limits("`first-last` or `first-last%N`, up to 1,000,000")
+    .details("With `%N`, at most N of the tasks are live at once; beside `each`, `%N` alone says that.")
+    .limits("`first-last` or `first-last%N`, up to 1,000,000; as many indices as `each` has items")
     .not_with(&["count"])
     .example("0-99%10")
     .flag("array", "FIRST-LAST%N"),
+    EACH,
     Field::new(
         "spread",
         Kind::text("a fact of workers such as `labels.rack`", Most::Bytes(MAX_CONSTRAINT_BYTES)),
@@ -416,6 +425,7 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, policy: RestartPol
         DriverKind::Docker | DriverKind::Scripted => Vec::new(),
     };
     let (health, readiness) = checks(object, driver, container.as_ref(), &ports);
+    let (indices, each) = indices(object);
     let spec = TaskSpec {
         health,
         readiness,
@@ -432,7 +442,8 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, policy: RestartPol
         env: object.read("env", program::env).unwrap_or_default(),
         depends_on: Vec::new(),
         when,
-        indices: indices(object),
+        indices,
+        each,
         resources: reservation::read(object),
         constraints: Vec::new(),
         affinities: Vec::new(),
@@ -464,17 +475,49 @@ fn checks(
     (read("health"), read("readiness"))
 }
 
-fn indices(object: &Object<'_>) -> Indices {
-    let array = object.field("array");
-    let indices = match (object.field("count"), array) {
-        (None, Some(node)) => array_range(&node),
-        (Some(_), Some(node)) => node.wrong("a task has a `count` or an `array`, not both"),
-        (_, None) => None,
+fn indices(object: &Object<'_>) -> (Indices, Option<Each>) {
+    let (count, array) = (object.field("count"), object.field("array"));
+    if let Some(node) = array.as_ref().filter(|_| count.is_some()) {
+        node.wrong::<()>("a task has a `count` or an `array`, not both");
+    }
+    if let Some(node) = object.field("each").filter(|_| count.is_some()) {
+        node.wrong::<()>("a task has a `count` or `each`, not both");
+    }
+    let range = array.as_ref().filter(|_| count.is_none()).and_then(|node| Some((node, array_range(node)?)));
+    if object.has("each") {
+        let each = object.read("each", each::each);
+        let tasks = each.as_ref().and_then(|each| u32::try_from(each.len()).ok()).unwrap_or(1);
+        let Some((node, Range { indices, at_once })) = range else {
+            return (Indices::Array { first: 0, last: tasks - 1, at_once: None }, each);
+        };
+        let (first, last) = indices.unwrap_or((0, tasks - 1));
+        let len = last - first + 1;
+        if each.is_some() && len != tasks {
+            node.wrong::<()>(format!(
+                "the array has {len} indices and `each` has {tasks} items: leave `array` out, or write `%N` for a limit"
+            ));
+        }
+        return (Indices::Array { first, last, at_once }, each);
+    }
+    let indices = match range {
+        Some((_, Range { indices: Some((first, last)), at_once })) => Indices::Array { first, last, at_once },
+        Some((node, Range { indices: None, at_once: _ })) => {
+            node.wrong::<()>("`%N` alone needs `each`: write the indices before it, such as `0-99%10`");
+            Indices::Count(1)
+        }
+        None => Indices::Count(object.value("count")),
     };
-    indices.unwrap_or_else(|| Indices::Count(object.value("count")))
+    (indices, None)
 }
 
-fn array_range(node: &Node<'_>) -> Option<Indices> {
+/// What an `array` says.
+struct Range {
+    /// First and last index, if they are written.
+    indices: Option<(u32, u32)>,
+    at_once: Option<u32>,
+}
+
+fn array_range(node: &Node<'_>) -> Option<Range> {
     let what = node.what();
     if let Some(number) = node.value.as_u64().filter(|_| !node.value.is_text()) {
         // `array: 5` could mean five tasks or the index 5: the user knows which.
@@ -489,15 +532,18 @@ fn array_range(node: &Node<'_>) -> Option<Indices> {
         Some((range, at_once)) => (range, Some(index(at_once))),
         None => (text, None),
     };
-    let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let (Some(first), Some(last)) = (index(first), index(last)) else {
-        return node.wrong(format!("expected {what}, found {}", shown(text)));
-    };
     let at_once = match at_once {
         Some(None | Some(0)) => {
             return node.wrong("expected a whole number from 1 after `%` (maximum number of live tasks)");
         }
         at_once => at_once.flatten(),
+    };
+    if range.trim().is_empty() && at_once.is_some() {
+        return Some(Range { indices: None, at_once });
+    }
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let (Some(first), Some(last)) = (index(first), index(last)) else {
+        return node.wrong(format!("expected {what}, found {}", shown(text)));
     };
     if last > MAX_ARRAY_INDEX {
         node.wrong(format!("the last index is {last}, more than the {MAX_ARRAY_INDEX} that is allowed"))
@@ -509,7 +555,7 @@ fn array_range(node: &Node<'_>) -> Option<Indices> {
         let count = last - first + 1;
         node.wrong(format!("{count} tasks are more than the {MAX_TASKS_PER_JOB} that one job may have"))
     } else {
-        Some(Indices::Array { first, last, at_once })
+        Some(Range { indices: Some((first, last)), at_once })
     }
 }
 

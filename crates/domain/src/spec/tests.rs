@@ -3,6 +3,7 @@
 mod any;
 mod container;
 mod depends;
+mod each;
 mod exit_codes;
 mod health;
 mod mistakes;

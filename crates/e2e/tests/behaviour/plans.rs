@@ -227,7 +227,12 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
         {"name": "b", "script": "true", "depends_on": [{"task": "a", "on": "ended"}]},
         {"name": "c", "script": "true", "count": 3, "depends_on": ["b", {"task": "a", "index": "same"}]},
     ]);
-    client.finished(client.submit(json!({"tasks": matching})).await).await;
+    let matching = client.submit(json!({"tasks": matching})).await;
+    client.finished(matching).await;
+    let in_part = client.post(&format!("/jobs/{matching}/rerun"), &json!({"failed": true})).await;
+    let in_part = in_part.body["id"].as_i64().unwrap();
+    assert_eq!(client.finished(in_part).await.taken_over, 1);
+    client.get(&format!("/jobs/{in_part}/tasks/a.0/output")).await;
     let apart = client.submit(json!({"script": "true", "distinct_workers": true})).await;
     client.finished(apart).await;
     let service = json!({

@@ -64,14 +64,19 @@ impl Visitor {
         request.header(ACCEPT, "text/html, application/json").send().await.unwrap().text().await.unwrap()
     }
 
+    /// Sends a form, encoded already.
+    pub async fn send(&self, path: &str, form: String) -> reqwest::Response {
+        let request = self.http.post(format!("{}{path}", self.base)).header(COOKIE, &self.cookie);
+        let request =
+            request.header(ACCEPT, "text/html").header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        request.body(form).send().await.unwrap()
+    }
+
     /// Sends the form for a new job; the number of the job, or the page that refuses it.
     async fn submit(&self, fields: &[(&str, &str)]) -> Result<i64, String> {
         let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
         let body: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
-        let request = self.http.post(format!("{}/jobs/new", self.base)).header(COOKIE, &self.cookie);
-        let request =
-            request.header(ACCEPT, "text/html").header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let response = request.body(body.join("&")).send().await.unwrap();
+        let response = self.send("/jobs/new", body.join("&")).await;
         match response.headers().get(LOCATION) {
             Some(place) => Ok(place.to_str().unwrap().rsplit('/').next().unwrap().parse().unwrap()),
             None => Err(response.text().await.unwrap()),

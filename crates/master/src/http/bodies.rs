@@ -20,7 +20,7 @@ use crate::operations::workers::WorkerView;
 use crate::queue::Queue;
 use crate::records::{
     Attempt, AttemptHealth, CheckSummary, DeadLetter, Event, Explanation, HealthResult, Job, Key, QueueClass,
-    QueuePosition, Task, TaskPorts, WaitingTasks, WorkerVerdict,
+    QueuePosition, ResultOf, Task, TaskPorts, WaitingTasks, WorkerVerdict,
 };
 use crate::troubles::Trouble;
 
@@ -41,6 +41,7 @@ pub fn job(job: Job, spec: Value) -> rest::Job {
         pinned: job.pinned,
         created_by: job.created_by,
         rerun_of: job.rerun_of,
+        taken_over: job.taken_over,
         created_at: job.created_at,
         started_at: job.started_at,
         finished_at: job.finished_at,
@@ -58,6 +59,7 @@ pub fn task(task: Task) -> rest::Task {
         task: task.definition,
         index: task.index,
         address: task.address,
+        item: task.item,
         driver: task.driver,
         state: task.state.to_string(),
         reason: task.reason,
@@ -73,6 +75,7 @@ pub fn task(task: Task) -> rest::Task {
         started_at: task.started_at,
         finished_at: task.finished_at,
         ran_seconds: task.ran_seconds,
+        result_of: task.result_of.map(result_of),
         ready,
         health: health.map(check_summary),
         readiness: readiness.map(check_summary),
@@ -104,6 +107,11 @@ pub fn task_checks(health: Option<AttemptHealth>, results: Vec<HealthResult>) ->
         ready,
         results: results.into_iter().map(result).collect(),
     }
+}
+
+/// Where a result that was taken over comes from.
+pub fn result_of(of: ResultOf) -> rest::ResultOf {
+    rest::ResultOf { job: of.job, task: of.address, attempt: of.attempt, is_deleted: of.is_deleted }
 }
 
 /// An attempt.

@@ -177,7 +177,8 @@ impl Outbox {
             state.known.insert(order.definition, encoded.text_bytes, ());
         }
         let StartOrder { attempt, definition, index, .. } = *order;
-        let start = Start { attempt, definition, index, lost_after: order.spec.lost_after };
+        let start =
+            Start { attempt, definition, index, item: order.item(), lost_after: order.spec.lost_after };
         if let Some(text) = text_of(&ToWorker::Start(start)) {
             self.push(&mut state, Queued::Text(text));
         }

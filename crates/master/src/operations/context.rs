@@ -12,6 +12,7 @@ use crate::guesses::Guesses;
 use crate::health::Healths;
 use crate::hub::Hub;
 use crate::input::Inputs;
+use crate::large_jobs::LargeJobs;
 use crate::open_streams::{Credential, OpenStreams};
 use crate::scheduling_state::SchedulingState;
 use crate::secret::MetricsToken;
@@ -48,6 +49,8 @@ pub(super) struct Effects {
     pub healths: Healths,
     /// Wakes loops.
     pub wakes: Wakes,
+    /// Takes jobs whose dependencies are to be settled.
+    pub large_jobs: LargeJobs,
     /// Learns what comes to wait.
     pub scheduling: SchedulingState,
     /// Rate limits for unknown keys.
@@ -72,6 +75,7 @@ impl Context {
             open_streams: views.open_streams.clone(),
             healths: control.healths.clone(),
             wakes: control.wakes.clone(),
+            large_jobs: control.large_jobs.clone(),
             scheduling: control.scheduling.clone(),
             guesses: Guesses::default(),
         };

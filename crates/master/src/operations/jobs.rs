@@ -6,6 +6,8 @@ use chrono::Utc;
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
 use gaffer_domain::permissions::Action;
+use gaffer_domain::quantity::shown;
+use gaffer_domain::rerun::{self, Part, Refused, Selection};
 use gaffer_domain::spec::{JobSpec, MAX_SPEC_BYTES};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -17,7 +19,7 @@ use crate::look_rate::LookRate;
 use crate::records::Job;
 use crate::store::deletion::Deleted;
 use crate::store::jobs::{NewJob, Submitted};
-use crate::store::transitions::{StopJob, StopResult};
+use crate::store::transitions::{StopJob, StopResult, Unfinished};
 
 /// A job that is to be accepted.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +35,10 @@ pub struct Submit<'a> {
 pub struct Rerun<'a> {
     /// The ended job.
     pub job: JobId,
+    /// Which part of it; none for all of it.
+    pub part: Option<Part<'a>>,
+    /// What the new job is, if not the same.
+    pub spec: Option<&'a JobSpec>,
     /// As in [`Submit`].
     pub idempotency_key: Option<&'a str>,
 }
@@ -80,45 +86,103 @@ pub async fn submit(
     accept(effects, actor, wanted, None).await
 }
 
-/// Submits a finished job again, as a new job with the same specification.
+/// Submits a finished job again, or a part of it, as a new job. What of it does not run has the results of the finished job.
 ///
 /// # Errors
-/// When there is no such job, it is not over, or nobody knows any more what it was to do.
+/// When there is no such job, it is not over, nothing of it would run, or nobody knows any more what it was to do.
 pub async fn rerun(context: &Context, actor: &Actor, wanted: Rerun<'_>) -> Result<Accepted, OperationError> {
     let effects = context.permit(actor, Action::SubmitJob)?;
-    let Rerun { job, idempotency_key } = wanted;
+    let Rerun { job, part, spec, idempotency_key } = wanted;
     let earlier = find(effects, actor, job).await?;
     if !earlier.is_over() {
         let detail = format!("job {job} has not ended: it is {}", earlier.state);
         return Err(OperationError::Conflict { detail, state: earlier.state.as_str() });
     }
-    let spec = effects.writes.spec(job).await?.ok_or_else(|| no_job(job))?;
-    let spec = spec.readable().map_err(|problem| OperationError::Invalid {
-        code: "unreadable_job",
-        detail: format!("job {job} cannot be rerun: {problem}; submit it again"),
-        field: None,
-    })?;
-    accept(effects, actor, Submit { spec, idempotency_key }, Some(job)).await
+    let stored = effects.writes.spec(job).await?.ok_or_else(|| no_job(job))?;
+    let readable = || {
+        stored.readable().map_err(|problem| OperationError::Invalid {
+            code: "unreadable_job",
+            detail: format!("job {job} cannot be rerun: {problem}; submit it again"),
+            field: None,
+        })
+    };
+    let spec = spec.map_or_else(readable, Ok)?;
+    let submit = Submit { spec, idempotency_key };
+    let Some(part) = part else {
+        return accept(effects, actor, submit, Some(Repeats { job, part: None })).await;
+    };
+    let uncompleted = effects.writes.tasks_uncompleted(job).await?;
+    let selection = rerun::select(readable()?, &uncompleted, spec, part)
+        .map_err(|refused| not_in_part(&earlier, spec, &refused))?;
+    accept(effects, actor, submit, Some(Repeats { job, part: Some((part, &selection)) })).await
+}
+
+/// Why a part of a job is not run again.
+fn not_in_part(earlier: &Job, spec: &JobSpec, refused: &Refused) -> OperationError {
+    let (job, state) = (earlier.id, earlier.state);
+    let detail = match refused {
+        Refused::NoDefinition(name) => {
+            let names: Vec<&str> = spec.tasks.iter().map(|task| task.name.as_str()).collect();
+            let detail = format!("there is no task {}; the job has {}", shown(name), listed(&names));
+            return OperationError::field("/from", detail);
+        }
+        Refused::NothingFailed => format!("nothing of job {job} failed: it is {state}"),
+        Refused::LeftOut(task) => format!(
+            "task {task} of job {job} did not complete and does not depend on that task: rerun what failed as well"
+        ),
+    };
+    OperationError::Conflict { detail, state: state.as_str() }
+}
+
+/// The first few of some names.
+fn listed(names: &[&str]) -> String {
+    const MOST: usize = 8;
+    let more = if names.len() > MOST { ", …" } else { "" };
+    format!("{}{more}", names[..names.len().min(MOST)].join(", "))
+}
+
+/// The job that a new one repeats.
+struct Repeats<'a> {
+    job: JobId,
+    /// Which part of it, if not all, and what that means for each task.
+    part: Option<(Part<'a>, &'a Selection)>,
 }
 
 async fn accept(
     effects: &Effects,
     actor: &Actor,
     wanted: Submit<'_>,
-    rerun_of: Option<JobId>,
+    repeats: Option<Repeats<'_>>,
 ) -> Result<Accepted, OperationError> {
     let Submit { spec, idempotency_key } = wanted;
+    let rerun_of = repeats.as_ref().map(|repeats| repeats.job);
+    let (part, selection) = repeats.and_then(|repeats| repeats.part).unzip();
     let idempotency = idempotency_key.map(|key| {
-        let request = json!({ "spec": spec, "rerun_of": rerun_of });
+        let mut request = json!({ "spec": spec, "rerun_of": rerun_of });
+        if let Some(Part { failed, from }) = part {
+            request["part"] = json!({ "what_failed": failed, "from": from });
+        }
         (key, Sha256::digest(request.to_string()).into())
     });
     let new = NewJob { project: actor.project, spec, created_by: &actor.user, rerun_of, idempotency };
     let (submission, now) = (effects.scheduling.submission(), Utc::now());
-    match effects.writes.job_insert(&new, now).await {
+    let inserted = match selection {
+        None => effects.writes.job_insert(&new, now).await,
+        Some(selection) => effects.writes.job_insert_in_part(&new, selection, now).await,
+    };
+    match inserted {
         Ok(Submitted::Created { job, classes }) => {
             submission.told(&classes, now);
+            // What its first tasks wait for may have been taken over.
+            if selection.is_some() {
+                effects.large_jobs.add(vec![Unfinished { job, is_stopping: false }]);
+            }
             effects.changes.announce(&[job]);
             Ok(Accepted { job, is_new: true })
+        }
+        Ok(Submitted::EarlierGone(earlier)) => {
+            submission.told(&[], now);
+            Err(no_job(earlier))
         }
         Ok(Submitted::Repeated(job)) => {
             submission.told(&[], now);
@@ -132,6 +196,8 @@ async fn accept(
             // Otherwise the job may be there all the same, and the scheduler looks for it.
             if !error.may_have_happened() {
                 submission.told(&[], now);
+            } else if selection.is_some() {
+                effects.large_jobs.outcome_is_unknown();
             }
             Err(error.into())
         }

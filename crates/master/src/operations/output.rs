@@ -6,6 +6,22 @@ use super::OperationError;
 use crate::records::Task;
 use crate::store::ReadStore;
 
+/// The task that has the output of a task: the one whose result it has, if it did not run itself.
+///
+/// # Errors
+/// When that one was deleted.
+pub async fn task_with_output(reads: &ReadStore, task: Task) -> Result<Task, OperationError> {
+    let Some(of) = &task.result_of else { return Ok(task) };
+    let found = if of.is_deleted { None } else { reads.task_by_id(of.task).await? };
+    // It is shown under the address that was asked for.
+    found.map(|found| Task { address: task.address.clone(), ..found }).ok_or_else(|| {
+        let (address, job) = (&task.address, of.job);
+        OperationError::NotFound(format!(
+            "output of task {address}: it was deleted with job {job}, where the task ran"
+        ))
+    })
+}
+
 /// The requested attempt, else the latest. A future attempt can be waited for while it may still begin.
 ///
 /// # Errors

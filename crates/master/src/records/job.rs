@@ -30,6 +30,8 @@ pub struct Job {
     pub created_by: String,
     /// The job that it repeats.
     pub rerun_of: Option<JobId>,
+    /// How many of its tasks did not run, because they have results of an earlier job.
+    pub taken_over: u32,
     pub created_at: Time,
     /// When its first attempt started.
     pub started_at: Option<Time>,

@@ -2,6 +2,7 @@
 
 use gaffer_domain::placement::Receipt;
 use gaffer_domain::reason::Reason;
+use gaffer_domain::spec::Item;
 use gaffer_domain::task::StateName;
 use gaffer_domain::{JobId, TaskId, Time, WorkerId};
 use gaffer_protocol::ports::NamedPort;
@@ -21,6 +22,8 @@ pub struct Task {
     pub index: u32,
     /// Its address: `name`, or `name.index` if the definition has several tasks.
     pub address: String,
+    /// Its item, if its definition has items.
+    pub item: Option<Item>,
     pub driver: String,
     pub state: StateName,
     /// Why it ended as it did, or why its last attempt did if it is to be repeated.
@@ -50,6 +53,21 @@ pub struct Task {
     pub ran_seconds: Option<f64>,
     /// What health checks say of its latest attempt. None where nobody looked, or it has no checks.
     pub health: Option<AttemptHealth>,
+    /// Whose result it has, if it did not run itself.
+    pub result_of: Option<ResultOf>,
+}
+
+/// Where a result that was taken over comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResultOf {
+    pub job: JobId,
+    pub task: TaskId,
+    /// Address of the task in that job.
+    pub address: String,
+    /// The attempt that completed.
+    pub attempt: u32,
+    /// The job was deleted, and its output with it.
+    pub is_deleted: bool,
 }
 
 impl Task {

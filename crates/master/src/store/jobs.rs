@@ -1,10 +1,12 @@
 //! Jobs: insert, list, delete.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use chrono::Utc;
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::{DefinitionRef, Requirements};
+use gaffer_domain::rerun::Selection;
 use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION, TaskSpec};
 use gaffer_domain::task::{StateName, Task};
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
@@ -15,6 +17,7 @@ use sqlx::{FromRow, PgConnection};
 
 use super::counts::{COUNTS_OF_JOBS, CountsRow};
 use super::forms::{known, reason_from};
+use super::reruns::{Ranges, take_over};
 use super::tasks::ran;
 use super::transitions::Unfinished;
 use super::{ReadStore, Store, StoreError, WriteStore};
@@ -47,6 +50,8 @@ pub enum Submitted {
     Repeated(JobId),
     /// The idempotency key was used for another request.
     KeyReused,
+    /// The job whose results it takes over was deleted.
+    EarlierGone(JobId),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -75,6 +80,7 @@ pub(super) struct JobRow {
     labels: Json<BTreeMap<String, String>>,
     created_by: String,
     rerun_of: Option<i64>,
+    taken_over: i32,
     reason_code: Option<String>,
     reason_message: Option<String>,
     created_at: Time,
@@ -85,7 +91,7 @@ pub(super) struct JobRow {
 
 /// Without the specification, which may be large.
 pub(super) const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, created_by, rerun_of, \
-     reason_code, reason_message, created_at, started_at, finished_at, pinned";
+     taken_over, reason_code, reason_message, created_at, started_at, finished_at, pinned";
 
 impl WriteStore {
     /// Accepts a job with all its tasks, in one transaction.
@@ -94,22 +100,60 @@ impl WriteStore {
     /// When the database does not answer. Whether the job was accepted is then unknown; with an idempotency key the
     /// request can be repeated safely.
     pub async fn job_insert(&self, new: &NewJob<'_>, now: Time) -> Result<Submitted, StoreError> {
-        match self.job_try_insert(new, now).await {
-            Err(error) if missed_new_partitions(&error) => self.job_try_insert(new, now).await,
+        self.insert(new, None, now).await
+    }
+
+    /// Accepts a job that runs a part of its tasks and takes the results of the others over from the job that it repeats, in one
+    /// transaction.
+    ///
+    /// # Errors
+    /// As [`WriteStore::job_insert`].
+    pub async fn job_insert_in_part(
+        &self,
+        new: &NewJob<'_>,
+        selection: &Selection,
+        now: Time,
+    ) -> Result<Submitted, StoreError> {
+        self.insert(new, Some(selection), now).await
+    }
+
+    async fn insert(
+        &self,
+        new: &NewJob<'_>,
+        selection: Option<&Selection>,
+        now: Time,
+    ) -> Result<Submitted, StoreError> {
+        match self.job_try_insert(new, selection, now).await {
+            Err(error) if missed_new_partitions(&error) => self.job_try_insert(new, selection, now).await,
             inserted => inserted,
         }
     }
 
-    async fn job_try_insert(&self, new: &NewJob<'_>, now: Time) -> Result<Submitted, StoreError> {
+    async fn job_try_insert(
+        &self,
+        new: &NewJob<'_>,
+        selection: Option<&Selection>,
+        now: Time,
+    ) -> Result<Submitted, StoreError> {
         let _turn = self.turn_to_write_much().await?;
         let stored = serde_json::to_string(new.spec).map_err(unwritable)?;
         let term = self.leadership.term();
         // Classes of tasks that look at each other bear the number of their job, so these jobs get it beforehand.
-        let inserted = if new.spec.tasks.iter().any(Requirements::are_of_one_definition) {
+        let needs_number = new.spec.tasks.iter().any(Requirements::are_of_one_definition);
+        let inserted = if needs_number || selection.is_some() {
             let mut tx = self.begin().await?;
-            let number: i64 = sqlx::query_scalar(JOB_NUMBER).fetch_one(&mut *tx).await?;
-            let write = JobWrite { new, number: Some(number), stored: &stored, term, now };
+            let number: Option<i64> = match needs_number {
+                true => Some(sqlx::query_scalar(JOB_NUMBER).fetch_one(&mut *tx).await?),
+                false => None,
+            };
+            let write = JobWrite { new, selection, number, stored: &stored, term, now };
             let inserted = write.with_classes(&mut tx).await?;
+            if let Some(((job, _), (selection, earlier))) = inserted.as_ref().zip(selection.zip(new.rerun_of))
+                && !take_over(&mut tx, *job, earlier, selection).await?
+            {
+                tx.rollback().await?;
+                return Ok(Submitted::EarlierGone(earlier));
+            }
             match inserted {
                 Some(_) => tx.commit().await?,
                 // Its classes are of a job that there is not.
@@ -117,7 +161,7 @@ impl WriteStore {
             }
             inserted
         } else {
-            let write = JobWrite { new, number: None, stored: &stored, term, now };
+            let write = JobWrite { new, selection, number: None, stored: &stored, term, now };
             write.with_classes(&mut *self.pool.acquire().await?).await?
         };
         match (inserted, &new.idempotency) {
@@ -244,6 +288,7 @@ impl ReadStore {
                     running: running.unwrap_or_default(),
                     created_by: row.created_by,
                     rerun_of: row.rerun_of.map(JobId),
+                    taken_over: row.taken_over.unsigned_abs(),
                     created_at: row.created_at,
                     started_at: row.started_at,
                     finished_at: row.finished_at,
@@ -319,8 +364,9 @@ const JOB_NUMBER: &str = "SELECT nextval('jobs_id_seq') FROM (SELECT present_era
 const JOB_WRITE: &str = "WITH led AS MATERIALIZED (SELECT leader_check($26) AS leads), \
      present AS MATERIALIZED (SELECT present_era() AS era FROM led), \
      given AS MATERIALIZED (SELECT g.*, c.id AS class_id \
-         FROM UNNEST($15::smallint[], $16::text[], $17::bytea[], $18::text[], $19::boolean[], $20::text[], $21::int[], \
-             $22::int[]) AS g(position, name, needs_sha256, driver, single, state, first, last) \
+         FROM UNNEST($15::smallint[], $16::text[], $17::bytea[], $18::text[], $19::boolean[], $20::text[], $27::int[], \
+             $28::int[], $29::int[], $30::int[], $31::int[]) \
+             AS g(position, name, needs_sha256, driver, single, state, range_from, range_to, runs, completed, skipped) \
          LEFT JOIN classes c ON c.project_id = $1 AND c.priority = $4 AND c.owner = $8 \
              AND c.needs_sha256 = g.needs_sha256), \
      known AS MATERIALIZED (SELECT count(class_id) = count(*) AS are_classes FROM given), \
@@ -329,22 +375,25 @@ const JOB_WRITE: &str = "WITH led AS MATERIALIZED (SELECT leader_check($26) AS l
      claimed AS (INSERT INTO idempotency_keys (project_id, key, request_sha256, job_id) \
          SELECT $1, $23, $24, id FROM numbered WHERE $23::text IS NOT NULL ON CONFLICT DO NOTHING RETURNING job_id), \
      job AS (INSERT INTO jobs (id, project_id, name, kind, priority, labels, spec, lost_after_millis, created_by, \
-             rerun_of, created_at, spec_version, retention, pinned, era) OVERRIDING SYSTEM VALUE \
-         SELECT id, $1, $2, $3, $4, $5, $6::text::jsonb, $7, $8, $9, $10, $11, $12, $13, era FROM numbered \
+             rerun_of, created_at, spec_version, retention, pinned, era, taken_over) OVERRIDING SYSTEM VALUE \
+         SELECT id, $1, $2, $3, $4, $5, $6::text::jsonb, $7, $8, $9, $10, $11, $12, $13, era, \
+             (SELECT sum(completed + skipped) FROM given) FROM numbered \
          WHERE $23::text IS NULL OR EXISTS (SELECT FROM claimed) RETURNING id, era), \
-     defined AS (INSERT INTO task_definitions (job_id, position, name, class_id, driver, single, blocked, pending) \
-         SELECT job.id, position, name, class_id, driver, single, \
-             CASE WHEN state = 'blocked' THEN last - first + 1 ELSE 0 END, \
-             CASE WHEN state = 'pending' THEN last - first + 1 ELSE 0 END FROM job, given), \
+     defined AS (INSERT INTO task_definitions (job_id, position, name, class_id, driver, single, blocked, pending, \
+             completed, cancelled, skipped) \
+         SELECT job.id, position, name, class_id, driver, single, CASE WHEN state = 'blocked' THEN runs ELSE 0 END, \
+             CASE WHEN state = 'pending' THEN runs ELSE 0 END, completed, skipped, skipped FROM job, given), \
      told AS (INSERT INTO events (project_id, at, kind, job_id, actor, message, era) \
          SELECT $1, $10, 'job.submitted', id, $8, $25, era FROM job), \
      tasks AS (INSERT INTO live_tasks (job_id, position, index, class_id, state, since, not_before) \
          SELECT job.id, position, index, class_id, state::task_state, $10, CASE WHEN state = 'pending' THEN $10 END \
-         FROM job, given, generate_series(first, last) AS index ORDER BY position, index) \
+         FROM job, given, LATERAL UNNEST(($21::int[])[range_from:range_to], ($22::int[])[range_from:range_to]) \
+             AS r(first, last), generate_series(first, last) AS index ORDER BY position, index) \
      SELECT are_classes, CASE WHEN are_classes THEN false ELSE \
              EXISTS (SELECT FROM idempotency_keys WHERE project_id = $1 AND key = $23) END AS is_claimed, \
          (SELECT id FROM job) AS job, \
-         ARRAY(SELECT DISTINCT class_id FROM given WHERE state = 'pending' AND class_id IS NOT NULL) AS classes FROM known";
+         ARRAY(SELECT DISTINCT class_id FROM given WHERE state = 'pending' AND runs > 0 AND class_id IS NOT NULL) AS classes \
+     FROM known";
 
 /// Whether a statement began before the partitions of its era were made: rows go to the partition of all that has none, which
 /// does not take them any more. The next statement sees them.
@@ -392,6 +441,8 @@ struct Written {
 /// A job that is to be inserted, with all that belongs to it.
 struct JobWrite<'a> {
     new: &'a NewJob<'a>,
+    /// Which of its tasks run, if not all of them.
+    selection: Option<&'a Selection>,
     /// If it has its number already.
     number: Option<i64>,
     /// The specification as JSON.
@@ -425,19 +476,27 @@ impl JobWrite<'_> {
     }
 
     async fn write(&self, connection: &mut PgConnection, needs: &Needs) -> Result<Written, StoreError> {
-        let JobWrite { new, number, stored, term, now } = *self;
+        let JobWrite { new, selection, number, stored, term, now } = *self;
         let spec = new.spec;
         let (mut positions, mut names, mut drivers, mut single) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut states, mut firsts, mut lasts) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut states, mut ranges) = (Vec::new(), Ranges::default());
+        let (mut runs, mut completed, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
         for (position, definition) in spec.tasks.iter().enumerate() {
             positions.push(position as i16);
             names.push(definition.name.as_str());
             drivers.push(definition.driver.as_str());
             single.push(definition.indices.is_single());
             states.push(Task::new(definition.waits_for_others(), now).state.name().as_str());
-            firsts.push(*definition.indices.iter().start() as i32);
-            lasts.push(*definition.indices.iter().end() as i32);
+            let share = selection.and_then(|selection| selection.definitions().get(position));
+            match share {
+                None => ranges.add([definition.indices.iter().into_inner()].into_iter()),
+                Some(share) => ranges.add(share.runs.iter().cloned().map(RangeInclusive::into_inner)),
+            }
+            let (completes, skips) = share.map_or((0, 0), |share| (share.completed, share.skipped));
+            runs.push((definition.indices.len() - completes - skips) as i32);
+            completed.push(completes as i32);
+            skipped.push(skips as i32);
         }
         let (key, request_sha256) = new.idempotency.as_ref().map(|(key, hash)| (*key, &hash[..])).unzip();
         Ok(sqlx::query_as(JOB_WRITE)
@@ -461,16 +520,24 @@ impl JobWrite<'_> {
             .bind(drivers)
             .bind(single)
             .bind(states)
-            .bind(firsts)
-            .bind(lasts)
+            .bind(ranges.firsts)
+            .bind(ranges.lasts)
             .bind(key)
             .bind(request_sha256)
-            .bind(match (spec.task_count(), new.rerun_of) {
-                (1, None) => "1 task".to_owned(),
-                (n, None) => format!("{n} tasks"),
-                (n, Some(of)) => format!("{n} tasks, a rerun of job {of}"),
+            .bind(match (spec.task_count(), new.rerun_of, selection) {
+                (1, None, _) => "1 task".to_owned(),
+                (n, None, _) => format!("{n} tasks"),
+                (n, Some(of), None) => format!("{n} tasks, a rerun of job {of}"),
+                (n, Some(of), Some(selection)) => {
+                    format!("{n} tasks, {} of them run: a rerun in part of job {of}", selection.runs())
+                }
             })
             .bind(term)
+            .bind(ranges.from)
+            .bind(ranges.to)
+            .bind(runs)
+            .bind(completed)
+            .bind(skipped)
             .fetch_one(connection)
             .await?)
     }

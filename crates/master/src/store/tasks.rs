@@ -14,17 +14,19 @@ use sqlx::{FromRow, Row};
 use super::forms::{known, reason_from, understood};
 use super::transitions::StartOrder;
 use super::{ReadStore, Store, StoreError};
-use crate::records::{Attempt, Task};
+use crate::records::{Attempt, ResultOf, Task};
 
 /// Tasks that take long to start are looked for among so many notes of their job.
 const LATEST_NOTES: i64 = 200;
 
 const TASKS: &str = "SELECT t.id, t.job_id, t.position, d.name, t.index, d.single, d.driver, t.state::text AS state, \
          t.reason_code, t.reason_message, t.exit_code, t.signal, t.attempt, w.name AS worker_name, t.worker_id, \
-         t.output_complete, t.not_before, j.created_at, t.started_at, t.finished_at, t.attempt_finished_at, t.ran_micros \
+         t.output_complete, t.not_before, j.created_at, t.started_at, t.finished_at, t.attempt_finished_at, t.ran_micros, \
+         t.result_job, t.result_task, t.result_attempt, r.single AS result_single \
      FROM tasks t JOIN jobs j ON j.id = t.job_id \
      JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
-     LEFT JOIN workers w ON w.id = t.worker_id";
+     LEFT JOIN workers w ON w.id = t.worker_id \
+     LEFT JOIN task_definitions r ON r.job_id = t.result_job AND r.name = d.name";
 
 impl FromRow<'_, PgRow> for Task {
     fn from_row(row: &PgRow) -> sqlx::Result<Task> {
@@ -39,6 +41,8 @@ impl FromRow<'_, PgRow> for Task {
             job: JobId(row.try_get("job_id")?),
             position: row.try_get("position")?,
             address: address(&definition, index as u32, row.try_get("single")?),
+            result_of: result_of(row, &definition, index as u32)?,
+            item: None,
             definition,
             index: index as u32,
             driver: row.try_get("driver")?,
@@ -92,6 +96,21 @@ impl FromRow<'_, PgRow> for Attempt {
             ports: understood("ports", row.try_get("ports")?).unwrap_or_default(),
         })
     }
+}
+
+/// Where the result of a task comes from; none if it is its own. Its definition has the same name there.
+fn result_of(row: &PgRow, definition: &str, index: u32) -> sqlx::Result<Option<ResultOf>> {
+    let job: Option<i64> = row.try_get("result_job")?;
+    let task: Option<i64> = row.try_get("result_task")?;
+    let attempt: Option<i32> = row.try_get("result_attempt")?;
+    let single: Option<bool> = row.try_get("result_single")?;
+    Ok(job.zip(task).zip(attempt).map(|((job, task), attempt)| ResultOf {
+        job: JobId(job),
+        task: TaskId(task),
+        address: address(definition, index, single.unwrap_or(index == 0)),
+        attempt: attempt as u32,
+        is_deleted: single.is_none(),
+    }))
 }
 
 /// The address of a task: `name`, or `name.index` if the definition has several tasks.
@@ -226,14 +245,15 @@ impl ReadStore {
             "{TASKS} WHERE t.job_id = $1 AND (t.position, t.index) > ($2, $3) {narrowed} \
              AND t.era = $5 ORDER BY t.position, t.index LIMIT $4"
         );
-        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        let tasks: Vec<Task> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(position)
             .bind(index)
             .bind(i64::from(limit))
             .bind(era)
             .fetch_all(&self.pool)
-            .await?)
+            .await?;
+        self.with_items(job, tasks).await
     }
 
     /// Placed tasks that have not started and for which the worker has reported progress, latest first. Searches the
@@ -277,13 +297,27 @@ impl ReadStore {
         let Ok(index) = i32::try_from(index) else { return Ok(None) };
         let Some(era) = self.era_of_job(job).await? else { return Ok(None) };
         let sql = format!("{TASKS} WHERE t.job_id = $1 AND d.name = $2 AND t.index = $3 AND t.era = $4");
-        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        let task: Option<Task> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(name)
             .bind(index)
             .bind(era)
             .fetch_optional(&self.pool)
-            .await?)
+            .await?;
+        Ok(self.with_items(job, task.into_iter().collect()).await?.pop())
+    }
+
+    /// Adds the items of tasks of a job, which are in its specification.
+    async fn with_items(&self, job: JobId, mut tasks: Vec<Task>) -> Result<Vec<Task>, StoreError> {
+        if tasks.is_empty() {
+            return Ok(tasks);
+        }
+        let Some(spec) = self.spec(job).await? else { return Ok(tasks) };
+        for task in &mut tasks {
+            task.item =
+                spec.tasks.get(task.position as usize).and_then(|definition| definition.item(task.index));
+        }
+        Ok(tasks)
     }
 
     /// One task by its internal number.
@@ -292,7 +326,10 @@ impl ReadStore {
     /// When the database does not answer.
     pub async fn task_by_id(&self, task: TaskId) -> Result<Option<Task>, StoreError> {
         let sql = format!("{TASKS} WHERE t.id = $1 AND t.era = era_of_task($1)");
-        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(task.0).fetch_optional(&self.pool).await?)
+        let found: Option<Task> =
+            sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(task.0).fetch_optional(&self.pool).await?;
+        let Some(found) = found else { return Ok(None) };
+        Ok(self.with_items(found.job, vec![found]).await?.pop())
     }
 
     /// The numbers of the latest attempts of a task, latest first. Numbers may be left out.

@@ -351,6 +351,7 @@ pub struct Order {
     pub job: JobId,
     pub task: String,
     pub index: u32,
+    pub item: Option<gaffer_domain::spec::Item>,
     pub driver: DriverKind,
     pub container: Option<Box<Container>>,
     pub named_ports: Vec<gaffer_domain::spec::Port>,
@@ -372,9 +373,10 @@ impl Order {
     /// As a master sends it.
     pub fn messages(self) -> Vec<ToWorker> {
         let Order { attempt, index, lost_after, .. } = self;
+        let item = self.item.clone();
         let definition = DefinitionRef { job: JobId(attempt.task.0), position: 0 };
         let (mut messages, _) = parts(definition, &self.start().definition);
-        messages.push(ToWorker::Start(Start { attempt, definition, index, lost_after }));
+        messages.push(ToWorker::Start(Start { attempt, definition, index, item, lost_after }));
         messages
     }
 
@@ -401,7 +403,8 @@ impl Order {
             lost_after: self.lost_after,
         };
         let (attempt, index, pieces) = (self.attempt, self.index, BTreeMap::new());
-        StartAttempt { attempt, index, pieces, assigned_ports: Vec::new(), definition: definition.into() }
+        let (item, assigned_ports) = (self.item, Vec::new());
+        StartAttempt { attempt, index, item, pieces, assigned_ports, definition: definition.into() }
     }
 }
 
@@ -412,6 +415,7 @@ pub fn start(task: i64, action: Action) -> Order {
         job: JobId(1),
         task: "main".to_owned(),
         index: 0,
+        item: None,
         driver: DriverKind::Host,
         container: None,
         named_ports: Vec::new(),

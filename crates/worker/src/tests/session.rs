@@ -339,7 +339,7 @@ async fn starts_refer_to_a_definition_that_was_sent_once_in_parts() {
     let mut messages = first.clone().messages();
     assert!(messages.len() > 5, "in parts");
     let Some(ToWorker::Start(start)) = messages.last().cloned() else { panic!("no start") };
-    messages.extend((2..=30).map(|task| ToWorker::Start(Start { attempt: attempt(task), ..start })));
+    messages.extend((2..=30).map(|task| ToWorker::Start(Start { attempt: attempt(task), ..start.clone() })));
     session.send(&messages).await;
     let mut books = Books::default();
     while books.ended.len() < 30 {

@@ -50,7 +50,7 @@ pub async fn run(
             }
         };
         for task in page.items {
-            let code = verify(client, &job, &task, attempt.unwrap_or(task.attempt), out).await?;
+            let code = verify(client, &job, &task, attempt, out).await?;
             // An output that differs is worse than one that could not be compared.
             worst = match (worst, code) {
                 (DIFFERS, _) | (_, DIFFERS) => DIFFERS,
@@ -64,11 +64,24 @@ pub async fn run(
     }
 }
 
-async fn verify(client: &Client, job: &str, task: &Task, attempt: u32, out: &Out) -> Result<u8, Failure> {
-    let path = ["jobs", job, "tasks", &task.address];
-    let detail: TaskDetail = client.read(&path, &Query::new()).await?;
-    let found = detail.attempts.iter().find(|known| known.attempt == attempt);
-    let (verdict, bytes) = match found {
+async fn verify(
+    client: &Client,
+    job: &str,
+    task: &Task,
+    attempt: Option<u32>,
+    out: &Out,
+) -> Result<u8, Failure> {
+    // The output of a task that did not run here is where it ran.
+    let of = task.result_of.as_ref();
+    let ran_in = of.map_or_else(|| job.to_owned(), |of| of.job.to_string());
+    let path = ["jobs", &ran_in, "tasks", of.map_or(&task.address, |of| &of.task)];
+    let attempt = attempt.unwrap_or(of.map_or(task.attempt, |of| of.attempt));
+    let is_deleted = of.is_some_and(|of| of.is_deleted);
+    let detail: Option<TaskDetail> =
+        if is_deleted { None } else { Some(client.read(&path, &Query::new()).await?) };
+    let mut attempts = detail.iter().flat_map(|detail| &detail.attempts);
+    let (verdict, bytes) = match attempts.find(|known| known.attempt == attempt) {
+        None if is_deleted => (Verdict::Unverified("the job in which it ran was deleted"), 0),
         None => (Verdict::Unverified("no such attempt"), 0),
         Some(known) if known.finished_at.is_none() => (Verdict::Unverified("it has not ended"), 0),
         Some(known) => {

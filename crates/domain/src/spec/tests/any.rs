@@ -106,6 +106,16 @@ fn any_retention(rng: &mut StdRng) -> Retention {
     Retention { completed: period(), failed: period(), cancelled: period() }
 }
 
+fn any_items(rng: &mut StdRng) -> Each {
+    let texts = |rng: &mut StdRng| (0..rng.random_range(1..5)).map(|_| any_text(rng)).collect::<Texts>();
+    match rng.random() {
+        true => Each::List(texts(rng)),
+        false => {
+            Each::Matrix((0..rng.random_range(1..4)).map(|n| (format!("list-{n}"), texts(rng))).collect())
+        }
+    }
+}
+
 fn any_task(rng: &mut StdRng, name: &str, earlier: &[String], several: bool) -> TaskSpec {
     let within = if rng.random() { Some(any_span(rng, 1000, 31_536_000_000)) } else { None };
     let timeout = if rng.random() { Some(any_span(rng, 100, 31_536_000_000)) } else { None };
@@ -136,6 +146,9 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String], several: bool) -> 
     let is_repeated = policy != RestartPolicy::Never;
     let [on_exit, not_on_exit] =
         [100..180, 180..255].map(|range| if is_repeated { codes(range) } else { ExitCodes::default() });
+    let each = rng.random_ratio(1, 4).then(|| any_items(rng));
+    let at_once = rng.random::<bool>().then(|| rng.random_range(1..50));
+    let first = rng.random_range(0..999_000);
     TaskSpec {
         name: name.to_owned(),
         driver,
@@ -162,13 +175,12 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String], several: bool) -> 
         depends_on,
         when,
         max_failures: (several && rng.random()).then(|| rng.random_range(0..100)),
-        indices: if rng.random() {
-            Indices::Count(rng.random_range(1..1000))
-        } else {
-            let first = rng.random_range(0..999_000);
-            let at_once = rng.random::<bool>().then(|| rng.random_range(1..50));
-            Indices::Array { first, last: first + rng.random_range(0..1000), at_once }
+        indices: match &each {
+            Some(each) => Indices::Array { first, last: first + each.len() as u32 - 1, at_once },
+            None if rng.random() => Indices::Count(rng.random_range(1..1000)),
+            None => Indices::Array { first, last: first + rng.random_range(0..1000), at_once },
         },
+        each,
         resources: Reservation {
             amounts: Resources {
                 cpu: Cpu::from_millis(rng.random_range(0..=4_096_000)),

@@ -104,6 +104,10 @@ const BEYOND_A_SCHEMA: &[&str] = &[
     "has no effect with",
     "needs other tasks to wait for",
     "needs equal indices",
+    "needs equal items",
+    "in the environment",
+    "the array has",
+    "alone needs `each`",
     "maximum number of live tasks",
     "runs once: write",
 ];

@@ -10,8 +10,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
-use gaffer_domain::spec::{DriverKind, JobSpec};
-use gaffer_protocol::rest::{Explanation, Job, StopRequest};
+use gaffer_domain::rerun::Part;
+use gaffer_domain::spec::{DriverKind, FieldError, JobSpec};
+use gaffer_protocol::rest::{Explanation, Job, RerunRequest, StopRequest};
 
 use super::super::description::{
     Accepted as Ordered, Answer, CURSOR, Description, Done, Header, LIMIT, Listed, Operation,
@@ -74,14 +75,22 @@ pub async fn submit(
 }
 
 pub const RERUN: Operation = Operation {
-    description: "The new job has the same specification and its own number.",
+    description: "The new job has its own number, and the same specification unless the body has another one. With `failed` or \
+        `from`, only a part of its tasks runs. The others have completed already: `result_of` says which attempt of an earlier \
+        job has their result. Task definitions of the two jobs are matched by name, their tasks by index; tasks that the \
+        earlier job does not have run. The body may be empty.",
     headers: &[IDEMPOTENCY_KEY],
     errors: &[
         (404, "The job, or that of an earlier request with the same idempotency key, does not exist."),
-        (409, "The job has not ended."),
+        (
+            409,
+            "The job has not ended; with `failed`, nothing of it failed; with `from` alone, a task that would not run did not \
+             complete.",
+        ),
         (
             422,
-            "This version cannot read the job's specification, or the idempotency key was used for another request.",
+            "The body is invalid, this version cannot read the job's specification, or the idempotency key was used for another \
+             request.",
         ),
     ],
     ..Operation::new("rerun_job", "Run a job again")
@@ -94,10 +103,28 @@ pub async fn rerun(
     actor: Actor,
     Path(job): Path<String>,
     headers: HeaderMap,
+    body: OptionalJsonBody<RerunRequest>,
 ) -> Result<SubmittedJob, Error> {
-    let wanted = Rerun { job: id(&job, "job")?, idempotency_key: idempotency_key(&headers)? };
+    let job: JobId = id(&job, "job")?;
+    // A mistake in the body of a request for a job that there is not says nothing.
+    jobs::get(&context, &actor, job).await?;
+    jobs::check_size(body.len())?;
+    let RerunRequest { failed, from, spec } = body.read()?.unwrap_or_default();
+    let spec = match spec {
+        Some(_) => body.member("spec")?.map(|spec| JobSpec::of(&spec)).transpose().map_err(below_spec)?,
+        None => None,
+    };
+    let part = (failed || from.is_some()).then_some(Part { failed, from: from.as_deref() });
+    let idempotency_key = idempotency_key(&headers)?;
+    let wanted = Rerun { job, part, spec: spec.as_ref(), idempotency_key };
     let accepted = jobs::rerun(&context, &actor, wanted).await?;
     answer(&context, &site, &actor, accepted).await
+}
+
+/// Mistakes in a specification that is a member of the body.
+fn below_spec(mistakes: Vec<FieldError>) -> Error {
+    let below = |mistake: FieldError| FieldError { pointer: format!("/spec{}", mistake.pointer), ..mistake };
+    Error::spec(mistakes.into_iter().map(below).collect())
 }
 
 /// A job that was accepted, now or by an earlier request of the same name.

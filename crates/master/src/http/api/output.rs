@@ -25,7 +25,7 @@ use super::super::description::{
 };
 use super::super::error::Error;
 use super::super::params::{Params, id, wants, wrong};
-use crate::operations::output::attempt_to_read;
+use crate::operations::output::{attempt_to_read, task_with_output};
 use crate::operations::tasks::{self, Addressed};
 use crate::operations::{Actor, OperationError};
 use crate::output::{Piece, ReadFrom, TaskOutput, head, line_offset, tail_offset};
@@ -159,6 +159,7 @@ pub async fn of_task(
 ) -> Result<Output, Error> {
     let addressed = Addressed { job: id(&job, "job")?, task: &task };
     let task = tasks::find(&views.reads, &actor, addressed).await?;
+    let task = task_with_output(&views.reads, task).await?;
     one_task(views, &actor, task, &headers, params).await
 }
 

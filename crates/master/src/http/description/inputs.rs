@@ -134,6 +134,23 @@ impl<T: DeserializeOwned> JsonBody<T> {
     }
 }
 
+impl<T> OptionalJsonBody<T> {
+    /// How long it is.
+    pub fn len(&self) -> usize {
+        self.0.0.bytes.len()
+    }
+
+    /// One of its members as it was written.
+    pub fn member(&self, name: &str) -> Result<Option<document::Value>, Error> {
+        if self.len() == 0 {
+            return Ok(None);
+        }
+        let whole = body_document(&self.0.0.headers, &self.0.0.bytes)?;
+        let document::Data::Object(fields) = whole.data else { return Ok(None) };
+        Ok(fields.into_iter().find(|field| field.key == name).map(|field| field.value))
+    }
+}
+
 impl<T: DeserializeOwned> OptionalJsonBody<T> {
     /// Reads it; none if it is empty.
     pub fn read(&self) -> Result<Option<T>, Error> {

@@ -7,6 +7,7 @@ use axum::Form;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use gaffer_domain::JobId;
+use gaffer_domain::rerun::Part;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -57,6 +58,9 @@ async fn top(views: &Arc<Views>, visitor: &SessionUser, job: JobId, tab: &str) -
         },
         is_chosen: tab == value,
     });
+    let spec = views.reads.spec(job.id).await?;
+    let starts: Vec<String> =
+        spec.iter().flat_map(|spec| spec.tasks.iter().map(|task| task.name.clone())).collect();
     Ok(Top {
         head: JobHead::of(&job, only),
         live: String::new(),
@@ -69,6 +73,7 @@ async fn top(views: &Arc<Views>, visitor: &SessionUser, job: JobId, tab: &str) -
         failure: failure(views, &job, &tasks).await?,
         tabs: tabs.into(),
         once: Uuid::new_v4().to_string(),
+        starts: if starts.len() > 1 { starts } else { Vec::new() },
         tasks,
         job,
     })
@@ -178,6 +183,12 @@ pub async fn stop(
 pub struct Again {
     #[serde(default)]
     once: String,
+    /// There, if what failed is to run.
+    #[serde(default)]
+    failed: Option<String>,
+    /// The definition to start from; empty for none.
+    #[serde(default)]
+    from: String,
 }
 
 /// `POST /jobs/{job}/rerun`: a new job of the same specification.
@@ -188,7 +199,11 @@ pub async fn rerun(
     Form(form): Form<Again>,
 ) -> Result<Response, Error> {
     let job: JobId = id(&job, "job")?;
-    let wanted = Rerun { job, idempotency_key: form_key(&form.once) };
+    let (failed, from) = (form.failed.is_some(), Some(form.from.as_str()).filter(|from| !from.is_empty()));
+    let part = (failed || from.is_some()).then_some(Part { failed, from });
+    // The page has several forms for reruns.
+    let key = form_key(&form.once).map(|once| format!("{once} {failed} {}", form.from));
+    let wanted = Rerun { job, part, spec: None, idempotency_key: key.as_deref() };
     let shown = match jobs::rerun(&context, &visitor.actor, wanted).await {
         Ok(accepted) => accepted.job,
         Err(OperationError::KeyReused) => job,

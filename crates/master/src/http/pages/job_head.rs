@@ -56,6 +56,8 @@ pub struct Top {
     pub tabs: Vec<Choice>,
     /// Names a rerun from this page, so that pressing twice makes one job.
     pub once: String,
+    /// The definitions to start a rerun from, if there are several.
+    pub starts: Vec<String>,
 }
 
 impl Top {
@@ -99,6 +101,8 @@ pub struct JobHead {
     pub can_force: bool,
     /// Whether it can be repeated, and deleted.
     pub can_rerun: bool,
+    /// Whether it can be repeated in part: what failed of it.
+    pub can_rerun_failed: bool,
     /// Whether it is kept whatever its retention is, or could be.
     pub is_pinned: bool,
     pub can_pin: bool,
@@ -131,9 +135,12 @@ impl JobHead {
                 .unwrap_or_default(),
             many: tasks.total > 1,
             segments: tasks.segments(),
-            tasks: match job.available {
-                Some(_) => tasks.progress(),
-                None => format!("{} completed", tasks.progress()),
+            tasks: match (job.available, job.taken_over) {
+                (Some(_), _) => tasks.progress(),
+                (None, 0) => format!("{} completed", tasks.progress()),
+                (None, n) => {
+                    format!("{} completed, {} of them before this job", tasks.progress(), many(n.into()))
+                }
             },
             ran: Elapsed::new(job.started_at, job.finished_at),
             created: Some(job.created_at.timestamp_millis()),
@@ -143,6 +150,7 @@ impl JobHead {
             can_stop: !is_over && job.state != JobState::Stopping,
             can_force: job.state.can_force_stop(job.has_cleanup),
             can_rerun: is_over,
+            can_rerun_failed: matches!(job.state, JobState::Failed | JobState::Cancelled) && tasks.total > 1,
             is_pinned: job.pinned,
             can_pin: !job.pinned,
         }
@@ -332,7 +340,8 @@ fn help(task: &WaitingTasks) -> String {
 pub fn most_telling(tasks: &[Task]) -> Option<&Task> {
     let first = |state| tasks.iter().find(|task| task.state == state);
     let states = [StateName::Failed, StateName::Running, StateName::Stopping];
-    states.into_iter().find_map(first).or_else(|| tasks.first())
+    let own = || tasks.iter().find(|task| task.result_of.is_none());
+    states.into_iter().find_map(first).or_else(own).or_else(|| tasks.first())
 }
 
 /// The rows of some tasks.

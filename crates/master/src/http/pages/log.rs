@@ -10,6 +10,7 @@ use gaffer_domain::task::StateName;
 use gaffer_protocol::output::Stream;
 use serde::Serialize;
 
+use super::super::bodies::result_of;
 use super::super::error::Error;
 use super::super::params::{Params, id, wrong};
 use super::format::{address, bytes, count, many};
@@ -20,7 +21,7 @@ use super::rows::Choice;
 use super::stream_lines::StreamLines;
 use crate::operations::output::attempt_of;
 use crate::operations::tasks::{self, Addressed};
-use crate::records::Task;
+use crate::records::{ResultOf, Task};
 use crate::render::Line;
 use crate::views::Views;
 
@@ -66,6 +67,8 @@ pub struct LogView {
     pub shown: String,
     /// What to say if there are none.
     pub empty: String,
+    /// Where the output is of a task that did not run in this job.
+    pub elsewhere: Option<Choice>,
     /// What a search found, in place of the lines.
     pub search: Option<LogSearch>,
 }
@@ -181,6 +184,9 @@ pub async fn view(
             Some(log_search::search(views, searched, links).await?)
         }
     };
+    let in_words =
+        |of: &ResultOf| format!("Not run in this job: it has the {}.", result_of(of.clone()).in_words());
+    let taken_over = task.result_of.as_ref().map(in_words);
     Ok(LogView {
         tasks: tasks.collect(),
         attempts: attempts.collect(),
@@ -206,7 +212,12 @@ pub async fn view(
         older_href: first.filter(|first| *first > 1).map(page_before),
         newer_href: last.filter(|last| *last < window.head.lines).map(|last| page_at(last + 1)),
         shown: shown(&window, only),
-        empty: problem.unwrap_or_else(|| match task.state {
+        elsewhere: task.result_of.as_ref().filter(|of| !of.is_deleted).map(|of| Choice {
+            name: format!("Output in job {}", of.job),
+            href: address(&format!("/jobs/{}", of.job), &[("task", &of.address)]),
+            is_chosen: false,
+        }),
+        empty: problem.or(taken_over).unwrap_or_else(|| match task.state {
             StateName::Running | StateName::Stopping => "No output yet.".to_owned(),
             _ if task.is_final() => "No output.".to_owned(),
             _ => "No output yet. It appears here when the task starts.".to_owned(),

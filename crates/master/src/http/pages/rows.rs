@@ -6,6 +6,7 @@ use gaffer_domain::task::StateName;
 use gaffer_protocol::ports::NamedPort;
 use serde::Serialize;
 
+use super::super::bodies::result_of;
 use super::super::params::encoded;
 use super::format::{Elapsed, address, count, many};
 use super::view::Row;
@@ -187,6 +188,8 @@ pub struct TaskRow {
     pub state: String,
     /// `name` or `name.index`.
     pub address: String,
+    /// Its item, if its definition has items.
+    pub item: String,
     pub href: String,
     /// Where its output is shown.
     pub output: String,
@@ -207,6 +210,7 @@ impl From<&Task> for TaskRow {
             key: task.address.clone(),
             state: task.state.to_string(),
             address: task.address.clone(),
+            item: task.item.as_ref().map(ToString::to_string).unwrap_or_default(),
             href: format!("/jobs/{}/tasks/{}", task.job, task.address),
             output: address(&format!("/jobs/{}", task.job), &[("task", &task.address)]),
             worker: task.worker.clone().unwrap_or_default(),
@@ -245,7 +249,10 @@ pub fn why(task: &Task) -> String {
         (StateName::Scheduled, _) => {
             format!("placed on {}, starting", task.worker.as_deref().unwrap_or("a worker"))
         }
-        (StateName::Completed, _) => format!("exited with code {}", task.exit_code.unwrap_or(0)),
+        (StateName::Completed, _) => match &task.result_of {
+            Some(of) => result_of(of.clone()).in_words(),
+            None => format!("exited with code {}", task.exit_code.unwrap_or(0)),
+        },
         (StateName::Running, _) => health(task),
         (_, Some(message)) => message.to_owned(),
         (_, None) => String::new(),

@@ -13,6 +13,7 @@ use gaffer_protocol::ports::NamedPort;
 use gaffer_protocol::wire::{ContainerFacts, KillReceipt, PublishedPort};
 
 use super::super::Site;
+use super::super::bodies::result_of;
 use super::super::error::Error;
 use super::super::params::{Params, id};
 use super::checks::{CheckRow, Checks, HourRow};
@@ -25,7 +26,7 @@ use super::page;
 use super::rows::{TaskRow, exit, named_port};
 use crate::operations::jobs::no_job;
 use crate::operations::tasks::{self, Addressed};
-use crate::records::{Attempt, Task};
+use crate::records::{Attempt, ResultOf, Task};
 use crate::views::Views;
 
 #[derive(Template)]
@@ -37,12 +38,29 @@ struct TaskPage {
     curl: String,
     job: JobHead,
     row: TaskRow,
+    result: Option<ResultLink>,
     workdir: Option<String>,
     attempts: Vec<AttemptView>,
     checks: Checks,
     blank_hour: HourRow,
     blank_check: CheckRow,
     log: LogView,
+}
+
+/// Whose result a task has that did not run.
+struct ResultLink {
+    words: String,
+    attempt: u32,
+    /// Its page; empty if it was deleted.
+    href: String,
+}
+
+impl ResultLink {
+    fn to(of: &ResultOf) -> ResultLink {
+        let ResultOf { job, address, attempt, is_deleted, .. } = of;
+        let href = if *is_deleted { String::new() } else { format!("/jobs/{job}/tasks/{address}") };
+        ResultLink { words: result_of(of.clone()).in_words(), attempt: *attempt, href }
+    }
 }
 
 struct AttemptView {
@@ -214,6 +232,7 @@ pub async fn show(
         checks,
         blank_hour: HourRow::default(),
         blank_check: CheckRow::default(),
+        result: task.result_of.as_ref().map(ResultLink::to),
         attempts: attempts.into_iter().map(|attempt| AttemptView::of(attempt, &here)).collect(),
         log,
     })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{DefinitionRef, Receipt};
-use gaffer_domain::spec::JobSpec;
+use gaffer_domain::spec::{Item, JobSpec};
 use gaffer_domain::task::{Rejected, TaskEvent};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_protocol::definitions::Definition;
@@ -214,6 +214,11 @@ impl StartOrder {
     /// What the worker needs of the definition; none if the specification does not have it.
     pub fn content(&self) -> Option<Definition> {
         Definition::of(self.definition, &self.spec)
+    }
+
+    /// The item of its task, if it has one. It travels with the start: a definition with all items would be sent to every worker.
+    pub fn item(&self) -> Option<Item> {
+        self.spec.tasks.get(usize::from(self.definition.position))?.item(self.index)
     }
 }
 

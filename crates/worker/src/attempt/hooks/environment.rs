@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures::future::{BoxFuture, ready};
+use gaffer_domain::spec::Item;
 use gaffer_protocol::definitions::StartAttempt;
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +47,8 @@ fn said(start: &StartAttempt, worker_name: &str) -> BTreeMap<String, String> {
         let numbers: Vec<String> = pieces.iter().map(u32::to_string).collect();
         (format!("GAFFER_RESOURCE_{name}"), numbers.join(","))
     });
-    said.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(pieces).collect()
+    let item = start.item.iter().flat_map(Item::variables);
+    said.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(pieces).chain(item).collect()
 }
 
 #[cfg(test)]
@@ -55,13 +57,15 @@ mod tests {
     use crate::tests::master::command;
 
     #[test]
-    fn a_job_knows_itself_and_its_pieces() {
+    fn a_job_knows_itself_its_item_and_its_pieces() {
         let start = command(42, &["env"]).start();
         let pieces = BTreeMap::from([("big-gpu".to_owned(), vec![0, 3])]);
-        let said = said(&StartAttempt { index: 5, pieces, ..start }, "pi4");
+        let item = Some(Item::One("a.png".to_owned()));
+        let said = said(&StartAttempt { index: 5, item, pieces, ..start }, "pi4");
         let said: Vec<_> = said.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let expected = [
             "GAFFER_ATTEMPT=1",
+            "GAFFER_ITEM=a.png",
             "GAFFER_JOB_ID=1",
             "GAFFER_RESOURCE_BIG_GPU=0,3",
             "GAFFER_TASK=main",

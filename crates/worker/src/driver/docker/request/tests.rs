@@ -52,7 +52,14 @@ fn start(action: Action) -> StartAttempt {
     };
     let attempt = AttemptRef { task: TaskId(7), attempt: 2 };
     let pieces = BTreeMap::new();
-    StartAttempt { attempt, index: 5, pieces, assigned_ports: Vec::new(), definition: definition.into() }
+    StartAttempt {
+        attempt,
+        index: 5,
+        item: None,
+        pieces,
+        assigned_ports: Vec::new(),
+        definition: definition.into(),
+    }
 }
 
 fn command(words: &[&str]) -> Action {

@@ -1,0 +1,247 @@
+//! What of a finished job runs again when a part of it is rerun, and which results the new job takes over.
+//!
+//! A task runs again because it is asked for (it failed, or is of the definition to start from), or because a task that it waits
+//! for runs again. The results of all others are taken over as they are. The specification of the new job may differ from
+//! that of the finished one: definitions are matched by their names, tasks by their indices and items. What the finished job does
+//! not have runs; a change to a definition alone is no reason to run its tasks again.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+
+use crate::conditions::waits;
+use crate::spec::{IndexMatch, JobSpec, TaskSpec};
+
+/// What is to run again. Both together mean everything that either of them says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Part<'a> {
+    /// The tasks that failed, or were cancelled although they were needed.
+    pub failed: bool,
+    /// All tasks of the definition with this name.
+    pub from: Option<&'a str>,
+}
+
+/// A task of the finished job that did not complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uncompleted {
+    /// The place of its definition in the finished job.
+    pub position: usize,
+    /// Its index.
+    pub index: u32,
+    /// It was not needed: its condition was not met.
+    pub is_skipped: bool,
+}
+
+/// What becomes of each task of the new job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection(Vec<Share>);
+
+/// What becomes of the tasks of one definition. Ranges are in order and do not touch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Share {
+    /// Indices of the tasks that run.
+    pub runs: Vec<RangeInclusive<u32>>,
+    /// Indices of the tasks whose results are taken over.
+    pub taken_over: Vec<RangeInclusive<u32>>,
+    /// The place of the definition in the finished job; none if it is not there.
+    pub earlier: Option<usize>,
+    /// How many of the tasks that are taken over completed.
+    pub completed: u32,
+    /// How many of the tasks that are taken over were not needed.
+    pub skipped: u32,
+}
+
+/// Why a part of a job cannot be rerun.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// There is no definition with this name to start from.
+    #[error("the job has no task definition {0:?}")]
+    NoDefinition(String),
+    /// Every task completed or was not needed.
+    #[error("no task of it failed")]
+    NothingFailed,
+    /// A task did not complete, and nothing that was asked for runs it again.
+    #[error("its task {0} did not complete and would not run again")]
+    LeftOut(String),
+}
+
+/// How a task of the new job ended in the finished one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Completed,
+    Failed,
+    /// It was not needed.
+    Skipped,
+    /// There was no such task, it waits for something else now, or has another item.
+    New,
+}
+
+impl Selection {
+    /// The definitions of the new job, in their order.
+    pub fn definitions(&self) -> &[Share] {
+        &self.0
+    }
+
+    /// How many tasks run.
+    pub fn runs(&self) -> u32 {
+        self.0.iter().flat_map(|share| &share.runs).map(|range| range.end() - range.start() + 1).sum()
+    }
+
+    /// How many tasks are taken over.
+    pub fn taken_over(&self) -> u32 {
+        self.0.iter().map(|share| share.completed + share.skipped).sum()
+    }
+}
+
+/// Decides what becomes of each task of a new job with this specification.
+///
+/// # Errors
+/// When nothing of it would run, or a task that did not complete would neither run nor be taken over.
+pub fn select(
+    earlier: &JobSpec,
+    uncompleted: &[Uncompleted],
+    spec: &JobSpec,
+    part: Part<'_>,
+) -> Result<Selection, Refused> {
+    let fates = fates(earlier, uncompleted, spec);
+    let asked_for = |fate: &Fate| match fate {
+        Fate::New => true,
+        Fate::Failed => part.failed,
+        Fate::Completed | Fate::Skipped => false,
+    };
+    let mut runs: Vec<Vec<bool>> = fates.iter().map(|fates| fates.iter().map(asked_for).collect()).collect();
+    if let Some(from) = part.from {
+        let position = spec.tasks.iter().position(|definition| definition.name == from);
+        let position = position.ok_or_else(|| Refused::NoDefinition(from.to_owned()))?;
+        runs[position].fill(true);
+    }
+    add_dependants(spec, &mut runs);
+
+    for ((definition, fates), runs) in spec.tasks.iter().zip(&fates).zip(&runs) {
+        let is_left_out = |(fate, runs): (&Fate, &bool)| *fate == Fate::Failed && !runs;
+        if let Some(at) = fates.iter().zip(runs).position(is_left_out) {
+            return Err(Refused::LeftOut(address(definition, at)));
+        }
+    }
+    if !runs.iter().flatten().any(|runs| *runs) {
+        return Err(Refused::NothingFailed);
+    }
+    let places = places(earlier);
+    let share = |((definition, fates), runs): ((&TaskSpec, Vec<Fate>), &Vec<bool>)| {
+        let count = |wanted: Fate| {
+            fates.iter().zip(runs).filter(|(fate, runs)| **fate == wanted && !**runs).count() as u32
+        };
+        let first = *definition.indices.iter().start();
+        Share {
+            runs: ranges(first, runs.iter().copied()),
+            taken_over: ranges(first, runs.iter().map(|runs| !runs)),
+            earlier: places.get(definition.name.as_str()).copied(),
+            completed: count(Fate::Completed),
+            skipped: count(Fate::Skipped),
+        }
+    };
+    Ok(Selection(spec.tasks.iter().zip(fates).zip(&runs).map(share).collect()))
+}
+
+/// Where each name stands in a job's list.
+fn places(spec: &JobSpec) -> HashMap<&str, usize> {
+    spec.tasks.iter().enumerate().map(|(place, definition)| (definition.name.as_str(), place)).collect()
+}
+
+/// How the tasks of the new job ended in the finished one, by definition and in the order of their indices.
+fn fates(earlier: &JobSpec, uncompleted: &[Uncompleted], spec: &JobSpec) -> Vec<Vec<Fate>> {
+    let mut before: Vec<Vec<Fate>> =
+        earlier.tasks.iter().map(|task| vec![Fate::Completed; task.indices.len() as usize]).collect();
+    for task in uncompleted {
+        let first = earlier.tasks.get(task.position).map(|definition| *definition.indices.iter().start());
+        let at = first.and_then(|first| task.index.checked_sub(first));
+        let fate = at.and_then(|at| before.get_mut(task.position)?.get_mut(at as usize));
+        if let Some(fate) = fate {
+            *fate = if task.is_skipped { Fate::Skipped } else { Fate::Failed };
+        }
+    }
+    let places = places(earlier);
+    let of_definition = |definition: &TaskSpec| {
+        let Some(place) = places.get(definition.name.as_str()) else {
+            return vec![Fate::New; definition.indices.len() as usize];
+        };
+        let was = &earlier.tasks[*place];
+        let waits_for_the_same = was.when == definition.when && was.depends_on == definition.depends_on;
+        let has_other_items = was.each != definition.each;
+        let first = *was.indices.iter().start();
+        let fate = |index: u32| {
+            let fate = index.checked_sub(first).and_then(|at| before[*place].get(at as usize));
+            match fate.copied().unwrap_or(Fate::New) {
+                Fate::Skipped if !waits_for_the_same => Fate::New,
+                _ if has_other_items && was.item(index) != definition.item(index) => Fate::New,
+                fate => fate,
+            }
+        };
+        definition.indices.iter().map(fate).collect()
+    };
+    spec.tasks.iter().map(of_definition).collect()
+}
+
+/// Adds the tasks that wait for tasks that run, directly or not.
+fn add_dependants(spec: &JobSpec, runs: &mut [Vec<bool>]) {
+    let waits = waits(spec);
+    for position in in_order(&waits) {
+        let mut own = std::mem::take(&mut runs[position]);
+        for (other, index) in &waits[position] {
+            match index {
+                IndexMatch::All if runs[*other].contains(&true) => own.fill(true),
+                IndexMatch::All => {}
+                // Both definitions have the same indices.
+                IndexMatch::Same => {
+                    own.iter_mut().zip(&runs[*other]).for_each(|(own, other)| *own |= other);
+                }
+            }
+        }
+        runs[position] = own;
+    }
+}
+
+/// The definitions, each after those that it waits for. There is no circle.
+fn in_order(waits: &[Vec<(usize, IndexMatch)>]) -> Vec<usize> {
+    fn visit(
+        position: usize,
+        waits: &[Vec<(usize, IndexMatch)>],
+        is_seen: &mut [bool],
+        order: &mut Vec<usize>,
+    ) {
+        if std::mem::replace(&mut is_seen[position], true) {
+            return;
+        }
+        for (other, _) in &waits[position] {
+            visit(*other, waits, is_seen, order);
+        }
+        order.push(position);
+    }
+    let (mut is_seen, mut order) = (vec![false; waits.len()], Vec::with_capacity(waits.len()));
+    for position in 0..waits.len() {
+        visit(position, waits, &mut is_seen, &mut order);
+    }
+    order
+}
+
+/// The indices from `first` on that are marked.
+fn ranges(first: u32, marks: impl Iterator<Item = bool>) -> Vec<RangeInclusive<u32>> {
+    let mut ranges: Vec<RangeInclusive<u32>> = Vec::new();
+    for (index, _) in (first..).zip(marks).filter(|(_, is_marked)| *is_marked) {
+        match ranges.last_mut() {
+            Some(last) if *last.end() + 1 == index => *last = *last.start()..=index,
+            _ => ranges.push(index..=index),
+        }
+    }
+    ranges
+}
+
+/// `name`, or `name.index` of one of several tasks.
+fn address(definition: &TaskSpec, at: usize) -> String {
+    match definition.indices.is_single() {
+        true => definition.name.clone(),
+        false => format!("{}.{}", definition.name, *definition.indices.iter().start() as usize + at),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! Jobs that take results of an earlier job over.
+
+use gaffer_domain::JobId;
+use gaffer_domain::reason::ReasonCode;
+use gaffer_domain::rerun::{Selection, Uncompleted};
+use sqlx::PgConnection;
+
+use super::{ReadStore, StoreError};
+
+/// The results of an earlier job's tasks as tasks of a new one. A result that was taken over itself is that of the job where it
+/// ran. Nothing is inserted if the earlier job was deleted.
+const TAKE_OVER: &str = "INSERT INTO finished_tasks (id, job_id, position, index, class_id, state, finished_at, reason_code, \
+         reason_message, attempt, era, result_job, result_task, result_attempt) \
+     SELECT nextval('live_tasks_id_seq'), j.id, d.position, o.index, d.class_id, o.state, j.created_at, o.reason_code, \
+         o.reason_message, 0, j.era, CASE WHEN o.state = 'completed' THEN COALESCE(o.result_job, o.job_id) END, \
+         CASE WHEN o.state = 'completed' THEN COALESCE(o.result_task, o.id) END, \
+         CASE WHEN o.state = 'completed' THEN COALESCE(o.result_attempt, o.attempt) END \
+     FROM jobs j, jobs e, \
+         UNNEST($3::smallint[], $4::smallint[], $5::int[], $6::int[]) AS g(position, earlier, range_from, range_to) \
+         JOIN task_definitions d ON d.job_id = $1 AND d.position = g.position, \
+         LATERAL UNNEST(($7::int[])[g.range_from:g.range_to], ($8::int[])[g.range_from:g.range_to]) AS r(first, last), \
+         LATERAL (SELECT * FROM finished_tasks f WHERE f.job_id = $2 AND f.era = e.era AND f.position = g.earlier \
+             AND f.index BETWEEN r.first AND r.last OFFSET 0) o \
+     WHERE j.id = $1 AND e.id = $2";
+
+impl ReadStore {
+    /// The tasks of a finished job that did not complete.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn tasks_uncompleted(&self, job: JobId) -> Result<Vec<Uncompleted>, StoreError> {
+        let Some(era) = self.era_of_job(job).await? else { return Ok(Vec::new()) };
+        let rows: Vec<(i16, i32, bool)> = sqlx::query_as(
+            "SELECT position, index, state = 'cancelled' AND reason_code = $3 FROM finished_tasks \
+             WHERE job_id = $1 AND era = $2 AND state <> 'completed'",
+        )
+        .bind(job.0)
+        .bind(era)
+        .bind(ReasonCode::ConditionNotMet.as_str())
+        .fetch_all(&self.pool)
+        .await?;
+        let uncompleted = |(position, index, is_skipped): (i16, i32, bool)| Uncompleted {
+            position: position as usize,
+            index: index as u32,
+            is_skipped,
+        };
+        Ok(rows.into_iter().map(uncompleted).collect())
+    }
+}
+
+/// Adds the tasks of a new job that take results over. False if the earlier job does not have them any more.
+pub(super) async fn take_over(
+    connection: &mut PgConnection,
+    job: JobId,
+    earlier: JobId,
+    selection: &Selection,
+) -> Result<bool, StoreError> {
+    let (mut positions, mut places) = (Vec::new(), Vec::new());
+    let mut ranges = Ranges::default();
+    for (position, share) in selection.definitions().iter().enumerate() {
+        let Some(earlier) = share.earlier.filter(|_| !share.taken_over.is_empty()) else { continue };
+        positions.push(position as i16);
+        places.push(earlier as i16);
+        ranges.add(share.taken_over.iter().map(|range| (*range.start(), *range.end())));
+    }
+    let Ranges { from, to, firsts, lasts } = ranges;
+    let added = sqlx::query(TAKE_OVER)
+        .bind(job.0)
+        .bind(earlier.0)
+        .bind(positions)
+        .bind(places)
+        .bind(from)
+        .bind(to)
+        .bind(firsts)
+        .bind(lasts)
+        .execute(connection)
+        .await?;
+    Ok(added.rows_affected() == u64::from(selection.taken_over()))
+}
+
+/// Ranges of indices of several definitions as arrays: those of a definition are at `from..=to` in `firsts` and `lasts`, counted
+/// from 1.
+#[derive(Debug, Default)]
+pub(super) struct Ranges {
+    pub from: Vec<i32>,
+    pub to: Vec<i32>,
+    pub firsts: Vec<i32>,
+    pub lasts: Vec<i32>,
+}
+
+impl Ranges {
+    /// Adds those of the next definition.
+    pub fn add(&mut self, ranges: impl Iterator<Item = (u32, u32)>) {
+        self.from.push(self.firsts.len() as i32 + 1);
+        for (first, last) in ranges {
+            self.firsts.push(first as i32);
+            self.lasts.push(last as i32);
+        }
+        self.to.push(self.firsts.len() as i32);
+    }
+}
