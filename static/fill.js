@@ -1,5 +1,6 @@
 // Puts values from the server into the page: text nodes and attributes only, never markup.
 
+import { replaceContent } from "./fragment.js";
 import { lineRow } from "./line.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -121,17 +122,7 @@ const kinds = {
   },
 };
 
-/** A part of a page, as the server made it for the first page: markup of this site's own templates. */
-kinds.picture = (node, value) => {
-  const made = new DOMParser().parseFromString(value, "text/html");
-  for (const link of made.querySelectorAll("a[href]")) link.setAttribute("href", base + link.getAttribute("href"));
-  const focused = node.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
-  const places = [...node.querySelectorAll(".picture, .table")].map((box) => [box.scrollLeft, box.scrollTop]);
-  node.replaceChildren(...made.body.childNodes);
-  // A reader stays where they have scrolled to.
-  node.querySelectorAll(".picture, .table").forEach((box, at) => box.scrollTo(...(places[at] ?? [0, 0])));
-  if (focused) [...node.querySelectorAll("a[href]")].find((link) => link.getAttribute("href") === focused)?.focus();
-};
+kinds.picture = (node, value) => replaceContent(node, value, base);
 
 kinds.excerpt = (node, value) => {
   node.hidden = value.lines.length === 0;

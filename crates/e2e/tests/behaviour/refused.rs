@@ -299,9 +299,9 @@ async fn tasks_that_somebody_holds_in_the_database_delay_no_other_job() {
     let over = worker.next_start().await.attempt;
     worker.ended(over, AttemptEnd::Exited { code: 0 }, 0).await;
     end_stored(&mut worker, over).await;
-    let job = client.submit(json!({"command": ["true"], "count": 300, "resources": {"cpu": 0.005}})).await;
+    let job = client.submit(json!({"command": ["true"], "count": 180, "resources": {"cpu": 0.01}})).await;
     let mut started = Vec::new();
-    for _ in 0..300 {
+    for _ in 0..180 {
         let attempt = worker.next_start().await.attempt;
         started.push(ToMaster::Started {
             attempt,
@@ -328,7 +328,7 @@ async fn tasks_that_somebody_holds_in_the_database_delay_no_other_job() {
 
     lock.rollback().await.unwrap();
     eventually("all have started", async || {
-        (client.job(job).await.task_counts.get("running") == Some(&300)).then_some(())
+        (client.job(job).await.task_counts.get("running") == Some(&180)).then_some(())
     })
     .await;
 }

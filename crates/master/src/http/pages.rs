@@ -38,7 +38,10 @@ mod view;
 mod worker;
 mod workers;
 
+use std::fmt;
+
 use askama::Template;
+use askama::filters::HtmlSafe;
 use axum::Router;
 use axum::http::{HeaderValue, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
@@ -97,17 +100,29 @@ pub fn routes() -> Router<Doors> {
 
 /// A page as an answer. No cache keeps a copy: it is for one user, and may show a secret.
 fn page(template: &impl Template) -> Result<Response, Error> {
-    let mut response = Html(markup(template)?).into_response();
+    let mut response = Html(markup(template)?.0).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
 
+/// What a template has made. In another template it stays as it is; nothing else does.
+struct Markup(String);
+
+impl fmt::Display for Markup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl HtmlSafe for Markup {}
+
 /// A template with its values.
-fn markup(template: &impl Template) -> Result<String, Error> {
-    template.render().map_err(|error| {
+fn markup(template: &impl Template) -> Result<Markup, Error> {
+    let rendered = template.render().map_err(|error| {
         tracing::error!(%error, "cannot render a page");
         Error::Internal
-    })
+    })?;
+    Ok(Markup(rendered))
 }
 
 #[derive(Template)]

@@ -212,9 +212,9 @@ impl JobFeed {
         fields["compares"] = json!(!verdicts.is_empty());
         // Each page puts its base path before the addresses in a picture.
         match self.tab {
-            Tab::Graph => fields["picture"] = json!(job_graph::picture(&self.views, job, "").await?),
+            Tab::Graph => fields["picture"] = json!(job_graph::picture(&self.views, job, "").await?.0),
             Tab::Timeline => {
-                fields["picture"] = json!(job_timeline::picture(&self.views, job, "", Utc::now()).await?);
+                fields["picture"] = json!(job_timeline::picture(&self.views, job, "", Utc::now()).await?.0);
             }
             _ => {}
         }

@@ -10,8 +10,8 @@ use gaffer_domain::task::StateName;
 use super::super::error::Error;
 use super::super::params::task_cursor;
 use super::format::{address, sentence};
-use super::markup;
 use super::rows::{Segment, TaskSummary};
+use super::{Markup, markup};
 use crate::records::Job;
 use crate::views::Views;
 
@@ -77,8 +77,8 @@ struct Edge {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn picture(views: &Views, job: &Job, base: &str) -> Result<String, Error> {
-    let Some(spec) = views.reads.spec(job.id).await? else { return Ok(String::new()) };
+pub async fn picture(views: &Views, job: &Job, base: &str) -> Result<Markup, Error> {
+    let Some(spec) = views.reads.spec(job.id).await? else { return Ok(Markup(String::new())) };
     let counts = views.reads.definition_counts(job.id).await?;
     let rows: Vec<Row> = (0..spec.tasks.len())
         .map(|position| {

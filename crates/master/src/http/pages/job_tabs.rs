@@ -16,7 +16,7 @@ use super::frame::Frame;
 use super::job_head::{Top, task_rows};
 use super::jobs::curl;
 use super::rows::{Choice, EventRow, TaskRow, named_port};
-use super::{job_graph, job_timeline};
+use super::{Markup, job_graph, job_timeline};
 use crate::operations::events::from_now_on;
 use crate::operations::{Actor, tasks};
 use crate::records::TaskPorts;
@@ -109,8 +109,7 @@ pub struct PictureTab {
     top: Top,
     heading: &'static str,
     explained: &'static str,
-    /// As markup.
-    picture: String,
+    picture: Markup,
 }
 
 impl PictureTab {

@@ -12,8 +12,8 @@ use gaffer_domain::task::StateName;
 use super::super::error::Error;
 use super::format::{many, moment};
 use super::job_graph::definition_address;
-use super::markup;
 use super::timeline::{Run, Track, TrackRow, axis, rows};
+use super::{Markup, markup};
 use crate::records::{DefinitionTimes, Job, Task};
 use crate::store::tasks::TaskFilter;
 use crate::views::Views;
@@ -42,7 +42,7 @@ struct Picture<'a> {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn picture(views: &Views, job: &Job, base: &str, now: DateTime<Utc>) -> Result<String, Error> {
+pub async fn picture(views: &Views, job: &Job, base: &str, now: DateTime<Utc>) -> Result<Markup, Error> {
     let total = job.task_counts.total();
     let begin = job.created_at;
     let end = job.finished_at.unwrap_or(now).max(begin);
