@@ -152,10 +152,14 @@ pub fn awaited(spec: &JobSpec, position: usize) -> Vec<Awaited> {
     definition.map(|definition| Positions::of(spec).awaited(spec, definition)).unwrap_or_default()
 }
 
-/// What the blocked tasks of a definition wait for, as a sentence without its subject: `waits for prepare to complete`.
+/// What the blocked tasks of a definition wait for, as a sentence without its subject: `waits for prepare to complete`. Empty if
+/// that is nothing.
 pub fn waits_for(spec: &JobSpec, position: usize) -> String {
     let Some(definition) = spec.tasks.get(position) else { return String::new() };
     let awaited = Positions::of(spec).awaited(spec, definition);
+    if awaited.is_empty() {
+        return String::new();
+    }
     let name = |awaited: &Awaited| match awaited.index {
         IndexMatch::All => spec.tasks[awaited.position].name.clone(),
         IndexMatch::Same => format!("the task of {} with its index", spec.tasks[awaited.position].name),

@@ -3,6 +3,8 @@
 //! The layers and the order in them follow Sugiyama, Tagawa and Toda, *Methods for Visual Understanding of Hierarchical System
 //! Structures* (1981): longest paths, then sweeps of barycentres, of which the one with the fewest crossings is kept.
 
+use std::collections::HashSet;
+
 use crate::conditions::{Awaited, awaited};
 use crate::spec::JobSpec;
 
@@ -59,7 +61,7 @@ impl DependencyGraph {
     pub fn of(spec: &JobSpec) -> Option<DependencyGraph> {
         let count = spec.tasks.len();
         let edges: Vec<(usize, usize, Awaited)> = (0..count)
-            .flat_map(|to| awaited(spec, to).into_iter().map(move |awaited| (awaited.position, to, awaited)))
+            .flat_map(|to| drawn(spec, to).into_iter().map(move |awaited| (awaited.position, to, awaited)))
             .collect();
         let layer = layers(count, &edges);
         // In a circle, which no accepted job has, some line would lead back.
@@ -72,6 +74,18 @@ impl DependencyGraph {
         rows.improve();
         Some(rows.picture(&layer, edges))
     }
+}
+
+/// The lines that lead to a definition. One that waits for all others without naming them has lines from the last of these: from
+/// those that none of the others waits for.
+fn drawn(spec: &JobSpec, position: usize) -> Vec<Awaited> {
+    let all = awaited(spec, position);
+    if !spec.tasks[position].depends_on.is_empty() {
+        return all;
+    }
+    let waited_for: HashSet<usize> =
+        all.iter().flat_map(|other| awaited(spec, other.position)).map(|awaited| awaited.position).collect();
+    all.into_iter().filter(|awaited| !waited_for.contains(&awaited.position)).collect()
 }
 
 /// The layer of each definition: the longest path that leads to it.

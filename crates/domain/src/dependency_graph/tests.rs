@@ -53,6 +53,8 @@ fn a_task_that_always_runs_stands_behind_all_others() {
     ]});
     let graph = DependencyGraph::of(&JobSpec::read(&job).unwrap()).unwrap();
     assert_eq!(graph.nodes[0].layer, 2);
+    let lines: Vec<(usize, usize)> = graph.lines.iter().map(|line| (line.from, line.to)).collect();
+    assert_eq!(lines, [(2, 0), (1, 2)], "that `a` has ended follows from the end of `b`");
 }
 
 #[test]

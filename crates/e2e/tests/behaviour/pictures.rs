@@ -78,6 +78,7 @@ async fn a_graph_changes_while_its_job_goes_on() {
     let waits = "Runs once fetch, transform, reduce, alarm and report have ended, whatever the outcome.";
     assert!(page.contains(waits) && page.contains("after a failure"), "{page}");
     assert_eq!(page.matches("<a class=\"node\"").count(), 6, "{page}");
+    assert!(!page.contains("Waits for to"), "{page}");
 
     let Some(browser) = Browser::open(1280, 900, Scheme::Light).await else { return };
     let base = sign_in(&browser, &dev.client).await;
