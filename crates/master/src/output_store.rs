@@ -358,6 +358,7 @@ impl StoredOutput {
         let found = self.reads.output_find_line(attempt, line).await?;
         let object = self.reads.output_object_of_line(attempt, line).await?;
         let object = match (found, object) {
+            // From the chunk on, everything up to the line would be read.
             (Some((offset, _)), Some(object)) if object.offset > offset => object,
             (None, Some(object)) => object,
             _ => return Ok(found),
