@@ -7,7 +7,7 @@ use super::counts::{COUNTS_OF_JOBS, CountsRow};
 use super::{ReadStore, StoreError};
 use crate::records::{AttemptTimes, DefinitionTimes};
 
-/// Of a task that is restarted again and again, so many of its latest attempts are read.
+/// Maximum number of attempts that are read of one task: its latest ones.
 const ATTEMPTS_OF_TASK: i64 = 20;
 
 type AttemptRow = (i64, Time, Option<Time>, Option<Time>, bool);

@@ -1,11 +1,13 @@
-//! Resolves the program of a host task as a shell would, and builds its environment.
+//! Resolves a program on the host as a shell would, and builds its environment and its command.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use nix::unistd::{AccessFlags, access};
+use tokio::process::Command;
 
 use super::{Assignment, Directories, StartError};
 use crate::config::MARKER_VARIABLE;
@@ -24,6 +26,27 @@ pub(super) struct Program {
     /// How it finds itself called.
     pub name: String,
     pub arguments: Vec<String>,
+}
+
+impl Program {
+    /// To be started in this directory with this environment and no other, as the leader of a process group, with captured output.
+    /// Its path is absolute and, where cgroups allow it, nothing is to be done between fork and exec: only so is it started without
+    /// copying the memory map of this process.
+    pub fn command(&self, directory: &Path, environment: &BTreeMap<String, String>) -> Command {
+        let mut command = Command::new(&self.path);
+        command
+            .arg0(&self.name)
+            .args(&self.arguments)
+            .current_dir(directory)
+            .env_clear()
+            .envs(environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        command
+    }
 }
 
 /// Finds the program of a command. `directory` is where it will run, `path` its own PATH.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use gaffer_domain::health::CheckKind;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
@@ -61,18 +60,7 @@ fn spawn(
 ) -> Result<Child, String> {
     let path = environment.get("PATH").map_or("", String::as_str);
     let program = program::find(words, directory, path).map_err(|error| error.message)?;
-    let mut command = Command::new(&program.path);
-    command
-        .arg0(&program.name)
-        .args(&program.arguments)
-        .current_dir(directory)
-        .env_clear()
-        .envs(environment)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
+    let mut command = program.command(directory, environment);
     let _runtime = runtime.enter();
     tree.spawn(&mut command).map_err(|error| format!("cannot start {}: {error}", program.name))
 }

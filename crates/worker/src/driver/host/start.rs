@@ -176,21 +176,11 @@ impl Start {
             .map(|cgroups| cgroups.take(definition.resources, definition.nice))
             .transpose();
         let cgroup = cgroup.map_err(|error| StartError::other(format!("cannot make a cgroup: {error}")))?;
-        // An absolute program and, where cgroups allow it, nothing to be done between fork and exec: only so is it
-        // started without copying the memory map of this process.
         let started = BootTime::now();
-        let mut command = Command::new(&program.path);
-        command
-            .arg0(&program.name)
-            .args(&program.arguments)
-            .current_dir(directory)
-            .env_clear()
-            .envs(&environment)
-            .stdin(if definition.stdin { Stdio::piped() } else { Stdio::null() })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+        let mut command = program.command(directory, &environment);
+        if definition.stdin {
+            command.stdin(Stdio::piped());
+        }
         let mut child = self.spawn_nice(definition.nice, &program, &mut command, cgroup.as_ref())?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let pid = pid.ok_or_else(|| StartError::other("the new process has no process id"))?;
