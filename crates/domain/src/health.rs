@@ -108,6 +108,27 @@ pub fn outcome_word(passed: bool) -> &'static str {
     if passed { "passed" } else { "failed" }
 }
 
+/// What of a check decides between its results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Milliseconds from the start of the attempt in which failures do not count until a check passes.
+    pub start_period_millis: u64,
+    /// Failures in a row that make it unhealthy.
+    pub failures: u32,
+    /// Passes in a row that make it healthy.
+    pub successes: u32,
+}
+
+impl From<&HealthCheck> for Thresholds {
+    fn from(check: &HealthCheck) -> Thresholds {
+        Thresholds {
+            start_period_millis: check.start_period.as_millis(),
+            failures: check.failures,
+            successes: check.successes,
+        }
+    }
+}
+
 /// What the results so far have made of one check of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Health {
@@ -121,16 +142,16 @@ pub struct Health {
 
 impl Health {
     /// After one more result.
-    pub fn after(self, check: &HealthCheck, outcome: Outcome) -> Health {
+    pub fn after(self, thresholds: Thresholds, outcome: Outcome) -> Health {
         if outcome.passed {
             let passed = self.passed.saturating_add(1);
-            let state = if passed >= check.successes { HealthState::Healthy } else { self.state };
+            let state = if passed >= thresholds.successes { HealthState::Healthy } else { self.state };
             return Health { state, passed, failed: 0 };
         }
         let is_grace =
-            self.state == HealthState::Starting && outcome.after_millis < check.start_period.as_millis();
+            self.state == HealthState::Starting && outcome.after_millis < thresholds.start_period_millis;
         let failed = if is_grace { 0 } else { self.failed.saturating_add(1) };
-        let state = if failed >= check.failures { HealthState::Unhealthy } else { self.state };
+        let state = if failed >= thresholds.failures { HealthState::Unhealthy } else { self.state };
         Health { state, passed: 0, failed }
     }
 }

@@ -1,17 +1,17 @@
 //! What health checks say of live attempts, and their results of the last hour.
 //!
-//! This is memory only. Each result carries the state before it, and a worker repeats its latest results in each session, so
+//! This is memory only. Each result carries the state before it, and a worker repeats its latest one in each session, so
 //! a master that has just started knows the states of all attempts as soon as their workers have connected. Writing each
 //! result to the database would cost more than the tasks of many a fleet: a thousand tasks that are checked once in ten
 //! seconds have 360,000 results an hour, and nothing is decided by old ones. What changes, a state, is an event in the
 //! database.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::TimeDelta;
-use gaffer_domain::health::{CheckKind, Health, HealthState, Outcome, is_available};
-use gaffer_domain::spec::{HealthCheck, JobKind, TaskSpec};
+use gaffer_domain::health::{CheckKind, Health, HealthState, Outcome, Thresholds, is_available};
+use gaffer_domain::spec::JobKind;
 use gaffer_domain::{AttemptRef, JobId, Time, WorkerId};
 use gaffer_protocol::health::{CheckResult, Checked};
 
@@ -19,7 +19,7 @@ use crate::records::{AttemptHealth, CheckSummary, HealthResult, Job, TaskPorts};
 
 /// How long results are kept.
 const KEPT: TimeDelta = TimeDelta::hours(1);
-/// The most bytes of results of all attempts, and of one check of an attempt.
+/// The most bytes of results of all attempts, and of one check of an attempt. Those of attempts that are over go first.
 const MAX_BYTES: usize = 64 << 20;
 const MAX_BYTES_PER_CHECK: usize = 256 << 10;
 /// The most attempts that are over and whose results are kept.
@@ -33,7 +33,7 @@ pub struct Healths(Arc<Mutex<Inner>>);
 struct Inner {
     attempts: HashMap<AttemptRef, Entry>,
     /// The open ones of each job.
-    of_job: HashMap<JobId, Vec<AttemptRef>>,
+    of_job: HashMap<JobId, BTreeSet<AttemptRef>>,
     /// When attempts ended, the earliest first.
     over: VecDeque<(Time, AttemptRef)>,
     bytes: usize,
@@ -52,7 +52,7 @@ struct Entry {
 
 #[derive(Debug)]
 struct Check {
-    spec: HealthCheck,
+    thresholds: Thresholds,
     health: Health,
     since: Time,
     /// Of the latest result; 0 before the first.
@@ -70,7 +70,11 @@ pub struct Known {
     pub job: JobId,
     /// Position of its definition in the job.
     pub position: usize,
-    pub task: TaskSpec,
+    /// Whether it has been asked to stop.
+    pub is_stopping: bool,
+    /// The checks that it has.
+    pub health: Option<Thresholds>,
+    pub readiness: Option<Thresholds>,
 }
 
 /// What became of a result.
@@ -78,7 +82,7 @@ pub struct Known {
 pub enum Taken {
     /// The attempt is not known here: ask the database.
     Unknown,
-    /// It says nothing: it is a repeated one, or its attempt is over or another worker's.
+    /// It says nothing: a later one is known, or its attempt is over or another worker's.
     Stale,
     /// It counts.
     Counted {
@@ -99,7 +103,8 @@ pub struct News {
 }
 
 impl Healths {
-    /// Takes a result. Every result but the latest of its check is stale.
+    /// Takes a result. Every result but the latest of its check is stale; the latest may come again, as what followed from it may
+    /// have been lost.
     pub fn take(&self, worker: WorkerId, checked: &Checked, now: Time) -> Taken {
         let mut inner = self.lock();
         let Inner { attempts, bytes, checks, .. } = &mut *inner;
@@ -108,26 +113,20 @@ impl Healths {
             return Taken::Stale;
         }
         let Some(check) = entry.checks.get_mut(&checked.check) else { return Taken::Stale };
-        if checked.number <= check.number {
+        if checked.number < check.number {
             return Taken::Stale;
         }
-        if check.number == 0 {
-            check.health = checked.before;
-            check.told = checked.before.state;
+        if checked.number > check.number {
+            check.judge(checked, now);
+            let room = (MAX_BYTES / (*checks).max(1)).min(MAX_BYTES_PER_CHECK);
+            let (before, after) = check.keep(checked.result.clone(), room, now);
+            *bytes = (*bytes + after).saturating_sub(before);
         }
-        check.number = checked.number;
-        let result = &checked.result;
-        let outcome = Outcome { passed: result.passed, after_millis: result.after_millis };
-        let health = check.health.after(&check.spec, outcome);
-        if health.state != check.health.state {
-            check.since = now;
-        }
-        check.health = health;
-        let room = (MAX_BYTES / (*checks).max(1)).min(MAX_BYTES_PER_CHECK);
-        let (before, after) = check.keep(result.clone(), room, now);
-        *bytes = (*bytes + after).saturating_sub(before);
-        let is_failing = checked.check == CheckKind::Health && health.state == HealthState::Unhealthy;
-        Taken::Counted { has_news: health.state != check.told || (is_failing && !result.passed) }
+        let state = check.health.state;
+        let is_failing = checked.check == CheckKind::Health && state == HealthState::Unhealthy;
+        let has_news = state != check.told || (is_failing && !checked.result.passed);
+        inner.forget_old(now);
+        Taken::Counted { has_news }
     }
 
     /// Makes an attempt known.
@@ -137,15 +136,13 @@ impl Healths {
         if inner.attempts.contains_key(&attempt) {
             return;
         }
-        let Known { worker, job, position, task } = known;
-        let checks = [(CheckKind::Health, task.health), (CheckKind::Readiness, task.readiness)];
-        let check = |(kind, spec): (CheckKind, Option<HealthCheck>)| Some((kind, Check::new(spec?, now)));
+        let Known { worker, job, position, is_stopping, health, readiness } = known;
+        let checks = [(CheckKind::Health, health), (CheckKind::Readiness, readiness)];
+        let check = |(kind, of): (CheckKind, Option<Thresholds>)| Some((kind, Check::new(of?, now)));
         let checks: BTreeMap<_, _> = checks.into_iter().filter_map(check).collect();
         inner.checks += checks.len();
-        inner.of_job.entry(job).or_default().push(attempt);
-        inner
-            .attempts
-            .insert(attempt, Entry { worker, job, position, is_stopping: false, is_over: false, checks });
+        inner.of_job.entry(job).or_default().insert(attempt);
+        inner.attempts.insert(attempt, Entry { worker, job, position, is_stopping, is_over: false, checks });
     }
 
     /// These attempts are over; their results are kept for a while.
@@ -158,7 +155,7 @@ impl Healths {
             entry.is_over = true;
             let job = entry.job;
             if let Some(open) = inner.of_job.get_mut(&job) {
-                open.retain(|open| open != attempt);
+                open.remove(attempt);
                 if open.is_empty() {
                     inner.of_job.remove(&job);
                 }
@@ -204,6 +201,7 @@ impl Healths {
             recent.map(move |result| HealthResult { check: kind, result }).collect::<Vec<_>>()
         };
         let mut results: Vec<HealthResult> = entry.checks.iter().flat_map(of_check).collect();
+        drop(inner);
         results.sort_by_key(|found| found.result.at);
         results
     }
@@ -253,10 +251,10 @@ impl Inner {
         open.filter(|entry| entry.position == position && entry.is_available()).count() as u64
     }
 
-    /// Forgets attempts that ended long ago, or are too many.
+    /// Forgets attempts that ended long ago, are too many, or take memory that those need which are not over.
     fn forget_old(&mut self, now: Time) {
         while let Some((ended, attempt)) = self.over.front().copied()
-            && (ended < now - KEPT || self.over.len() > MAX_OVER)
+            && (ended < now - KEPT || self.over.len() > MAX_OVER || self.bytes > MAX_BYTES)
         {
             self.over.pop_front();
             if let Some(entry) = self.attempts.remove(&attempt) {
@@ -286,15 +284,32 @@ impl Entry {
 }
 
 impl Check {
-    fn new(spec: HealthCheck, now: Time) -> Check {
+    fn new(thresholds: Thresholds, now: Time) -> Check {
         Check {
-            spec,
+            thresholds,
             health: Health::default(),
             since: now,
             number: 0,
             told: HealthState::Starting,
             results: VecDeque::new(),
             bytes: 0,
+        }
+    }
+
+    /// Takes what the worker knows of the results before, unless that is less than what is known here.
+    fn judge(&mut self, checked: &Checked, now: Time) {
+        let state_before = self.health.state;
+        if self.number == 0 {
+            self.told = checked.before.state;
+        }
+        if self.number == 0 || checked.is_whole {
+            self.health = checked.before;
+        }
+        self.number = checked.number;
+        let CheckResult { passed, after_millis, .. } = checked.result;
+        self.health = self.health.after(self.thresholds, Outcome { passed, after_millis });
+        if self.health.state != state_before {
+            self.since = now;
         }
     }
 

@@ -7,8 +7,6 @@ use serde::{Deserialize, Serialize};
 
 /// The longest detail of a result, in characters.
 pub const MAX_DETAIL_CHARS: usize = 200;
-/// Results of each check that a worker keeps to repeat them in a new session: more than decide anything.
-pub const REPEATED_RESULTS: usize = 16;
 
 /// A result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,8 +17,10 @@ pub struct Checked {
     pub check: CheckKind,
     /// Grows with each result of the attempt's worker, also over a restart of its executor.
     pub number: u64,
-    /// What the results before this one made of it, for a master that knows nothing of them.
+    /// What the results before this one made of it.
     pub before: Health,
+    /// Whether those are all since the attempt began. An executor that has adopted the attempt does not know what came before.
+    pub is_whole: bool,
     /// The result.
     pub result: CheckResult,
 }

@@ -30,8 +30,8 @@ fn states(check: &HealthCheck, results: &str) -> String {
         .chars()
         .enumerate()
         .map(|(second, result)| {
-            health =
-                health.after(check, Outcome { passed: result == '+', after_millis: second as u64 * 1000 });
+            health = health
+                .after(check.into(), Outcome { passed: result == '+', after_millis: second as u64 * 1000 });
             letter(health)
         })
         .collect()
@@ -110,7 +110,7 @@ fn it_agrees_with_a_model_that_remembers_everything() {
         for _ in 0..60 {
             millis += rng.random_range(0..3_000);
             let outcome = Outcome { passed: rng.random_bool(share), after_millis: millis };
-            health = health.after(&check, outcome);
+            health = health.after((&check).into(), outcome);
             results.push(outcome);
             assert_eq!(health.state, model(&check, &results), "{check:?}, {results:?}");
             assert!(health.passed == 0 || health.failed == 0);
@@ -133,9 +133,9 @@ fn the_latest_results_are_enough_to_go_on_from_a_state_that_missed_some() {
             .collect();
         let known = results.len() - MAX_IN_A_ROW as usize;
         for (at, outcome) in results.iter().enumerate() {
-            all = all.after(&check, *outcome);
+            all = all.after((&check).into(), *outcome);
             if at >= known {
-                behind = behind.after(&check, *outcome);
+                behind = behind.after((&check).into(), *outcome);
             }
         }
         let decides = all.passed >= check.successes || all.failed >= check.failures;

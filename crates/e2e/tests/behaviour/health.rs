@@ -227,7 +227,14 @@ pub fn checked(attempt: AttemptRef, number: u64, passed: bool, before: Health) -
         took_micros: 1_000,
         detail: "status 500: <b>".to_owned(),
     };
-    ToMaster::Checked(Box::new(Checked { attempt, check: CheckKind::Health, number, before, result }))
+    ToMaster::Checked(Box::new(Checked {
+        attempt,
+        check: CheckKind::Health,
+        number,
+        before,
+        is_whole: false,
+        result,
+    }))
 }
 
 /// The next attempt that is to be stopped because it is unhealthy, and why.

@@ -2,7 +2,7 @@
 
 use gaffer_domain::TaskId;
 use gaffer_domain::quantity::Span;
-use gaffer_domain::spec::{DriverKind, Indices, Probe};
+use gaffer_domain::spec::{HealthCheck, Probe};
 
 use super::*;
 
@@ -29,8 +29,8 @@ fn check(failures: u32) -> HealthCheck {
 }
 
 fn known(health: Option<HealthCheck>, readiness: Option<HealthCheck>) -> Known {
-    let task = TaskSpec::stand_in("web".to_owned(), DriverKind::Host, Indices::Count(1));
-    Known { worker: WORKER, job: JOB, position: 0, task: TaskSpec { health, readiness, ..task } }
+    let [health, readiness] = [health, readiness].map(|check| check.as_ref().map(Into::into));
+    Known { worker: WORKER, job: JOB, position: 0, is_stopping: false, health, readiness }
 }
 
 fn checked(number: u64, passed: bool, before: Health) -> Checked {
@@ -41,7 +41,7 @@ fn checked(number: u64, passed: bool, before: Health) -> Checked {
         took_micros: 5,
         detail: format!("status {}", if passed { 200 } else { 500 }),
     };
-    Checked { attempt: attempt(1), check: CheckKind::Health, number, before, result }
+    Checked { attempt: attempt(1), check: CheckKind::Health, number, before, is_whole: false, result }
 }
 
 fn take(healths: &Healths, number: u64, passed: bool) -> Taken {
@@ -82,7 +82,11 @@ fn results_that_are_repeated_or_come_from_elsewhere_say_nothing() {
     let healths = Healths::default();
     healths.open(attempt(1), known(Some(check(1)), None), now());
     take(&healths, 5, true);
-    assert_eq!(take(&healths, 5, false), Taken::Stale);
+    // What follows from it may have been lost.
+    assert_eq!(take(&healths, 5, false), NEWS);
+    healths.told(attempt(1), CheckKind::Health, HealthState::Healthy);
+    assert_eq!(take(&healths, 5, true), NO_NEWS);
+    assert_eq!(healths.of(attempt(1)).unwrap().health.unwrap().state, HealthState::Healthy);
     assert_eq!(take(&healths, 4, false), Taken::Stale);
     let other = healths.take(WorkerId(4), &checked(6, false, Health::default()), now());
     assert_eq!(other, Taken::Stale);
@@ -107,6 +111,35 @@ fn a_master_that_has_just_started_continues_from_the_state_that_a_worker_repeats
     healths.take(WORKER, &checked(9, false, before), now());
     let news = healths.news(attempt(1), CheckKind::Health).unwrap();
     assert!(news.event.is_none() && news.stop.is_some());
+}
+
+#[test]
+fn results_that_did_not_arrive_are_in_the_state_that_the_next_one_carries() {
+    let healths = Healths::default();
+    healths.open(attempt(1), known(Some(check(3)), None), now());
+    take(&healths, 1, true);
+    healths.told(attempt(1), CheckKind::Health, HealthState::Healthy);
+    // The second and the third were lost with a session.
+    let before = Health { state: HealthState::Healthy, passed: 0, failed: 2 };
+    let fourth = Checked { is_whole: true, ..checked(4, false, before) };
+    assert_eq!(healths.take(WORKER, &fourth, now()), NEWS);
+    assert_eq!(healths.of(attempt(1)).unwrap().health.unwrap().state, HealthState::Unhealthy);
+
+    // An executor that has adopted the attempt knows less than this master.
+    let healths = Healths::default();
+    healths.open(attempt(1), known(Some(check(3)), None), now());
+    take(&healths, 1, true);
+    healths.told(attempt(1), CheckKind::Health, HealthState::Healthy);
+    assert_eq!(take(&healths, 2, false), NO_NEWS);
+    assert_eq!(healths.of(attempt(1)).unwrap().health.unwrap().state, HealthState::Healthy);
+}
+
+#[test]
+fn an_attempt_that_is_being_stopped_is_not_available_to_a_master_that_has_just_started() {
+    let healths = Healths::default();
+    healths.open(attempt(1), Known { is_stopping: true, ..known(Some(check(1)), None) }, now());
+    take(&healths, 1, true);
+    assert!(!healths.of(attempt(1)).unwrap().available);
 }
 
 #[test]

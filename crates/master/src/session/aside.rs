@@ -158,7 +158,8 @@ impl Worker {
             let Some(known) = self.patiently(|| self.known(checked.attempt)).await? else { return Ok(()) };
             healths.open(checked.attempt, known, Utc::now());
             // Its end may have been committed meanwhile, when there was nothing to be closed.
-            if self.patiently(|| self.known(checked.attempt)).await?.is_none() {
+            let store = &self.session.control.store;
+            if self.patiently(|| store.attempt_of_worker(worker, checked.attempt)).await?.is_none() {
                 healths.close(&[checked.attempt], Utc::now());
             }
             taken = healths.take(worker, &checked, Utc::now());
@@ -172,21 +173,22 @@ impl Worker {
     /// An attempt with its checks; none if it is not live on this worker.
     async fn known(&self, attempt: AttemptRef) -> Result<Option<Known>, StoreError> {
         let (store, worker) = (&self.session.control.store, self.session.handle.worker);
-        let Some(definition) = store.attempt_of_worker(worker, attempt).await? else { return Ok(None) };
+        let found = store.attempt_of_worker(worker, attempt).await?;
+        let Some((definition, is_stopping)) = found else { return Ok(None) };
         let Some(spec) = store.spec(definition.job).await? else { return Ok(None) };
         let position = usize::from(definition.position);
-        let Some(task) = spec.tasks.get(position).cloned() else { return Ok(None) };
-        Ok(Some(Known { worker, job: definition.job, position, task }))
+        let Some(task) = spec.tasks.get(position) else { return Ok(None) };
+        let [health, readiness] = [&task.health, &task.readiness].map(|check| check.as_ref().map(Into::into));
+        Ok(Some(Known { worker, job: definition.job, position, is_stopping, health, readiness }))
     }
 
     /// Records a change of health; then, if the attempt is unhealthy, has it stopped.
     async fn tell_health(&self, attempt: AttemptRef, check: CheckKind) -> Result<(), String> {
         let Session { control, handle, reports, .. } = &*self.session;
         let Some(News { state, event, stop }) = control.healths.news(attempt, check) else { return Ok(()) };
+        // One that may not be written now is written with a later result.
+        let event = event.filter(|_| reports.may_tell_health());
         if let Some((kind, message)) = event {
-            if !reports.may_tell_health() {
-                return Ok(());
-            }
             let told = self
                 .patiently(|| control.store.attempt_event(handle.worker, attempt, kind, &message))
                 .await?;

@@ -75,7 +75,7 @@ pub(super) fn checked(
             ToMaster::InputTaken(taken)
         }
         ToMaster::Checked(checked) => {
-            let Checked { attempt, check, number, before, result } = *checked;
+            let Checked { attempt, check, number, before, is_whole, result } = *checked;
             check_attempt(attempt)?;
             let CheckResult { at, after_millis, passed, took_micros, detail } = result;
             let result = CheckResult {
@@ -85,7 +85,7 @@ pub(super) fn checked(
                 took_micros: took_micros.min(MAX_RAN_MICROS),
                 detail: clean(&detail, MAX_DETAIL_CHARS),
             };
-            ToMaster::Checked(Box::new(Checked { attempt, check, number, before, result }))
+            ToMaster::Checked(Box::new(Checked { attempt, check, number, before, is_whole, result }))
         }
         ToMaster::Ended(ended) => ToMaster::Ended(Box::new(checked_end(*ended, now, ours)?)),
         ToMaster::Returned { attempt } => {

@@ -401,9 +401,9 @@ impl Store {
         &self,
         worker: WorkerId,
         attempt: AttemptRef,
-    ) -> Result<Option<DefinitionRef>, StoreError> {
-        let found: Option<(i64, i16)> = sqlx::query_as(
-            "SELECT job_id, position FROM live_tasks WHERE id = $1 AND attempt = $2 AND worker_id = $3 \
+    ) -> Result<Option<(DefinitionRef, bool)>, StoreError> {
+        let found: Option<(i64, i16, bool)> = sqlx::query_as(
+            "SELECT job_id, position, state = 'stopping' FROM live_tasks WHERE id = $1 AND attempt = $2 AND worker_id = $3 \
                  AND state IN ('scheduled', 'running', 'stopping')",
         )
         .bind(attempt.task.0)
@@ -411,7 +411,8 @@ impl Store {
         .bind(worker.0)
         .fetch_optional(&self.pool)
         .await?;
-        Ok(found.map(|(job, position)| DefinitionRef { job: JobId(job), position: position as u16 }))
+        let definition = |job, position| DefinitionRef { job: JobId(job), position: position as u16 };
+        Ok(found.map(|(job, position, is_stopping)| (definition(job, position), is_stopping)))
     }
 
     /// The live attempts of workers, for reconciling.

@@ -16,6 +16,8 @@ use crate::driver::{Exec, ExecError};
 
 /// The most that is read of an answer: the status line has to be in it, and what is shown of the body.
 const MAX_ANSWER_BYTES: usize = 16 << 10;
+const END_OF_HEAD: &str = "\r\n\r\n";
+const NO_ANSWER: &str = "no answer in time";
 
 /// What is asked, with everything it takes to ask.
 pub(super) enum Asked<'a> {
@@ -40,14 +42,12 @@ impl Answer {
 /// Asks, for no longer than `limit`. None if it could not be asked, which says nothing of the task.
 pub(super) async fn ask(asked: Asked<'_>, limit: Duration) -> Option<Answer> {
     let answer = match asked {
-        Asked::Http { port, path, status, headers } => {
-            timeout(limit, http(port, path, status, headers)).await
-        }
+        Asked::Http { port, path, status, headers } => Ok(http(port, path, status, headers, limit).await),
         Asked::Tcp { port } => timeout(limit, tcp(port)).await,
-        // It sees to what has no answer in time.
+        // `run` enforces the limit itself.
         Asked::Command { exec, check, command } => Ok(run(exec, check, command, limit).await?),
     };
-    let mut answer = answer.unwrap_or_else(|_| Answer::failed("no answer in time"));
+    let mut answer = answer.unwrap_or_else(|_| Answer::failed(NO_ANSWER));
     answer.detail = one_line(&answer.detail);
     Some(answer)
 }
@@ -63,19 +63,36 @@ async fn tcp(port: u16) -> Answer {
     }
 }
 
-/// Follows no redirect and reads no more than it needs.
-async fn http(port: u16, path: &str, status: StatusRange, headers: &BTreeMap<String, String>) -> Answer {
-    match answer_of(port, path, headers).await {
-        Ok(answer) => judged(&answer, status),
-        Err(error) => Answer::failed(format!("port {port}: {error}")),
+/// Follows no redirect and reads no more than it needs. Once the head of the answer has arrived it decides, also if the rest does
+/// not come in time.
+async fn http(
+    port: u16,
+    path: &str,
+    status: StatusRange,
+    headers: &BTreeMap<String, String>,
+    limit: Duration,
+) -> Answer {
+    let mut answer = Vec::new();
+    match timeout(limit, read_answer(port, path, headers, &mut answer)).await {
+        Ok(Ok(())) => judged(&answer, status),
+        Ok(Err(error)) => Answer::failed(format!("port {port}: {error}")),
+        Err(_) if final_answer(&String::from_utf8_lossy(&answer)).contains(END_OF_HEAD) => {
+            judged(&answer, status)
+        }
+        Err(_) => Answer::failed(NO_ANSWER),
     }
 }
 
-async fn answer_of(port: u16, path: &str, headers: &BTreeMap<String, String>) -> io::Result<Vec<u8>> {
+async fn read_answer(
+    port: u16,
+    path: &str,
+    headers: &BTreeMap<String, String>,
+    answer: &mut Vec<u8>,
+) -> io::Result<()> {
     let mut stream = connect(port).await?;
     stream.write_all(request(port, path, headers).as_bytes()).await?;
-    let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
-    while answer.len() < MAX_ANSWER_BYTES && !is_whole(&answer) {
+    let mut buffer = [0; 4096];
+    while answer.len() < MAX_ANSWER_BYTES && !is_whole(answer) {
         match stream.read(&mut buffer).await {
             Ok(0) => break,
             Ok(read) => answer.extend(buffer.iter().take(read)),
@@ -84,15 +101,26 @@ async fn answer_of(port: u16, path: &str, headers: &BTreeMap<String, String>) ->
             Err(error) => return Err(error),
         }
     }
-    Ok(answer)
+    Ok(())
+}
+
+/// An answer without the interim ones before it, which say that it is still to come (RFC 9110, section 15.2).
+fn final_answer(answer: &str) -> &str {
+    let mut rest = answer;
+    while let Some((head, next)) = rest.split_once(END_OF_HEAD)
+        && matches!(status_of(head), Some(100 | 102..=199))
+    {
+        rest = next;
+    }
+    rest
 }
 
 /// Whether nothing more is needed of an answer, though its connection may stay open.
 fn is_whole(answer: &[u8]) -> bool {
     let text = String::from_utf8_lossy(answer);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let Some((head, body)) = final_answer(&text).split_once(END_OF_HEAD) else { return false };
     // These never have a body.
-    if matches!(status_of(&text), Some(204 | 304)) {
+    if matches!(status_of(head), Some(204 | 304)) {
         return true;
     }
     let header = |name: &str| {
@@ -131,14 +159,15 @@ fn status_of(answer: &str) -> Option<u16> {
 
 fn judged(answer: &[u8], wanted: StatusRange) -> Answer {
     let text = String::from_utf8_lossy(answer);
-    let Some(status) = status_of(&text) else {
+    let text = final_answer(&text);
+    let Some(status) = status_of(text) else {
         return Answer::failed(if answer.is_empty() {
             "the connection was closed without an answer"
         } else {
             "the answer is not HTTP"
         });
     };
-    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim();
+    let body = text.split_once(END_OF_HEAD).map_or("", |(_, body)| body).trim();
     let detail =
         if body.is_empty() { format!("status {status}") } else { format!("status {status}: {body}") };
     Answer { passed: (wanted.first..=wanted.last).contains(&status), detail }
@@ -225,6 +254,32 @@ mod tests {
         let answer = ask(asked, Duration::from_secs(3600)).await.unwrap();
         assert_eq!(answer, Answer { passed: true, detail: "status 200: ok".to_owned() });
         drop(held.await);
+    }
+
+    #[tokio::test]
+    async fn a_status_that_has_arrived_decides_although_the_body_does_not_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (done, held) = tokio::sync::oneshot::channel::<()>();
+        let served = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n")
+                .await
+                .unwrap();
+            let _ = held.await;
+        });
+        let asked = Asked::Http { port, path: "/", status: GOOD, headers: &BTreeMap::new() };
+        let answer = ask(asked, Duration::from_millis(500)).await.unwrap();
+        assert_eq!(answer, Answer { passed: true, detail: "status 200: data: 1".to_owned() });
+        drop(done);
+        served.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_interim_answer_is_not_the_answer() {
+        let answer = get(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 503 No\r\n\r\ndown").await;
+        assert_eq!(answer, Answer::failed("status 503: down"));
     }
 
     #[tokio::test]

@@ -108,7 +108,7 @@ pub(crate) const MAX_EXEC_OUTPUT: usize = 4 << 10;
 
 /// Runs a further program beside a task: in its directory, with its environment, and within its limits.
 pub(crate) trait Exec: Send + Sync {
-    /// Runs it and waits for its end, for no longer than `limit`.
+    /// Runs it and waits for its end, for no longer than `limit` beside what its driver takes to start it.
     /// Where it cannot be killed after that, none is started for the same check until it has ended.
     fn run<'a>(
         &'a self,

@@ -2,18 +2,19 @@
 
 mod outgoing;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use gaffer_domain::AttemptRef;
+use gaffer_domain::health::CheckKind;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{Resources, StopSignal};
 use gaffer_domain::worker::HeldPhase;
 use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::definitions::StartAttempt;
-use gaffer_protocol::health::{Checked, REPEATED_RESULTS};
+use gaffer_protocol::health::Checked;
 use gaffer_protocol::wire::{Ended, HeldAttempt, Input, InputState, InputTaken, MAX_HELD, ToMaster};
 use tokio::sync::mpsc;
 
@@ -61,8 +62,8 @@ struct Running {
     /// None once it is given back.
     reserved: Option<Resources>,
     controls: ControlSender,
-    /// The latest results of its health checks.
-    checks: VecDeque<Checked>,
+    /// The latest result of each of its health checks.
+    checks: BTreeMap<CheckKind, Checked>,
 }
 
 /// How an attempt left that is held no more.
@@ -282,13 +283,7 @@ impl State {
     /// Reports a result of a health check, and keeps it for the next session.
     pub fn checked(&mut self, checked: Checked) {
         let Some(running) = self.running(checked.attempt) else { return };
-        running.checks.push_back(checked.clone());
-        let is_same = |other: &&Checked| other.check == checked.check;
-        if running.checks.iter().filter(is_same).count() > REPEATED_RESULTS
-            && let Some(oldest) = running.checks.iter().position(|other| other.check == checked.check)
-        {
-            running.checks.remove(oldest);
-        }
+        running.checks.insert(checked.check, checked.clone());
         self.report(ToMaster::Checked(Box::new(checked)));
     }
 
@@ -479,7 +474,7 @@ impl Phase {
 impl Running {
     fn new(start: Arc<StartAttempt>, reserved: Resources) -> (Running, Controls) {
         let (sender, controls) = attempt::channels();
-        let checks = VecDeque::new();
+        let checks = BTreeMap::new();
         (Running { start, started: None, reserved: Some(reserved), controls: sender, checks }, controls)
     }
 }

@@ -28,7 +28,8 @@ pub(super) struct HealthChecks {
 }
 
 impl HealthChecks {
-    fn begin(&mut self, attempt: &Attempt, started: &mut Started) {
+    /// `since`: from when on the start period counts. `is_whole`: nobody has made checks of the attempt before.
+    fn begin(&mut self, attempt: &Attempt, started: &mut Started, since: BootTime, is_whole: bool) {
         let definition = &attempt.start.definition;
         let exec: Option<Arc<dyn Exec>> = started.exec.take().map(Arc::from);
         let published = started.container.as_ref().map(|facts| facts.ports.clone()).unwrap_or_default();
@@ -40,7 +41,8 @@ impl HealthChecks {
                     |port: &&PublishedPort| (port.container, port.protocol) == (target, PortProtocol::Tcp);
                 published.iter().find(is_it).map(|port| port.host)
             });
-            let checking = Checking { attempt: attempt.clone(), kind, check, port, exec: exec.clone() };
+            let attempt = attempt.clone();
+            let checking = Checking { attempt, kind, check, port, exec: exec.clone(), since, is_whole };
             self.running.push(AbortOnDropHandle::new(tokio::spawn(checking.run())));
         }
     }
@@ -52,13 +54,14 @@ impl Hook for HealthChecks {
     }
 
     fn after_start<'a>(&'a mut self, attempt: &'a Attempt, started: &'a mut Started) -> BoxFuture<'a, ()> {
-        self.begin(attempt, started);
+        self.begin(attempt, started, BootTime::now(), true);
         Box::pin(ready(()))
     }
 
-    /// They begin anew; the master knows what they said before.
+    /// They begin anew; the master knows what they said before. When it started is known to no more than when it began to be
+    /// prepared.
     fn adopted<'a>(&'a mut self, attempt: &'a Attempt, started: &'a mut Started) -> BoxFuture<'a, ()> {
-        self.begin(attempt, started);
+        self.begin(attempt, started, attempt.began.boot, false);
         Box::pin(ready(()))
     }
 
@@ -94,6 +97,8 @@ struct Checking {
     check: HealthCheck,
     port: Option<u16>,
     exec: Option<Arc<dyn Exec>>,
+    since: BootTime,
+    is_whole: bool,
 }
 
 impl Checking {
@@ -112,8 +117,7 @@ impl Checking {
                 next = began + interval;
                 continue;
             };
-            let began_micros = self.attempt.began.boot.as_micros();
-            let after_millis = BootTime::now().as_micros().saturating_sub(began_micros) / 1000;
+            let after_millis = BootTime::now().as_micros().saturating_sub(self.since.as_micros()) / 1000;
             let result = CheckResult {
                 at,
                 after_millis,
@@ -122,11 +126,12 @@ impl Checking {
                 detail: answer.detail,
             };
             let before = health;
-            health = health.after(&self.check, Outcome { passed: result.passed, after_millis });
+            health = health.after((&self.check).into(), Outcome { passed: result.passed, after_millis });
             // The clock of the machine, so that numbers grow over a restart of this process as well.
             let number = BootTime::now().as_micros();
-            let attempt = self.attempt.reference();
-            self.attempt.progress.checked(Checked { attempt, check: self.kind, number, before, result });
+            let (attempt, is_whole) = (self.attempt.reference(), self.is_whole);
+            let checked = Checked { attempt, check: self.kind, number, before, is_whole, result };
+            self.attempt.progress.checked(checked);
             let is_early =
                 health.state == HealthState::Starting && after_millis < self.check.start_period.as_millis();
             next = began + if is_early { interval.min(WHILE_STARTING) } else { interval };

@@ -24,7 +24,7 @@ use super::super::processes::{self, ProcessInfo};
 use super::super::program::{self, Program};
 use super::super::stuck::Stuck;
 use super::super::{Assignment, Directories, Exec, InputSink, StartError, Started};
-use super::exec::HostExec;
+use super::exec::{HostExec, Starting};
 use super::{HostProcess, Pipes};
 use crate::blocking::BlockingThreads;
 
@@ -203,6 +203,7 @@ impl Start {
             directory: directory.to_owned(),
             tree: tree.clone(),
             threads: self.check_threads.clone(),
+            starting: Starting::default(),
         });
         let process = HostProcess { child, tree, killed: None, stuck: self.stuck.clone() };
         Ok(Started {

@@ -53,7 +53,7 @@ impl State {
                     outgoing.reports.extend(started.map(|StartFacts { at, container, ports }| {
                         ToMaster::Started { attempt: *attempt, at, container, ports }
                     }));
-                    let checks = running.checks.iter().cloned();
+                    let checks = running.checks.values().cloned();
                     outgoing.reports.extend(checks.map(|checked| ToMaster::Checked(Box::new(checked))));
                 }
                 Phase::Finished(ended) => outgoing.reports.push_back(ToMaster::Ended(ended.clone())),
