@@ -282,6 +282,9 @@ impl WriteBatcherHandle {
 /// What the write batcher works with.
 #[derive(Debug)]
 pub struct Parts {
+    /// Applies batches, one at a time.
+    pub batches: Store,
+    /// Does the rest.
     pub store: Store,
     /// Delivers messages to workers.
     pub hub: Hub,

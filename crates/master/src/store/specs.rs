@@ -69,7 +69,7 @@ impl Default for SpecCache {
 }
 
 impl SpecCache {
-    fn get(&self, job: JobId) -> Option<StoredSpec> {
+    pub(super) fn get(&self, job: JobId) -> Option<StoredSpec> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(job).cloned()
     }
 

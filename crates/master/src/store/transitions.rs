@@ -5,6 +5,7 @@
 
 mod batch;
 mod by_index;
+mod known;
 mod late_reports;
 mod load;
 mod settle;
@@ -14,6 +15,7 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use chrono::SubsecRound as _;
 use gaffer_domain::conditions::{Standing, StopScope};
 use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{DefinitionRef, Receipt};
@@ -32,6 +34,8 @@ use super::specs::StoredSpec;
 use super::{Store, StoreError};
 use crate::records::{DispatchStage, LiveChange, OnWorker, TaskChanges};
 use by_index::ByIndex;
+
+pub use known::{KnownRows, NewRows};
 
 pub use batch::{
     Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StartFacts, StartOrder,
@@ -125,6 +129,8 @@ struct TaskWork {
     task: Task,
     /// The attempt that the stored row holds; 0 if none.
     stored_attempt: u32,
+    /// The state of the stored row.
+    stored_state: StateName,
     /// Where it is live by the stored row.
     stored_on: Option<OnWorker>,
     since: Time,
@@ -157,6 +163,20 @@ impl Store {
     /// When the database does not answer. Whether the batch was committed is then unknown; applying it again does no
     /// harm, as what has happened already is rejected by the rules.
     pub async fn tasks_apply(&self, batch: &Batch, now: Time) -> Result<Outcome, StoreError> {
+        // As exact as it is stored.
+        let now = now.trunc_subsecs(6);
+        if let Some(outcome) = self.apply_known(batch, now).await? {
+            return Ok(outcome);
+        }
+        let applied = self.apply_read(batch, now).await;
+        if applied.is_err() {
+            self.known.forget();
+        }
+        applied
+    }
+
+    /// Applies a batch to rows that are read and locked for it.
+    async fn apply_read(&self, batch: &Batch, now: Time) -> Result<Outcome, StoreError> {
         let mut tx = self.begin_short().await?;
         let mut work = Work { slice_room: batch.slice_tasks, ..Work::default() };
         work.load(&mut tx, &self.specs, batch).await?;
@@ -180,17 +200,23 @@ impl Store {
         work.note_late_reports(&mut tx, batch, &outcome.results).await?;
         work.write(&mut tx, &batch.chunks, now).await?;
         tx.commit().await?;
+        self.known.remember(&work);
+        Ok(work.conclude(batch, outcome))
+    }
+}
 
-        outcome.slices = batch.slices.iter().map(|slice| work.slice_result(slice.job)).collect();
-        outcome.busy = work.busy.into_iter().collect();
-        let is_stopping = |job: &JobId| work.jobs.get(job).is_some_and(|job| job.stop_message.is_some());
+impl Work {
+    /// What is to be told of a batch, after its commit.
+    fn conclude(self, batch: &Batch, mut outcome: Outcome) -> Outcome {
+        outcome.slices = batch.slices.iter().map(|slice| self.slice_result(slice.job)).collect();
+        let is_stopping = |job: &JobId| self.jobs.get(job).is_some_and(|job| job.stop_message.is_some());
         let is_stopped = |job: &JobId| batch.stops.iter().any(|stop| stop.job == *job);
-        let unfinished = work.unfinished.iter();
+        let unfinished = self.unfinished.iter();
         outcome.unfinished = unfinished
-            .filter(|job| !work.by_index.continued.contains(job) || is_stopped(job))
+            .filter(|job| !self.by_index.continued.contains(job) || is_stopped(job))
             .map(|job| Unfinished { job: *job, is_stopping: is_stopping(job) })
             .collect();
-        for task in work.tasks.values().filter(|task| task.dirty) {
+        for task in self.tasks.values().filter(|task| task.dirty) {
             let (before, after) = (task.stored_on, on_worker(&task.task.state));
             if before != after {
                 outcome.live.push(LiveChange { class: task.class, before, after });
@@ -200,19 +226,18 @@ impl Store {
                 *first = not_before.min(*first);
             }
         }
-        outcome.commands = work.commands;
-        outcome.jobs = work.jobs.iter().filter(|(_, job)| job.dirty).map(|(id, _)| *id).collect();
-        outcome.scheduling_wanted = work.scheduling_wanted;
-        outcome.runs = work.runs;
-        (outcome.given_back, outcome.started) = (work.given_back, work.started);
-        (outcome.unhealthy, outcome.closed) = (work.unhealthy, work.closed);
-        outcome.workers = work.workers;
-        outcome.changed = work.changed;
-        Ok(outcome)
+        outcome.busy = self.busy.into_iter().collect();
+        outcome.commands = self.commands;
+        outcome.jobs = self.jobs.iter().filter(|(_, job)| job.dirty).map(|(id, _)| *id).collect();
+        outcome.scheduling_wanted = self.scheduling_wanted;
+        outcome.runs = self.runs;
+        (outcome.given_back, outcome.started) = (self.given_back, self.started);
+        (outcome.unhealthy, outcome.closed) = (self.unhealthy, self.closed);
+        outcome.workers = self.workers;
+        outcome.changed = self.changed;
+        outcome
     }
-}
 
-impl Work {
     /// Applies one event to one task, with consequences if its job is stopping: a stop reaches a large job in
     /// batches, and nothing of the job may start meanwhile.
     fn apply(&mut self, input: &Input, now: Time) -> Result<(), Rejected> {

@@ -45,7 +45,7 @@ impl WriteBatcher {
                 continue;
             }
             let begun = Instant::now();
-            match self.parts.store.tasks_apply(&batch_of(&part, has_met_lock), Utc::now()).await {
+            match self.parts.batches.tasks_apply(&batch_of(&part, has_met_lock), Utc::now()).await {
                 Ok(outcome) => {
                     (failures, wait) = (0, RETRY_FIRST);
                     self.parts.metrics.committed(part.len(), begun.elapsed());

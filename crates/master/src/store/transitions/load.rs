@@ -138,7 +138,7 @@ impl Work {
         self.slices = batch.slices.iter().map(|slice| (slice.job, from(slice))).collect();
         let whole: Vec<i64> = stopped.union(&self.by_index.continued).map(|job| job.0).collect();
 
-        let workers = workers_chosen(batch);
+        let workers: Vec<i64> = workers_chosen(batch).into_iter().map(|worker| worker.0).collect();
         let mut locked = self.load_jobs(tx, specs, (&tasks, &whole), &workers).await?;
         locked.extend(self.load_finished(tx, specs, &tasks, &workers).await?);
         locked.sort_unstable();
@@ -205,20 +205,7 @@ impl Work {
                 force: row.force,
                 reason: reason_from(row.reason_code, row.reason_message),
             };
-            let job = JobWork {
-                project: ProjectId(row.project_id),
-                era: row.era,
-                spec: spec.clone(),
-                state: stored.state,
-                started_at: stored.started_at,
-                finished_at: None,
-                stop_message: stored.stop_message.clone(),
-                force: stored.force,
-                reason: stored.reason.clone(),
-                stored,
-                definitions: Vec::with_capacity(spec.tasks.len()),
-                dirty: false,
-            };
+            let job = JobWork::new(ProjectId(row.project_id), row.era, spec.clone(), stored, Vec::new());
             self.jobs.insert(id, job);
         }
 
@@ -308,6 +295,7 @@ impl Work {
                  AND (state IN ('blocked', 'pending', 'scheduled', 'running') OR moving) \
                  AND position <> ALL($5) ORDER BY position, index LIMIT $4"
         );
+        in_order(tx).await?;
         let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(after.map_or(-1, |place| place.position as i16))
@@ -316,6 +304,7 @@ impl Work {
             .bind(spared)
             .fetch_all(&mut *tx)
             .await?;
+        not_in_order(tx).await?;
         self.take_slice(job, rows, Walk::Stop)
     }
 
@@ -369,6 +358,7 @@ impl Work {
     ) -> Result<(), StoreError> {
         let after = self.place_of(job, walk).filter(|place| usize::from(place.position) == position);
         let after = after.map(|place| place.index);
+        in_order(tx).await?;
         let rows: Vec<TaskRow> = sqlx::query_as(sql)
             .bind(job.0)
             .bind(position as i16)
@@ -376,6 +366,7 @@ impl Work {
             .bind(self.slice_room as i64)
             .fetch_all(&mut *tx)
             .await?;
+        not_in_order(tx).await?;
         self.take_slice(job, rows, walk)
     }
 
@@ -392,6 +383,7 @@ impl Work {
             Some(place) if usize::from(place.position) == position => place.index as i32,
             _ => -1,
         };
+        in_order(tx).await?;
         let rows: Vec<TaskRow> = sqlx::query_as(BLOCKED_OF)
             .bind(job.0)
             .bind(position as i16)
@@ -399,6 +391,7 @@ impl Work {
             .bind(self.slice_room as i64)
             .fetch_all(&mut *tx)
             .await?;
+        not_in_order(tx).await?;
         let indices = rows.iter().map(|row| row.index as u32).collect();
         self.take_slice(job, rows, Walk::ByIndex)?;
         Ok(indices)
@@ -442,13 +435,24 @@ impl Work {
     }
 }
 
+/// The next statement reads the first rows in the order of an index; everything else of a batch looks rows up, see `store/pools.rs`.
+async fn in_order(tx: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::raw_sql("SET LOCAL enable_indexscan = on").execute(tx).await?;
+    Ok(())
+}
+
+async fn not_in_order(tx: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::raw_sql("SET LOCAL enable_indexscan = off").execute(tx).await?;
+    Ok(())
+}
+
 /// The workers on which the batch places something.
-fn workers_chosen(batch: &Batch) -> Vec<i64> {
+pub(super) fn workers_chosen(batch: &Batch) -> BTreeSet<WorkerId> {
     let chosen = batch.inputs.iter().filter_map(|input| match &input.event {
-        TaskEvent::Placed { worker } => Some(worker.0),
+        TaskEvent::Placed { worker } => Some(*worker),
         _ => None,
     });
-    chosen.collect::<BTreeSet<i64>>().into_iter().collect()
+    chosen.collect()
 }
 
 /// A row of [`COUNTS_AND_TASKS`].
@@ -519,6 +523,7 @@ impl TaskRow {
                 state,
             },
             stored_attempt: self.attempt as u32,
+            stored_state: name,
             since: self.since,
             dirty: false,
         })
