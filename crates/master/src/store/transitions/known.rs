@@ -69,7 +69,8 @@ impl KnownRows {
     /// Takes the rows of a batch, as if they had been read and locked; none if something is not known, or has to be looked for.
     /// They are known again once the batch is [remembered](Self::remember).
     fn take(&self, batch: &Batch, specs: &SpecCache) -> Option<Work> {
-        if batch.passes_over_locked || !batch.stops.is_empty() || !batch.slices.is_empty() {
+        let is_nothing = batch.inputs.is_empty() && batch.chunks.is_empty();
+        if is_nothing || batch.passes_over_locked || !batch.stops.is_empty() || !batch.slices.is_empty() {
             return None;
         }
         let mut rows = self.rows();
