@@ -24,8 +24,7 @@ use super::{ReadStore, Store, StoreError, WriteStore};
 use crate::records::{Job, RunningTasks};
 
 fn running(task: &TaskSpec, counts: &TaskCounts) -> RunningTasks {
-    let has_checks = task.health.is_some() || task.readiness.is_some();
-    RunningTasks { count: counts.get(StateName::Running).unsigned_abs(), has_checks }
+    RunningTasks { count: counts.get(StateName::Running).unsigned_abs(), has_checks: task.has_checks() }
 }
 
 /// A job to be accepted.
