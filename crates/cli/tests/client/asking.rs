@@ -221,11 +221,13 @@ async fn a_server_that_would_run_everything_again_is_not_asked_for_a_part() -> O
     let old = server(older.clone()).await?;
     let directory = tempfile::tempdir()?;
     fs::write(directory.path().join("job.yaml"), "command: [a]\n")?;
-    for options in ["--failed", "--from a", "--spec job.yaml", "--edit", "--failed --follow"] {
+    let cases =
+        [("--failed", 1), ("--from a", 1), ("--spec job.yaml", 1), ("--edit", 1), ("--failed -f", 125)];
+    for (options, expected) in cases {
         let mut command = gaffer(&old, &format!("rerun 9 {options}"));
         command.current_dir(directory.path());
         let output = finished(command).await?;
-        assert_eq!((code(&output), stdout(&output).as_str()), (1, ""), "{options}");
+        assert_eq!((code(&output), stdout(&output).as_str()), (expected, ""), "{options}");
         let said = stderr(&output);
         assert!(
             said.contains("the server runs gaffer 0.0.9, which can only run a whole job again"),

@@ -27,7 +27,7 @@ fn critical(page: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_timeline_shows_when_each_task_waited_and_ran_and_what_the_duration_came_of() {
+async fn a_timeline_shows_when_each_task_waited_and_ran_and_the_critical_path() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
     let flag = dir.path().join("go");
@@ -79,10 +79,10 @@ async fn a_timeline_shows_when_each_task_waited_and_ran_and_what_the_duration_ca
 async fn a_timeline_tells_a_back_off_from_a_wait_and_a_stop_from_a_failure() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
-    let restart = json!({"policy": "on-failure", "limit": 30, "delay": "10ms"});
+    let restart = json!({"policy": "on-failure", "limit": 30, "delay": "10ms", "backoff": "constant"});
     let spec = json!({"tasks": [
         {"name": "often", "restart": restart, "script": "test $GAFFER_ATTEMPT -ge 23"},
-        {"name": "endless", "script": "sleep 1000"},
+        {"name": "endless", "script": "sleep 1000", "resources": {"cpu": 0}},
         {"name": "later", "script": "exit 1",
             "restart": {"policy": "on-failure", "limit": 1, "delay": "1h"}},
     ]});
