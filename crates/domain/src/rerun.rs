@@ -8,11 +8,13 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
+use serde::Serialize;
+
 use crate::job::JobState;
 use crate::spec::{Awaited, IndexMatch, JobSpec, TaskSpec, all_awaited, in_order};
 
 /// What is to run again. Both together mean everything that either of them says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Part<'a> {
     /// The tasks that failed, or were cancelled although they were needed.
     pub failed: bool,

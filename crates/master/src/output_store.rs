@@ -299,7 +299,7 @@ impl OutputStore {
         let Some(places) = self.disk_calls.clone() else { return self.in_time(within, call).await };
         let in_its_place = async move {
             let place = places.acquire_owned().await;
-            // The call keeps its place until it comes back, whoever waits for it.
+            // The call keeps its place until it comes back, even if nobody waits for it any more.
             tokio::spawn(async move {
                 let _place = place;
                 call.await

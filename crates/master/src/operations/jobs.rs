@@ -165,8 +165,8 @@ async fn accept(
     let (part, selection) = repeats.and_then(|repeats| repeats.part).unzip();
     let idempotency = idempotency_key.map(|key| {
         let mut request = json!({ "spec": spec, "rerun_of": rerun_of });
-        if let Some(Part { failed, from }) = part {
-            request["part"] = json!({ "failed": failed, "from": from });
+        if let Some(part) = part {
+            request["part"] = json!(part);
         }
         (key, Sha256::digest(request.to_string()).into())
     });
