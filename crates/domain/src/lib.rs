@@ -38,7 +38,7 @@ pub mod text;
 pub mod visible;
 pub mod worker;
 
-pub use id::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};
+pub use id::{AttemptRef, JobId, ProjectId, TaskId, WorkerId, task_address};
 
 /// A point in time by the wall clock of its source. Only the database's clock judges leases.
 pub type Time = chrono::DateTime<chrono::Utc>;

@@ -495,7 +495,7 @@ impl StateName {
         self == StateName::Cancelled && code == Some(ReasonCode::ConditionNotMet)
     }
 
-    /// The word used on every door and in the database.
+    /// Name in the API, the CLI, the database and on pages.
     pub fn as_str(self) -> &'static str {
         match self {
             StateName::Blocked => "blocked",

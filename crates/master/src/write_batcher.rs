@@ -320,8 +320,6 @@ pub struct WriteBatcher {
     deferred: Deferred,
     /// How many changes make a full batch: fewer while the database is slow.
     most_changes: usize,
-    /// A batch may have been committed of which nobody has heard.
-    is_outcome_unknown: bool,
     tempo: Tempo,
 }
 
@@ -334,16 +332,8 @@ impl WriteBatcher {
         let most_changes = MAX_BATCH_CHANGES;
         let tempo = Tempo::new(Instant::now());
         let output = parts.output_metrics.clone();
-        let write_batcher = WriteBatcher {
-            items,
-            next: None,
-            parts,
-            compacting,
-            deferred,
-            most_changes,
-            is_outcome_unknown: false,
-            tempo,
-        };
+        let write_batcher =
+            WriteBatcher { items, next: None, parts, compacting, deferred, most_changes, tempo };
         (write_batcher, WriteBatcherHandle { items: sender, queued: Arc::default(), output })
     }
 

@@ -32,7 +32,7 @@ pub use ports::{
 };
 pub use problem::{Problem, ProblemField};
 pub use queue::{Pass, Passes, Queue, QueueClass};
-pub use reruns::{RerunRequest, ResultOf};
+pub use reruns::{RERUN_IN_PART, RerunRequest, ResultOf};
 pub use stdin::{StdinPosition, StdinState};
 pub use system::{
     BackgroundLoop, DeadLetter, LockedJob, OutputStoreCheck, RetentionEra, RetentionPreview, System, Trouble,
@@ -526,4 +526,8 @@ pub struct Version {
     pub version: String,
     /// Version of the worker protocol.
     pub worker_protocol: u32,
+    /// What this server understands that earlier ones pass over in silence: `rerun_in_part` is `failed`, `from` and `spec` of a
+    /// rerun.
+    #[serde(default)]
+    pub features: Vec<String>,
 }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use gaffer_domain::health::{Answered, in_words};
+use gaffer_domain::health::{CheckStatus, in_words};
 use gaffer_domain::task::StateName;
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::{Job, Page, ResultOf, Task, TaskHealth};
@@ -122,7 +122,7 @@ impl Entry for Task {
 fn why(task: &Task) -> String {
     match (task.ready, &task.reason) {
         (Some(ready), _) if task.known_state() == Some(StateName::Running) => {
-            in_words(task.health.as_ref().map(answered), task.readiness.as_ref().map(answered), ready)
+            in_words(task.health.as_ref().map(check_status), task.readiness.as_ref().map(check_status), ready)
         }
         (_, Some(reason)) => reason.message.clone(),
         (_, None) => {
@@ -132,9 +132,9 @@ fn why(task: &Task) -> String {
     }
 }
 
-fn answered(check: &TaskHealth) -> Answered<'_> {
+fn check_status(check: &TaskHealth) -> CheckStatus<'_> {
     let last = check.last.as_ref().map(|last| (last.passed, last.detail.as_str()));
-    Answered { state: check.state, last }
+    CheckStatus { state: check.state, last }
 }
 
 fn exit_of(task: &Task) -> Option<String> {

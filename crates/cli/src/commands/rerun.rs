@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use gaffer_domain::JobId;
-use gaffer_protocol::rest::{Job, Problem};
+use gaffer_protocol::rest::{Job, Problem, RERUN_IN_PART, Version};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -77,6 +77,9 @@ struct Body<'a> {
 /// # Errors
 /// Errors of the API or the network.
 pub async fn run(args: RerunArgs, out: &Out) -> Result<u8, Failure> {
+    if args.needs_a_recent_server() {
+        refuse_older_server().await?;
+    }
     if !args.follow && !args.edit && args.spec.is_none() {
         let bulk = Bulk { verb: "rerun", done: "again as", asks_from: 2, yes: args.yes };
         return bulk::each(out, &args.jobs, &bulk, async |client, job| {
@@ -92,7 +95,7 @@ pub async fn run(args: RerunArgs, out: &Out) -> Result<u8, Failure> {
     let job = one.resolve(&client).await?;
     let made = if args.edit {
         let earlier: Job = client.read(&["jobs", &job.to_string()], &Query::new()).await?;
-        let edited = edit::edit(job, &earlier.spec)?;
+        let edited = edit::edit(job, &earlier.spec, args.with_file(job))?;
         let answer = rerun(&client, job, &args, Some(&edited.input)).await;
         edited.keep_unless_done(answer)?
     } else {
@@ -110,6 +113,39 @@ pub async fn run(args: RerunArgs, out: &Out) -> Result<u8, Failure> {
     }
     out.line(&made.job.id.to_string())?;
     Ok(0)
+}
+
+impl RerunArgs {
+    /// Whether it asks for anything that a server before reruns in part would pass over.
+    fn needs_a_recent_server(&self) -> bool {
+        self.failed || self.from.is_some() || self.edit || self.spec.is_some()
+    }
+
+    /// The command that does the same for one job with the file that is named behind it.
+    fn with_file(&self, job: JobId) -> String {
+        let from = self.from.as_ref().map(|from| format!(" --from {}", shell_words::quote(from)));
+        let options = [
+            self.failed.then(|| " --failed".to_owned()),
+            from,
+            self.follow.then(|| " --follow".to_owned()),
+            Some(" --spec".to_owned()),
+        ];
+        format!("gaffer rerun {job}{}", options.into_iter().flatten().collect::<String>())
+    }
+}
+
+/// Refuses a server that would run everything again, without a word.
+async fn refuse_older_server() -> Result<(), Failure> {
+    let client = Client::new(&config::access()?)?;
+    let server: Version = client.read(&["version"], &Query::new()).await?;
+    match server.features.iter().any(|feature| feature == RERUN_IN_PART) {
+        true => Ok(()),
+        false => Err(Failure::Local(format!(
+            "the server runs gaffer {}, which can only run a whole job again, as it was; nothing was submitted. Update the server, \
+             or leave out --failed, --from, --edit and --spec",
+            server.version
+        ))),
+    }
 }
 
 async fn rerun(

@@ -18,6 +18,7 @@ use super::scheduling::{self, AFFINITIES, Affinity, CONSTRAINTS};
 use super::stop::{self, STOP, StopSpec};
 use crate::constraint::{Constraint, Fact, MAX_CONSTRAINT_BYTES};
 use crate::quantity::{Bytes, Span, shown};
+use crate::task_address;
 
 /// The name of the task of a job that does not list its tasks.
 pub(super) const ONLY_NAME: &str = "main";
@@ -114,6 +115,16 @@ impl TaskSpec {
     /// Whether it has the network of its worker, so that what it listens on is a port of the worker.
     pub fn shares_network(&self) -> bool {
         self.container.as_ref().is_none_or(Container::shares_network)
+    }
+
+    /// How users address its task with this index: see [`task_address`].
+    pub fn address(&self, index: u32) -> String {
+        task_address(&self.name, index, self.indices.is_single())
+    }
+
+    /// Whether something checks its running tasks.
+    pub fn has_checks(&self) -> bool {
+        self.health.is_some() || self.readiness.is_some()
     }
 
     /// The item of its task with this index, if it has items.

@@ -6,7 +6,7 @@ use chrono::Utc;
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
 use gaffer_domain::permissions::Action;
-use gaffer_domain::quantity::shown;
+use gaffer_domain::quantity::{listed, shown};
 use gaffer_domain::rerun::{self, Part, Refused, Selection};
 use gaffer_domain::spec::{JobSpec, MAX_SPEC_BYTES};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use crate::look_rate::LookRate;
 use crate::records::Job;
 use crate::store::deletion::Deleted;
 use crate::store::jobs::{NewJob, Submitted};
-use crate::store::transitions::{StopJob, StopResult, Unfinished};
+use crate::store::transitions::{StopJob, StopResult};
 
 /// A job that is to be accepted.
 #[derive(Debug, Clone, Copy)]
@@ -30,11 +30,15 @@ pub struct Submit<'a> {
     pub idempotency_key: Option<&'a str>,
 }
 
+/// A job that has ended, and that its user may run again: see [`find_ended`].
+#[derive(Debug)]
+pub struct EndedJob(Job);
+
 /// A job that is to be run again, as a new one.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Rerun<'a> {
     /// The ended job.
-    pub job: JobId,
+    pub earlier: EndedJob,
     /// Which part of it; none for all of it.
     pub part: Option<Part<'a>>,
     /// What the new job is, if not the same.
@@ -86,18 +90,27 @@ pub async fn submit(
     accept(effects, actor, wanted, None).await
 }
 
+/// Finds a job to run again.
+///
+/// # Errors
+/// When there is no such job, it has not ended, or the user may not run it again.
+pub async fn find_ended(context: &Context, actor: &Actor, job: JobId) -> Result<EndedJob, OperationError> {
+    let found = find(context.permit(actor, Action::SubmitJob)?, actor, job).await?;
+    if found.is_over() {
+        return Ok(EndedJob(found));
+    }
+    let detail = format!("job {job} has not ended: it is {}", found.state);
+    Err(OperationError::Conflict { detail, state: found.state.as_str() })
+}
+
 /// Submits a finished job again, or a part of it, as a new job. What of it does not run has the results of the finished job.
 ///
 /// # Errors
-/// When there is no such job, it is not over, nothing of it would run, or nobody knows any more what it was to do.
+/// When nothing of it would run, or nobody knows any more what it was to do.
 pub async fn rerun(context: &Context, actor: &Actor, wanted: Rerun<'_>) -> Result<Accepted, OperationError> {
     let effects = context.permit(actor, Action::SubmitJob)?;
-    let Rerun { job, part, spec, idempotency_key } = wanted;
-    let earlier = find(effects, actor, job).await?;
-    if !earlier.is_over() {
-        let detail = format!("job {job} has not ended: it is {}", earlier.state);
-        return Err(OperationError::Conflict { detail, state: earlier.state.as_str() });
-    }
+    let Rerun { earlier: EndedJob(earlier), part, spec, idempotency_key } = wanted;
+    let job = earlier.id;
     let stored = effects.writes.spec(job).await?.ok_or_else(|| no_job(job))?;
     let readable = || {
         stored.readable().map_err(|problem| OperationError::Invalid {
@@ -134,13 +147,6 @@ fn not_in_part(earlier: &Job, spec: &JobSpec, refused: &Refused) -> OperationErr
     OperationError::Conflict { detail, state: state.as_str() }
 }
 
-/// The first few of some names.
-fn listed(names: &[&str]) -> String {
-    const MOST: usize = 8;
-    let more = if names.len() > MOST { ", …" } else { "" };
-    format!("{}{more}", names[..names.len().min(MOST)].join(", "))
-}
-
 /// The job that a new one repeats.
 struct Repeats<'a> {
     job: JobId,
@@ -159,48 +165,40 @@ async fn accept(
     let (part, selection) = repeats.and_then(|repeats| repeats.part).unzip();
     let idempotency = idempotency_key.map(|key| {
         let mut request = json!({ "spec": spec, "rerun_of": rerun_of });
-        if let Some(Part { failed, from }) = part {
-            request["part"] = json!({ "what_failed": failed, "from": from });
+        if let Some(part) = part {
+            request["part"] = json!(part);
         }
         (key, Sha256::digest(request.to_string()).into())
     });
     let new = NewJob { project: actor.project, spec, created_by: &actor.user, rerun_of, idempotency };
     let (submission, now) = (effects.scheduling.submission(), Utc::now());
+    // What its first tasks wait for may have been taken over: then nothing but a look at the job releases them.
+    let submission_in_part = selection.map(|_| effects.large_jobs.submission());
     let inserted = match selection {
         None => effects.writes.job_insert(&new, now).await,
         Some(selection) => effects.writes.job_insert_in_part(&new, selection, now).await,
     };
-    match inserted {
-        Ok(Submitted::Created { job, classes }) => {
-            submission.told(&classes, now);
-            // What its first tasks wait for may have been taken over.
-            if selection.is_some() {
-                effects.large_jobs.add(vec![Unfinished { job, is_stopping: false }]);
-            }
+    let known = match &inserted {
+        Ok(Submitted::Created { job, classes }) => Some((Some(*job), &classes[..])),
+        Ok(Submitted::Repeated(job)) => Some((Some(*job), &[][..])),
+        Ok(Submitted::EarlierGone(_) | Submitted::KeyReused) => Some((None, &[][..])),
+        // Otherwise the job may be there all the same, and is looked for.
+        Err(error) => (!error.may_have_happened()).then_some((None, &[][..])),
+    };
+    if let Some((job, classes)) = known {
+        submission.told(classes, now);
+        if let Some(submission) = submission_in_part {
+            submission.told(job);
+        }
+    }
+    match inserted? {
+        Submitted::Created { job, .. } => {
             effects.changes.announce(&[job]);
             Ok(Accepted { job, is_new: true })
         }
-        Ok(Submitted::EarlierGone(earlier)) => {
-            submission.told(&[], now);
-            Err(no_job(earlier))
-        }
-        Ok(Submitted::Repeated(job)) => {
-            submission.told(&[], now);
-            Ok(Accepted { job, is_new: false })
-        }
-        Ok(Submitted::KeyReused) => {
-            submission.told(&[], now);
-            Err(OperationError::KeyReused)
-        }
-        Err(error) => {
-            // Otherwise the job may be there all the same, and the scheduler looks for it.
-            if !error.may_have_happened() {
-                submission.told(&[], now);
-            } else if selection.is_some() {
-                effects.large_jobs.outcome_is_unknown();
-            }
-            Err(error.into())
-        }
+        Submitted::EarlierGone(earlier) => Err(no_job(earlier)),
+        Submitted::Repeated(job) => Ok(Accepted { job, is_new: false }),
+        Submitted::KeyReused => Err(OperationError::KeyReused),
     }
 }
 

@@ -26,8 +26,7 @@ use insert::{JOB_NUMBER, JobWrite, missed_new_partitions, unwritable};
 pub use insert::NewJob;
 
 fn running(task: &TaskSpec, counts: &TaskCounts) -> RunningTasks {
-    let has_checks = task.health.is_some() || task.readiness.is_some();
-    RunningTasks { count: counts.get(StateName::Running).unsigned_abs(), has_checks }
+    RunningTasks { count: counts.get(StateName::Running).unsigned_abs(), has_checks: task.has_checks() }
 }
 
 /// What became of a submission.

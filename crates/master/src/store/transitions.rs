@@ -518,8 +518,7 @@ fn success(end: &AttemptEnd) -> String {
 /// How users address a task: `name`, or `name.index`.
 fn address(spec: &JobSpec, work: &TaskWork) -> String {
     match spec.tasks.get(work.position) {
-        Some(definition) if definition.indices.is_single() => definition.name.clone(),
-        Some(definition) => format!("{}.{}", definition.name, work.index),
+        Some(definition) => definition.address(work.index),
         None => format!("?.{}", work.index),
     }
 }

@@ -4,6 +4,9 @@ use gaffer_domain::JobId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Among the features of a server in [`super::Version`]: it reads [`RerunRequest`]. Earlier ones pass it over and run everything again.
+pub const RERUN_IN_PART: &str = "rerun_in_part";
+
 /// What of a job to run again.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -105,9 +105,8 @@ pub async fn rerun(
     headers: HeaderMap,
     body: OptionalJsonBody<RerunRequest>,
 ) -> Result<SubmittedJob, Error> {
-    let job: JobId = id(&job, "job")?;
     // A mistake in the body of a request for a job that there is not says nothing.
-    jobs::get(&context, &actor, job).await?;
+    let earlier = jobs::find_ended(&context, &actor, id(&job, "job")?).await?;
     jobs::check_size(body.len())?;
     let RerunRequest { failed, from, spec } = body.read()?.unwrap_or_default();
     let spec = match spec {
@@ -116,7 +115,7 @@ pub async fn rerun(
     };
     let part = (failed || from.is_some()).then_some(Part { failed, from: from.as_deref() });
     let idempotency_key = idempotency_key(&headers)?;
-    let wanted = Rerun { job, part, spec: spec.as_ref(), idempotency_key };
+    let wanted = Rerun { earlier, part, spec: spec.as_ref(), idempotency_key };
     let accepted = jobs::rerun(&context, &actor, wanted).await?;
     answer(&context, &site, &actor, accepted).await
 }

@@ -203,7 +203,8 @@ pub async fn rerun(
     let part = (failed || from.is_some()).then_some(Part { failed, from });
     // The page has several forms for reruns.
     let key = form_key(&form.once).map(|once| format!("{once} {failed} {}", form.from));
-    let wanted = Rerun { job, part, spec: None, idempotency_key: key.as_deref() };
+    let earlier = jobs::find_ended(&context, &visitor.actor, job).await?;
+    let wanted = Rerun { earlier, part, spec: None, idempotency_key: key.as_deref() };
     let shown = match jobs::rerun(&context, &visitor.actor, wanted).await {
         Ok(accepted) => accepted.job,
         Err(OperationError::KeyReused) => job,

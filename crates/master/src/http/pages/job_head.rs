@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gaffer_domain::ProjectId;
 use gaffer_domain::job::JobState;
+use gaffer_domain::rerun::can_rerun_failed;
 use gaffer_domain::task::StateName;
 use gaffer_protocol::output::Stream;
 use serde::Serialize;
@@ -150,7 +151,7 @@ impl JobHead {
             can_stop: !is_over && job.state != JobState::Stopping,
             can_force: job.state.can_force_stop(job.has_cleanup),
             can_rerun: is_over,
-            can_rerun_failed: matches!(job.state, JobState::Failed | JobState::Cancelled) && tasks.total > 1,
+            can_rerun_failed: can_rerun_failed(job.state, job.task_counts.total()),
             is_pinned: job.pinned,
             can_pin: !job.pinned,
         }

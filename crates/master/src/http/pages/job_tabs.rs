@@ -115,7 +115,7 @@ pub struct PictureTab {
 impl PictureTab {
     /// What the tasks wait for.
     pub async fn graph(views: &Views, site: &Site, frame: Frame, mut top: Top) -> Result<PictureTab, Error> {
-        let picture = job_graph::picture(views, &top.job, &frame.base.to_string()).await?;
+        let picture = job_graph::picture(views, &top.job, &frame.base.to_string(), &mut None).await?;
         describe(&mut top, site, "graph");
         let explained = "each task is to the right of what it waits for";
         Ok(PictureTab { picture, frame, top, heading: "Graph", explained })

@@ -66,7 +66,7 @@ pub struct Unfinished {
 /// Where the slices of a job are: the last task that they have looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// What they look for. Of anything else they have looked at no task.
+    /// Which tasks they look for. A place says nothing about another walk, which begins with the first task.
     pub walk: Walk,
     /// Of its definition.
     pub position: u16,
