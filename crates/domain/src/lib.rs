@@ -18,6 +18,7 @@ pub mod job;
 pub mod lease;
 pub mod moves;
 pub mod output_move;
+pub mod parameters;
 pub mod permissions;
 pub mod placement;
 pub mod policy;

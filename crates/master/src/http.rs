@@ -75,6 +75,7 @@ fn api_v1() -> Api {
         .post("/jobs", &jobs::SUBMIT, jobs::submit)
         .get("/jobs/{job}", &jobs::SHOW, jobs::show)
         .delete("/jobs/{job}", &jobs::DELETE, jobs::delete)
+        .get("/jobs/{job}/source", &jobs::SOURCE, jobs::source)
         .post("/jobs/{job}/stop", &jobs::STOP, jobs::stop)
         .post("/jobs/{job}/rerun", &jobs::RERUN, jobs::rerun)
         .post("/jobs/{job}/pin", &retention::PIN, retention::pin)

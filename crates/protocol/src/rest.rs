@@ -2,6 +2,7 @@
 
 mod health;
 mod output;
+mod parameters;
 mod ports;
 mod problem;
 mod queue;
@@ -27,6 +28,7 @@ use crate::ports::NamedPort;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
 pub use health::{CheckedResult, HealthResult, TaskChecks, TaskHealth};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
+pub use parameters::{JobSource, ParameterValue, SubmitRequest};
 pub use ports::{
     TargetGroup, TaskPorts, TraefikBalancer, TraefikConfiguration, TraefikHttp, TraefikServer, TraefikService,
 };
@@ -107,6 +109,13 @@ pub struct Job {
     /// How long the job ran, or has been running, in seconds; null before its first attempt starts.
     #[serde(default)]
     pub ran_seconds: Option<f64>,
+    /// Values of the job's parameters by name, as they are in the environment of its tasks. A list has them only with
+    /// `spec=1`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
+    /// What may be a mistake in the specification. Only in the answer to a request that submits the job.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<ProblemField>,
     /// The specification with every default made explicit. A list has it only with `spec=1`.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]

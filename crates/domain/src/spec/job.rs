@@ -8,7 +8,9 @@ use super::container::repository;
 use super::depends;
 use super::each::MAX_TASKS_PER_JOB;
 use super::field::{Field, Kind, Most, Tables, Words};
-use super::node::{FieldError, Mistakes, Node, Object};
+use super::filling::Unfilled;
+use super::node::{FieldError, Node, Object};
+use super::parameter::PARAMETERS;
 use super::program::Action;
 use super::restart::RestartPolicy;
 use super::retention::{Retention, SHORTEST};
@@ -19,6 +21,7 @@ use super::task::{self, Draft, MAX_FAILURES, TASK_FIELDS, TaskSpec};
 use crate::constraint::Constraint;
 use crate::document::Value;
 use crate::lease::SHORTEST_LOST_AFTER;
+use crate::parameters::{Code, Parameters};
 use crate::quantity::{Span, shown};
 use crate::visible::spoils_a_line;
 
@@ -67,6 +70,9 @@ pub struct JobSpec {
     /// It never expires, until somebody unpins it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pin: bool,
+    /// Its parameters; their values are in the strings of the specification already.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: Parameters,
     /// At least one; names are unique; `depends_on` names other definitions and has no cycle.
     pub tasks: Vec<TaskSpec>,
 }
@@ -116,9 +122,11 @@ pub const JOB: &[Field] = &[
     .flag("datacenter", "NAME"),
     Field::new("constraints", CONSTRAINTS, "Requirements on workers, for all tasks")
         .details("An expression over the facts of a worker, such as 'labels.gpu == a100 and memory >= 8GiB'.")
+        .code(Code::Constraint)
         .example(r#"["arch == arm64"]"#)
         .flag("constraint", "EXPRESSION"),
     Field::new("affinities", AFFINITIES, "Preferences for workers, for all tasks")
+        .code(Code::Constraint)
         .example(r#"[{when: "labels.ssd", weight: 50}]"#),
     Field::new(
         "placement",
@@ -157,6 +165,7 @@ pub const JOB: &[Field] = &[
         .default("false")
         .example("true")
         .flag("pin", ""),
+    PARAMETERS,
     Field::new(
         "tasks",
         Kind::List { noun: "tasks", max: MAX_DEFINITIONS_PER_JOB, item: &Kind::Object(TASK_FIELDS) },
@@ -240,21 +249,17 @@ impl JobSpec {
     }
 
     /// Reads a specification and fills in its defaults, or says everything that is wrong with it: at least
-    /// one mistake, and at most a bounded number of them.
+    /// one mistake, and at most a bounded number of them. Its parameters have their default values.
     ///
     /// # Errors
     /// All mistakes.
     pub fn of(value: &Value) -> Result<JobSpec, Vec<FieldError>> {
-        let mistakes = Mistakes::default();
-        let spec = job(&Node::root(value, &mistakes));
-        match (spec, mistakes.into_list()) {
-            (Some(spec), mistakes) if mistakes.is_empty() => Ok(spec),
-            (_, mistakes) => Err(mistakes),
-        }
+        Unfilled::new(value).fill().map(|filled| filled.spec)
     }
 }
 
-fn job(node: &Node<'_>) -> Option<JobSpec> {
+/// Reads a job in whose strings the values of its parameters are.
+pub(super) fn job(node: &Node<'_>, parameters: Parameters) -> Option<JobSpec> {
     let mut object =
         node.object("a job: an object with `tasks`, or with a `command` or a `script`", JOB_FIELDS)?;
     let name = object.read("name", job_name);
@@ -301,6 +306,7 @@ fn job(node: &Node<'_>) -> Option<JobSpec> {
         lost_after,
         retention,
         pin,
+        parameters,
         tasks,
     })
 }

@@ -130,7 +130,7 @@ async fn every_route_answers_as_it_is_described() {
 
     // A job that waits, as there is no worker.
     let waiting = reader.must(201, post("/jobs", "/jobs").json(&script("true"))).await["id"].clone();
-    for path in ["explain", "events", "output", "ports", "tasks"] {
+    for path in ["explain", "events", "output", "ports", "source", "tasks"] {
         reader.must(200, get(&format!("/jobs/{{job}}/{path}"), &format!("/jobs/{waiting}/{path}"))).await;
     }
     let stdin = format!("/jobs/{waiting}/tasks/main/stdin?writer=11111111-1111-4111-8111-111111111111");

@@ -33,6 +33,7 @@ mod metrics;
 mod networks;
 mod output_store;
 mod pages;
+mod parameters;
 mod pictures;
 mod placement;
 mod plans;

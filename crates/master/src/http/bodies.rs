@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gaffer_domain::spec::Resources;
+use gaffer_domain::spec::{FieldError, Resources};
 use gaffer_domain::worker::Intake;
 use gaffer_protocol::health::CheckResult;
 use gaffer_protocol::rest;
@@ -26,6 +26,10 @@ use crate::troubles::Trouble;
 
 /// A job; null leaves its specification out.
 pub fn job(job: Job, spec: Value) -> rest::Job {
+    let parameters = spec.get("parameters").and_then(Value::as_object).into_iter().flatten();
+    let value = |(name, parameter): (&String, &Value)| {
+        Some((name.clone(), parameter.get("value")?.as_str()?.to_owned()))
+    };
     let counted = job.task_counts.iter().filter(|(_, n)| *n != 0);
     rest::Job {
         available: job.available,
@@ -46,8 +50,17 @@ pub fn job(job: Job, spec: Value) -> rest::Job {
         started_at: job.started_at,
         finished_at: job.finished_at,
         ran_seconds: job.ran_seconds,
+        parameters: parameters.filter_map(value).collect(),
+        hints: Vec::new(),
         spec,
     }
+}
+
+/// Mistakes in a specification, or what may be some.
+pub fn problem_fields(mistakes: Vec<FieldError>) -> Vec<rest::ProblemField> {
+    let field =
+        |FieldError { pointer, detail, suggestion }| rest::ProblemField { pointer, detail, suggestion };
+    mistakes.into_iter().map(field).collect()
 }
 
 /// A task.

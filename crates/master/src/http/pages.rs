@@ -23,6 +23,7 @@ mod log_search;
 mod login;
 mod new_job;
 mod overview;
+mod parameter_form;
 mod plot;
 mod queue;
 pub(super) mod reference;

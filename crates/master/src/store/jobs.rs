@@ -34,11 +34,19 @@ pub struct NewJob<'a> {
     pub project: ProjectId,
     /// The specification.
     pub spec: &'a JobSpec,
+    pub origin: Origin<'a>,
     pub created_by: &'a str,
     /// The job that it repeats.
     pub rerun_of: Option<JobId>,
     /// The idempotency key, and the hash of the request.
     pub idempotency: Option<(&'a str, [u8; 32])>,
+}
+
+/// What the specification of a job was made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Origin<'a> {
+    /// If it has parameters: the specification before their values were put in, as JSON.
+    pub source: Option<&'a str>,
 }
 
 /// What became of a submission.
@@ -208,6 +216,18 @@ impl ReadStore {
 }
 
 impl ReadStore {
+    /// The specification of a job before the values of its parameters were put in, as JSON; none if it has no parameters.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn job_source(&self, job: JobId) -> Result<Option<String>, StoreError> {
+        let source: Option<Option<String>> = sqlx::query_scalar("SELECT source FROM jobs WHERE id = $1")
+            .bind(job.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(source.flatten())
+    }
+
     /// Which of these jobs are of a project.
     ///
     /// # Errors
@@ -375,9 +395,9 @@ const JOB_WRITE: &str = "WITH led AS MATERIALIZED (SELECT leader_check($26) AS l
      claimed AS (INSERT INTO idempotency_keys (project_id, key, request_sha256, job_id) \
          SELECT $1, $23, $24, id FROM numbered WHERE $23::text IS NOT NULL ON CONFLICT DO NOTHING RETURNING job_id), \
      job AS (INSERT INTO jobs (id, project_id, name, kind, priority, labels, spec, lost_after_millis, created_by, \
-             rerun_of, created_at, spec_version, retention, pinned, era, taken_over) OVERRIDING SYSTEM VALUE \
+             rerun_of, created_at, spec_version, retention, pinned, era, taken_over, source) OVERRIDING SYSTEM VALUE \
          SELECT id, $1, $2, $3, $4, $5, $6::text::jsonb, $7, $8, $9, $10, $11, $12, $13, era, \
-             (SELECT sum(completed + skipped) FROM given) FROM numbered \
+             (SELECT sum(completed + skipped) FROM given), $32 FROM numbered \
          WHERE $23::text IS NULL OR EXISTS (SELECT FROM claimed) RETURNING id, era), \
      defined AS (INSERT INTO task_definitions (job_id, position, name, class_id, driver, single, blocked, pending, \
              completed, cancelled, skipped) \
@@ -538,6 +558,7 @@ impl JobWrite<'_> {
             .bind(runs)
             .bind(completed)
             .bind(skipped)
+            .bind(new.origin.source)
             .fetch_one(connection)
             .await?)
     }

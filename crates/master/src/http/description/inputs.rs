@@ -123,7 +123,7 @@ pub struct JsonBody<T>(Unread, PhantomData<T>);
 #[derive(Debug)]
 pub struct OptionalJsonBody<T>(JsonBody<T>);
 
-/// A job's specification in one of the languages for it.
+/// A job's specification, with values for its parameters or alone, in one of the languages for it.
 #[derive(Debug)]
 pub struct SpecBody(Unread);
 
@@ -189,11 +189,10 @@ impl<T: JsonSchema> Input for OptionalJsonBody<T> {
 }
 
 impl Input for SpecBody {
-    fn describe(description: &mut Description, _: &mut Schemas) {
+    fn describe(description: &mut Description, schemas: &mut Schemas) {
         description.may_fail(422);
         let languages = ["application/json", "application/yaml", "application/toml"];
-        let content =
-            languages.map(|media_type| Content { media_type, schema: Schemas::job_specification() });
+        let content = languages.map(|media_type| Content { media_type, schema: schemas.submission() });
         Unread::describe(description, true, content.into());
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gaffer_domain::ProjectId;
 use gaffer_domain::job::JobState;
+use gaffer_domain::parameters::Parameters;
 use gaffer_domain::task::StateName;
 use gaffer_protocol::output::Stream;
 use serde::Serialize;
@@ -23,6 +24,8 @@ use crate::views::Views;
 
 /// Tasks that are looked at to find the one to show.
 pub const TASKS_LOOKED_AT: u32 = 200;
+/// Parameters in the head; the tab Specification has all.
+const SHOWN_PARAMETERS: usize = 8;
 /// Lines of a failed task that are shown on top.
 const EXCERPT_LINES: usize = 10;
 /// The last lines in which those are looked for that say something.
@@ -56,6 +59,8 @@ pub struct Top {
     pub tabs: Vec<Choice>,
     /// Names a rerun from this page, so that pressing twice makes one job.
     pub once: String,
+    /// Its parameters, `name=value`, the first ones.
+    pub parameters: Vec<String>,
     /// The definitions to start a rerun from, if there are several.
     pub starts: Vec<String>,
 }
@@ -65,6 +70,16 @@ impl Top {
     pub fn has_excerpt(&self) -> bool {
         self.failure.as_ref().is_some_and(|failure| !failure.lines.is_empty())
     }
+}
+
+/// The first of a job's parameters as `name=value`, and how many more there are.
+pub fn parameters(parameters: &Parameters) -> Vec<String> {
+    let shown = parameters.iter().take(SHOWN_PARAMETERS);
+    let mut all: Vec<String> =
+        shown.map(|(name, parameter)| format!("{name}={}", parameter.value.escape_debug())).collect();
+    let more = parameters.len().saturating_sub(SHOWN_PARAMETERS);
+    all.extend((more > 0).then(|| format!("{more} more")));
+    all
 }
 
 /// The head of a job's pages.
