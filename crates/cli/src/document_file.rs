@@ -18,6 +18,12 @@ pub struct File {
 }
 
 impl File {
+    /// Where a value stands: `job.yaml:3:5 /count`.
+    pub fn place(&self, pointer: &str) -> Option<String> {
+        let place = self.document.place_of(pointer)?;
+        Some(format!("{}:{}:{} {pointer}", self.name, place.line, place.column).trim_end().to_owned())
+    }
+
     /// Reads a file or standard input (`-`).
     ///
     /// # Errors
@@ -67,7 +73,8 @@ pub fn read_text(path: &Path) -> Result<String, Failure> {
     text::decode(&bytes).map(str::to_owned).map_err(|why| Failure::Usage(format!("{name} {why}")))
 }
 
-fn language_of(path: &Path, text: &str) -> Language {
+/// What a file is written in, by its extension, or else by its text.
+pub fn language_of(path: &Path, text: &str) -> Language {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
     match extension.as_deref() {
         Some("json") => Language::Json,

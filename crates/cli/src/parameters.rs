@@ -17,12 +17,12 @@ pub struct ParameterFlags {
     /// The specification declares its parameters and their types. Values are stored and shown with the job, so they are no place
     /// for secrets. Repeatable. Example: -p lr=0.1 -p steps=200
     #[arg(short = 'p', long = "param", value_name = "NAME=VALUE", help_heading = "The job")]
-    given: Vec<String>,
+    param: Vec<String>,
     /// Values of parameters from a file (- for standard input)
     ///
     /// An object in YAML, TOML or JSON, such as `lr: 0.1`. Values of -p go first.
     #[arg(long = "params", value_name = "FILE", help_heading = "The job")]
-    file: Option<PathBuf>,
+    params: Option<PathBuf>,
 }
 
 /// The values that were given, and where.
@@ -38,7 +38,7 @@ pub struct Given {
 impl ParameterFlags {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.given.is_empty() && self.file.is_none()
+        self.param.is_empty() && self.params.is_none()
     }
 
     /// The values; none if no option was given.
@@ -49,7 +49,7 @@ impl ParameterFlags {
         if self.is_empty() {
             return Ok(None);
         }
-        let file = self.file.as_deref().map(File::read).transpose()?;
+        let file = self.params.as_deref().map(File::read).transpose()?;
         let mut values = match &file {
             None => Document::from(&Value::Object(Map::new())),
             Some(file) => file.document.clone(),
@@ -59,7 +59,7 @@ impl ParameterFlags {
             return Err(Failure::Usage(format!("{name}: expected an object of values such as `lr: 0.1`")));
         };
         let mut in_options: Vec<String> = Vec::new();
-        for given in &self.given {
+        for given in &self.param {
             let Some((name, value)) = given.split_once('=') else {
                 return Err(Failure::Usage(format!("-p {given}: write NAME=VALUE, such as lr=0.1")));
             };

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use gaffer_domain::document::{Data, Value as Document};
+use gaffer_domain::document::{Data, Entry, Value as Document};
 use gaffer_domain::text;
 use gaffer_protocol::rest::Problem;
 use serde_json::value::RawValue;
@@ -49,6 +49,8 @@ pub struct Input {
     file: Option<File>,
     /// Values of its parameters.
     pub values: Option<Given>,
+    /// `spec` names a template.
+    is_template: bool,
 }
 
 impl Input {
@@ -121,7 +123,7 @@ impl Input {
     ) -> Result<Input, Failure> {
         let mut spec = Document::from(&Value::Object(fields));
         flags.apply(&mut spec, env)?;
-        Ok(Input { spec, file: None, values: None })
+        Ok(Input { spec, file: None, values: None, is_template: false })
     }
 
     /// A specification, from a file or from standard input (`-`).
@@ -143,7 +145,7 @@ impl Input {
         let file = File::parse(path, name, &text)?;
         let mut spec = file.document.clone();
         flags.apply(&mut spec, env)?;
-        Ok(Input { spec, file: Some(file), values: None })
+        Ok(Input { spec, file: Some(file), values: None, is_template: false })
     }
 
     /// What the API takes: the specification, with the values of its parameters if there are any. Numbers are sent as they
@@ -152,10 +154,19 @@ impl Input {
     /// # Errors
     /// When it cannot be written as JSON.
     pub fn body(&self) -> Result<Box<RawValue>, Failure> {
-        let spec = self.spec.to_json();
         let body = match &self.values {
-            None => spec,
-            Some(given) => format!(r#"{{"spec":{spec},"parameters":{}}}"#, given.values.to_json()),
+            None => self.spec.to_json(),
+            Some(given) if self.is_template => {
+                let mut body = self.spec.clone();
+                if let Data::Object(fields) = &mut body.data {
+                    let value = given.values.clone();
+                    fields.push(Entry { key: "parameters".to_owned(), place: None, value });
+                }
+                body.to_json()
+            }
+            Some(given) => {
+                format!(r#"{{"spec":{},"parameters":{}}}"#, self.spec.to_json(), given.values.to_json())
+            }
         };
         RawValue::from_string(body)
             .map_err(|error| Failure::Local(format!("cannot write the specification as JSON: {error}")))
@@ -185,15 +196,12 @@ impl Input {
     }
 
     fn place_in_spec(&self, pointer: &str) -> Option<String> {
-        let in_file = self.file.as_ref().and_then(|file| {
-            let place = file.document.place_of(pointer)?;
-            Some(format!("{}:{}:{} {pointer}", file.name, place.line, place.column).trim_end().to_owned())
-        });
+        let in_file = self.file.as_ref().and_then(|file| file.place(pointer));
         in_file.or_else(|| Some(spec_flags::for_pointer(pointer)?.name()))
     }
 }
 
-/// The three ways to say what to run.
+/// The ways to say what to run.
 #[derive(Debug)]
 pub enum Wanted {
     /// `-- CMD…`
@@ -202,6 +210,8 @@ pub enum Wanted {
     Script(PathBuf),
     /// `FILE`
     File(PathBuf),
+    /// `--template NAME --version N`
+    Template(String, Option<u32>),
 }
 
 impl Wanted {
@@ -214,6 +224,15 @@ impl Wanted {
             Wanted::Command(command) => Input::of_command(command, flags, env),
             Wanted::Script(path) => Input::of_script(&path, flags, env),
             Wanted::File(path) => Input::of_file(&path, flags, env),
+            Wanted::Template(..) if !flags.is_empty() => Err(Failure::Usage(
+                "--template takes values for parameters (-p) and no options of the job: save another version, or \
+                 submit a file"
+                    .to_owned(),
+            )),
+            Wanted::Template(name, version) => {
+                let spec = Document::from(&json!({ "template": name, "version": version }));
+                Ok(Input { spec, file: None, values: None, is_template: true })
+            }
         }
     }
 }

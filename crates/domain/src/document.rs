@@ -285,7 +285,11 @@ impl From<&Value> for serde_json::Value {
                 ScalarKind::Text => scalar.text.as_str().into(),
                 ScalarKind::Bool | ScalarKind::Number => {
                     let read = serde_json::from_str::<serde_json::Value>(&scalar.text).ok();
-                    let same = read.filter(|read| !read.is_string() && read.to_string() == scalar.text);
+                    let is_same = |read: &serde_json::Value| {
+                        let again = read.to_string();
+                        !read.is_string() && again == scalar.text
+                    };
+                    let same = read.filter(is_same);
                     same.unwrap_or_else(|| scalar.text.as_str().into())
                 }
             },

@@ -35,6 +35,7 @@ mod seeds;
 pub mod spec;
 mod spelling;
 pub mod task;
+pub mod template;
 pub mod text;
 pub mod visible;
 pub mod worker;

@@ -9,6 +9,7 @@ mod queue;
 mod reruns;
 mod stdin;
 mod system;
+mod templates;
 
 use std::collections::BTreeMap;
 
@@ -39,6 +40,7 @@ pub use stdin::{StdinPosition, StdinState};
 pub use system::{
     BackgroundLoop, DeadLetter, LockedJob, OutputStoreCheck, RetentionEra, RetentionPreview, System, Trouble,
 };
+pub use templates::{JobTemplate, Template, TemplateParameter, TemplateVersion, TemplateVersionEntry};
 
 /// What a job can be.
 const JOB_KINDS: [&str; 2] = ["batch", "service"];
@@ -100,6 +102,9 @@ pub struct Job {
     /// Number of tasks that did not run in this job: they have the results of an earlier one.
     #[serde(default)]
     pub taken_over: u32,
+    /// The template that the job was made from.
+    #[serde(default)]
+    pub template: Option<JobTemplate>,
     /// When the job was accepted.
     pub created_at: DateTime<Utc>,
     /// When its first attempt started.

@@ -296,6 +296,7 @@ async fn sample_job(context: &Operations, operator: &Actor) -> anyhow::Result<Op
     let wanted = Submit {
         spec: &spec,
         origin: Origin::default(),
+        request: None,
         idempotency_key: Some("gaffer dev: the sample job"),
     };
     match jobs::submit(context, operator, wanted).await {

@@ -73,6 +73,9 @@ fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), 
     field("rerun of", &job.rerun_of.map(|of| format!("{of}{taken_over}")).unwrap_or_default());
     let labels: Vec<_> = job.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     field("labels", &labels.join(", "));
+    let template = job.template.as_ref();
+    let template = template.map(|from| format!("template {}, version {}", from.name, from.version));
+    field("from", &template.unwrap_or_default());
     for (name, value) in &job.parameters {
         field("parameter", &format!("{name}={value}"));
     }

@@ -27,6 +27,7 @@ use crate::status::Status;
 Examples:
   gaffer submit job.yaml                             a job from a file: YAML, TOML or JSON
   gaffer submit train.yaml -p lr=0.1 -p steps=200    values for its parameters
+  gaffer submit --template train -p lr=0.1           a template, see `gaffer templates`
   gaffer submit --workdir /srv/project -- make -j2   a command
   gaffer submit --script build.sh                    a script
   gaffer submit --each-line files -- ./convert       one task for each line, which is in GAFFER_ITEM
@@ -39,11 +40,22 @@ pub struct SubmitArgs {
     #[arg(value_name = "FILE", conflicts_with_all = ["command", "script"])]
     file: Option<PathBuf>,
     /// Command and arguments
-    #[arg(last = true, value_name = "CMD", required_unless_present_any = ["file", "script", "image"], conflicts_with = "script")]
+    #[arg(
+        last = true,
+        value_name = "CMD",
+        required_unless_present_any = ["file", "script", "image", "template"],
+        conflicts_with = "script"
+    )]
     command: Vec<String>,
     /// Script file (- for standard input)
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
+    /// Template to submit a job from, see `gaffer templates`
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["file", "command", "script", "each_line"])]
+    template: Option<String>,
+    /// Version of the template [default: the latest]
+    #[arg(long, value_name = "N", requires = "template")]
+    version: Option<u32>,
     /// Wait until the job has finished
     #[arg(long)]
     wait: bool,
@@ -74,10 +86,11 @@ impl SubmitArgs {
 /// Errors of the API or the network.
 pub async fn run(args: SubmitArgs, out: &Out) -> Result<u8, Failure> {
     let attached = args.is_attached();
-    let wanted = match (args.file, args.script) {
-        (Some(file), _) => Wanted::File(file),
-        (None, Some(script)) => Wanted::Script(script),
-        (None, None) => Wanted::Command(args.command),
+    let wanted = match (args.template, args.file, args.script) {
+        (Some(name), ..) => Wanted::Template(name, args.version),
+        (None, Some(file), _) => Wanted::File(file),
+        (None, None, Some(script)) => Wanted::Script(script),
+        (None, None, None) => Wanted::Command(args.command),
     };
     let mut input = wanted.input(&args.spec, config::passed_on)?;
     args.items.apply(&mut input)?;

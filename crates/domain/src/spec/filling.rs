@@ -37,6 +37,14 @@ pub struct Unfilled<'a> {
     pub earlier: Option<&'a Parameters>,
 }
 
+/// What values are that nobody gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    AreMistakes,
+    /// They are given with each job.
+    ComeLater,
+}
+
 /// A specification with the values of its parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filled {
@@ -71,14 +79,34 @@ impl<'a> Unfilled<'a> {
         }
     }
 
+    /// Looks for mistakes that are there whatever values its parameters get. Returns hints.
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub fn check(&self) -> Result<Vec<FieldError>, Vec<FieldError>> {
+        let (_, hints, mistakes) = self.read(Missing::ComeLater);
+        if mistakes.is_empty() { Ok(hints) } else { Err(mistakes) }
+    }
+
     /// Gives every parameter its value, puts the values in and reads the specification.
     ///
     /// # Errors
     /// All mistakes.
     pub fn fill(&self) -> Result<Filled, Vec<FieldError>> {
+        match self.read(Missing::AreMistakes) {
+            (Some(spec), hints, mistakes) if mistakes.is_empty() => {
+                let source = (!spec.parameters.is_empty()).then(|| self.document.to_json());
+                Ok(Filled { spec, source, hints })
+            }
+            (_, _, mistakes) => Err(mistakes),
+        }
+    }
+
+    /// The specification as far as it can be read, hints and mistakes.
+    fn read(&self, missing: Missing) -> (Option<JobSpec>, Vec<FieldError>, Vec<FieldError>) {
         let mistakes = Mistakes::default();
         let declared = self.declarations(&mistakes);
-        let values = self.values(&declared, &mistakes);
+        let values = self.values(&declared, missing, &mistakes);
         let root = Node::at(self.pointer.unwrap_or_default(), self.document, &mistakes);
         let mut filler = Filler::of(&values);
         // Most specifications have no parameters, and need no copy.
@@ -91,25 +119,20 @@ impl<'a> Unfilled<'a> {
         let mut list = mistakes.into_list();
         // What is wrong with a text that lacks a value says nothing.
         list.retain(|mistake| !unknown.contains(&mistake.pointer));
-        match spec {
-            Some(spec) if list.is_empty() => {
-                let source = (!spec.parameters.is_empty()).then(|| self.document.to_json());
-                Ok(Filled { spec, source, hints })
-            }
-            _ => Err(list.into_iter().map(|mistake| self.with_origin(mistake, &touched)).collect()),
-        }
+        let list = list.into_iter().map(|mistake| self.with_origin(mistake, &touched)).collect();
+        (spec, hints, list)
     }
 
     /// The document with the values in it.
     #[cfg(test)]
     pub(super) fn filled_document(&self) -> Value {
         let mistakes = Mistakes::default();
-        let values = self.values(&self.declared(), &mistakes);
+        let values = self.values(&self.declared(), Missing::AreMistakes, &mistakes);
         Filler::of(&values).document(&Node::root(self.document, &mistakes))
     }
 
     /// The value of each parameter; none where it is missing or wrong.
-    fn values(&self, declared: &[Declared], mistakes: &Mistakes) -> BTreeMap<String, Slot> {
+    fn values(&self, declared: &[Declared], missing: Missing, mistakes: &Mistakes) -> BTreeMap<String, Slot> {
         let nothing = Value { data: Data::Object(Vec::new()), place: None };
         let given = self.values.filter(|values| !values.is_null());
         let node = Node::at("/parameters", given.unwrap_or(&nothing), mistakes);
@@ -133,7 +156,7 @@ impl<'a> Unfilled<'a> {
         let slots: BTreeMap<String, Slot> = declared
             .iter()
             .map(|declared| {
-                let value = self.value(declared, given(&declared.name), &node);
+                let value = self.value(declared, given(&declared.name), missing, &node);
                 let takes = declared.declaration.takes.clone();
                 (declared.name.clone(), Slot { takes, value, is_filled: declared.value.is_some() })
             })
@@ -147,14 +170,24 @@ impl<'a> Unfilled<'a> {
         slots
     }
 
-    fn value(&self, declared: &Declared, given: Option<Node<'_>>, all: &Node<'_>) -> Option<String> {
+    fn value(
+        &self,
+        declared: &Declared,
+        given: Option<Node<'_>>,
+        missing: Missing,
+        all: &Node<'_>,
+    ) -> Option<String> {
         let Declared { name, declaration, value } = declared;
         match (given, value) {
             (Some(node), Some(value)) => {
-                return node.wrong_with(
-                    format!("`{name}` has the value {} in this specification, whose placeholders were replaced with it", shown(value)),
-                    || Some(format!("change it with `gaffer rerun JOB -p {name}=…`, or submit the specification that the job came from")),
+                let detail = format!(
+                    "`{name}` has the value {} in this specification, whose placeholders were replaced with it",
+                    shown(value)
                 );
+                let advice = format!(
+                    "change it with `gaffer rerun JOB -p {name}=…`, or submit the specification that the job came from"
+                );
+                return node.wrong_with(detail, || Some(advice));
             }
             (Some(node), None) => {
                 let checked = declaration.takes.check(node.value);
@@ -173,6 +206,9 @@ impl<'a> Unfilled<'a> {
         }
         if let Some(default) = &declaration.default {
             return Some(default.clone());
+        }
+        if missing == Missing::ComeLater {
+            return None;
         }
         let expected = declaration.takes.expected();
         here.wrong(format!("the parameter `{name}` has no default and needs a value: {expected}"))
@@ -197,7 +233,8 @@ impl<'a> Unfilled<'a> {
             return mistake;
         }
         let pointer = name.map_or(String::new(), |name| format!("/parameters/{name}"));
-        FieldError { detail: format!("{}: {}", mistake.pointer, mistake.detail), pointer, ..mistake }
+        let place = if mistake.pointer.is_empty() { String::new() } else { format!("{}: ", mistake.pointer) };
+        FieldError { detail: format!("{place}{}", mistake.detail), pointer, ..mistake }
     }
 }
 
@@ -341,7 +378,7 @@ impl<'v> Filler<'v> {
                 node.wrong_with::<()>(why.detail, || why.suggestion);
                 return scalar.clone();
             }
-            self.bytes += value.len();
+            self.bytes = self.bytes.saturating_add(value.len());
             if self.bytes > MAX_TEXT_BYTES {
                 self.too_large(node);
                 return scalar.clone();
@@ -391,14 +428,16 @@ impl<'v> Filler<'v> {
 
 /// Whether the next argument is a script: `sh -c`, also after `env` or `timeout 5`.
 fn is_followed_by_script(arguments: &[Value]) -> bool {
-    let Some((option, before)) = arguments.split_last() else { return false };
-    let is_option = option.as_text().is_some_and(|text| {
-        let letters = text.strip_prefix('-').unwrap_or_default();
-        letters.ends_with('c') && letters.chars().all(|c| c.is_ascii_alphabetic())
-    });
+    let is_option = |argument: &&Value| argument.as_text().is_some_and(|text| text.starts_with('-'));
+    let options = arguments.iter().rev().take_while(is_option).count();
+    let (before, options) = arguments.split_at(arguments.len() - options);
+    let takes_script = |option: &Value| {
+        let letters = option.as_text().and_then(|text| text.strip_prefix('-')).unwrap_or_default();
+        letters.contains('c') && letters.chars().all(|c| c.is_ascii_alphabetic())
+    };
     let is_shell = |argument: &Value| {
         let program = argument.as_text().and_then(|text| text.rsplit('/').next());
         program.is_some_and(|program| SHELLS.contains(&program))
     };
-    is_option && before.iter().any(is_shell)
+    options.iter().any(takes_script) && before.iter().any(is_shell)
 }

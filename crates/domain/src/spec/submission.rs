@@ -1,18 +1,22 @@
-//! What is submitted: a specification alone, or a specification with values for its parameters.
+//! What is submitted: a specification alone, or a specification or a template with values for its parameters.
 
 use super::field::{Field, Kind, Tables};
-use super::filling::{Filled, Unfilled};
 use super::job::JOB_FIELDS;
 use super::node::{FieldError, Mistakes, Node};
 use super::parameter::NAME;
 use crate::document::Value;
 use crate::parameters::{MAX_PARAMETERS, MAX_VALUE_BYTES};
+use crate::template::{MAX_TEMPLATE_NAME_LEN, TEMPLATE_NAME_OTHERS};
 
 /// The fields of what is submitted, if it is not a specification alone.
 pub const SUBMISSION: &[Field] = &[
     Field::new("spec", Kind::Object(JOB_FIELDS), "Specification of the job")
-        .required()
+        .not_with(&["template"])
         .example("{command: [train, \"{{ lr }}\"], parameters: {lr: {type: number}}}"),
+    Field::new("template", TEMPLATE_NAME, "Name of a template, instead of a specification").example("train"),
+    Field::new("version", Kind::Whole(1..=i32::MAX as i64), "Version of the template")
+        .otherwise("the latest")
+        .example("3"),
     Field::new(
         "parameters",
         Kind::Map {
@@ -26,6 +30,11 @@ pub const SUBMISSION: &[Field] = &[
     .otherwise("their defaults")
     .example("{lr: 0.1}"),
 ];
+const TEMPLATE_NAME: Kind = Kind::Name {
+    what: "the name of a template",
+    max_len: MAX_TEMPLATE_NAME_LEN,
+    others: TEMPLATE_NAME_OTHERS,
+};
 const SUBMISSION_FIELDS: Tables = &[SUBMISSION];
 
 /// What was submitted.
@@ -42,34 +51,49 @@ pub struct Submission<'a> {
 pub enum Source<'a> {
     /// In what was sent, at this JSON pointer.
     Sent(&'a Value, &'static str),
+    /// Saved under this name; without the number of a version, the latest.
+    Template(&'a str, Option<u32>),
 }
 
 impl<'a> Submission<'a> {
-    /// Reads what was sent: an object with `spec` has values beside it; everything else is a specification alone.
+    /// Reads what was sent: an object with `spec` or `template` has values beside it; everything else is a specification
+    /// alone.
     ///
     /// # Errors
     /// Mistakes around the specification.
     pub fn of(sent: &'a Value) -> Result<Submission<'a>, Vec<FieldError>> {
-        let Some(spec) = sent.get("spec").filter(|spec| !spec.is_null()) else {
+        let has = |name| sent.get(name).is_some_and(|value| !value.is_null());
+        if !has("spec") && !has("template") {
             return Ok(Submission { source: Source::Sent(sent, ""), values: None });
-        };
+        }
         let mistakes = Mistakes::default();
-        let around = Node::root(sent, &mistakes).object("an object with a `spec`", SUBMISSION_FIELDS);
-        around.into_iter().for_each(super::node::Object::finish);
-        match mistakes.into_list() {
-            mistakes if mistakes.is_empty() => {
-                Ok(Submission { source: Source::Sent(spec, "/spec"), values: sent.get("parameters") })
-            }
-            mistakes => Err(mistakes),
+        let version = around(&Node::root(sent, &mistakes));
+        let list = mistakes.into_list();
+        let source = match sent.get("spec").filter(|spec| !spec.is_null()) {
+            Some(spec) => Some(Source::Sent(spec, "/spec")),
+            None => sent.get("template").and_then(Value::as_text).map(|name| Source::Template(name, version)),
+        };
+        match source {
+            Some(source) if list.is_empty() => Ok(Submission { source, values: sent.get("parameters") }),
+            _ => Err(list),
         }
     }
+}
 
-    /// Reads the specification with its values.
-    ///
-    /// # Errors
-    /// All mistakes.
-    pub fn fill(&self) -> Result<Filled, Vec<FieldError>> {
-        let Source::Sent(document, pointer) = self.source;
-        Unfilled { pointer: Some(pointer), values: self.values, ..Unfilled::new(document) }.fill()
+/// Reads what is beside the specification or in its place; the version of a template, if it is given.
+fn around(node: &Node<'_>) -> Option<u32> {
+    let object = node.object("an object with a `spec` or a `template`", SUBMISSION_FIELDS)?;
+    let template = object.field("template");
+    let version = object.optional("version");
+    if let Some(node) = object.field("version").filter(|_| template.is_none()) {
+        node.wrong::<()>("`version` is that of a `template`");
     }
+    if let Some(node) = template {
+        match object.has("spec") {
+            true => node.wrong("a job is made from a `spec` or from a `template`, not from both"),
+            false => node.own_name().map(drop),
+        };
+    }
+    object.finish();
+    version
 }

@@ -48,6 +48,7 @@ mod sessions;
 mod stdin;
 mod stored;
 mod survival;
+mod templates;
 mod tenants;
 mod texts;
 mod torture;

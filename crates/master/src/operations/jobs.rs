@@ -30,6 +30,8 @@ pub struct Submit<'a> {
     /// The specification.
     pub spec: &'a JobSpec,
     pub origin: Origin<'a>,
+    /// What the client asked for, if that is not the specification: a repeated request asks for the same.
+    pub request: Option<&'a Value>,
     /// The client's name for this request: a repeated one is accepted once.
     pub idempotency_key: Option<&'a str>,
 }
@@ -137,7 +139,10 @@ pub async fn rerun(context: &Context, actor: &Actor, wanted: Rerun<'_>) -> Resul
         }
     };
     let Filled { spec, source, hints } = filled;
-    let submit = Submit { spec: &spec, origin: Origin { source: source.as_deref() }, idempotency_key };
+    // One that was edited is not of the template any more.
+    let template = earlier.template.as_ref().filter(|_| document.is_none());
+    let origin = Origin { source: source.as_deref(), template };
+    let submit = Submit { spec: &spec, origin, request: None, idempotency_key };
     let accepted = match part {
         None => accept(effects, actor, submit, Some(Repeats { job, part: None })).await?,
         Some(part) => {
@@ -212,11 +217,14 @@ async fn accept(
     wanted: Submit<'_>,
     repeats: Option<Repeats<'_>>,
 ) -> Result<Accepted, OperationError> {
-    let Submit { spec, origin, idempotency_key } = wanted;
+    let Submit { spec, origin, request, idempotency_key } = wanted;
     let rerun_of = repeats.as_ref().map(|repeats| repeats.job);
     let (part, selection) = repeats.and_then(|repeats| repeats.part).unzip();
     let idempotency = idempotency_key.map(|key| {
-        let mut request = json!({ "spec": spec, "rerun_of": rerun_of });
+        let mut request = match request {
+            Some(request) => request.clone(),
+            None => json!({ "spec": spec, "rerun_of": rerun_of }),
+        };
         if let Some(Part { failed, from }) = part {
             request["part"] = json!({ "what_failed": failed, "from": from });
         }

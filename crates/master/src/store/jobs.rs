@@ -9,6 +9,7 @@ use gaffer_domain::placement::{DefinitionRef, Requirements};
 use gaffer_domain::rerun::Selection;
 use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION, TaskSpec};
 use gaffer_domain::task::{StateName, Task};
+use gaffer_domain::template::TemplateRef;
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -47,6 +48,8 @@ pub struct NewJob<'a> {
 pub struct Origin<'a> {
     /// If it has parameters: the specification before their values were put in, as JSON.
     pub source: Option<&'a str>,
+    /// The template that it was saved as.
+    pub template: Option<&'a TemplateRef>,
 }
 
 /// What became of a submission.
@@ -89,6 +92,8 @@ pub(super) struct JobRow {
     created_by: String,
     rerun_of: Option<i64>,
     taken_over: i32,
+    template: Option<String>,
+    template_version: Option<i32>,
     reason_code: Option<String>,
     reason_message: Option<String>,
     created_at: Time,
@@ -99,7 +104,7 @@ pub(super) struct JobRow {
 
 /// Without the specification, which may be large.
 pub(super) const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, created_by, rerun_of, \
-     taken_over, reason_code, reason_message, created_at, started_at, finished_at, pinned";
+     taken_over, template, template_version, reason_code, reason_message, created_at, started_at, finished_at, pinned";
 
 impl WriteStore {
     /// Accepts a job with all its tasks, in one transaction.
@@ -216,18 +221,6 @@ impl ReadStore {
 }
 
 impl ReadStore {
-    /// The specification of a job before the values of its parameters were put in, as JSON; none if it has no parameters.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn job_source(&self, job: JobId) -> Result<Option<String>, StoreError> {
-        let source: Option<Option<String>> = sqlx::query_scalar("SELECT source FROM jobs WHERE id = $1")
-            .bind(job.0)
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(source.flatten())
-    }
-
     /// Which of these jobs are of a project.
     ///
     /// # Errors
@@ -309,6 +302,10 @@ impl ReadStore {
                     created_by: row.created_by,
                     rerun_of: row.rerun_of.map(JobId),
                     taken_over: row.taken_over.unsigned_abs(),
+                    template: row
+                        .template
+                        .zip(row.template_version)
+                        .map(|(name, version)| TemplateRef { name, version: version.unsigned_abs() }),
                     created_at: row.created_at,
                     started_at: row.started_at,
                     finished_at: row.finished_at,
@@ -395,9 +392,10 @@ const JOB_WRITE: &str = "WITH led AS MATERIALIZED (SELECT leader_check($26) AS l
      claimed AS (INSERT INTO idempotency_keys (project_id, key, request_sha256, job_id) \
          SELECT $1, $23, $24, id FROM numbered WHERE $23::text IS NOT NULL ON CONFLICT DO NOTHING RETURNING job_id), \
      job AS (INSERT INTO jobs (id, project_id, name, kind, priority, labels, spec, lost_after_millis, created_by, \
-             rerun_of, created_at, spec_version, retention, pinned, era, taken_over, source) OVERRIDING SYSTEM VALUE \
+             rerun_of, created_at, spec_version, retention, pinned, era, taken_over, source, template, \
+             template_version) OVERRIDING SYSTEM VALUE \
          SELECT id, $1, $2, $3, $4, $5, $6::text::jsonb, $7, $8, $9, $10, $11, $12, $13, era, \
-             (SELECT sum(completed + skipped) FROM given), $32 FROM numbered \
+             (SELECT sum(completed + skipped) FROM given), $32, $33, $34 FROM numbered \
          WHERE $23::text IS NULL OR EXISTS (SELECT FROM claimed) RETURNING id, era), \
      defined AS (INSERT INTO task_definitions (job_id, position, name, class_id, driver, single, blocked, pending, \
              completed, cancelled, skipped) \
@@ -559,6 +557,8 @@ impl JobWrite<'_> {
             .bind(completed)
             .bind(skipped)
             .bind(new.origin.source)
+            .bind(new.origin.template.map(|template| template.name.as_str()))
+            .bind(new.origin.template.map(|template| template.version as i32))
             .fetch_one(connection)
             .await?)
     }

@@ -17,13 +17,22 @@ pub enum ParameterValue {
     Text(String),
 }
 
-/// A job to submit, with values for the parameters of its specification.
+/// A job to submit, from a specification or a template, with values for the parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubmitRequest {
-    /// Specification of the job.
+    /// Specification of the job; not with `template`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "job_specification")]
-    pub spec: serde_json::Value,
+    pub spec: Option<serde_json::Value>,
+    /// Name of a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = ["train"]))]
+    pub template: Option<String>,
+    /// Number of the template's version; without it, the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_147_483_647_u32))]
+    pub version: Option<u32>,
     /// Values of its parameters by name; others have their defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("examples" = [{"lr": 0.1}]))]

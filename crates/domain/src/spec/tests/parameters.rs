@@ -125,6 +125,7 @@ fn a_shell_and_a_constraint_get_only_plain_words() {
         "{script: 'echo {{ x }}', parameters: {x: {}}}",
         "{command: [sh, -c, 'echo {{ x }}'], parameters: {x: {}}}",
         "{command: [env, A=b, /bin/bash, -lc, 'echo {{ x }}'], parameters: {x: {}}}",
+        "{command: [bash, -c, -e, 'echo {{ x }}'], parameters: {x: {}}}",
         "{image: i, entrypoint: [sh, -c], command: ['echo {{ x }}'], parameters: {x: {}}}",
         "{tasks: [{name: a, script: 'echo {{ x }}'}], parameters: {x: {}}}",
         "{command: [a], constraints: ['labels.a == {{ x }}'], parameters: {x: {}}}",
@@ -233,6 +234,23 @@ fn values_of_an_earlier_job_are_kept_where_none_is_given_and_must_fit() {
     let tighter = TRAIN.replace("max: 8", "max: 4");
     let told = fill_after(&tighter, "{}", Some(&earlier)).unwrap_err();
     assert!(told[0].starts_with("/parameters/n: the value of the earlier job does not fit"), "{told:?}");
+}
+
+#[test]
+fn a_template_may_lack_values_and_has_no_other_mistake() {
+    let check = |document: &str| {
+        let document = yaml(document);
+        let checked = Unfilled::new(&document).check();
+        checked.map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    assert_eq!(check(TRAIN), Ok(Vec::new()));
+    assert_eq!(check("{command: [a], count: '{{ n }}', parameters: {n: {type: integer}}}"), Ok(Vec::new()));
+    let told =
+        check("{command: [], count: '{{ n }}', parameters: {n: {type: integer, default: x}}}").unwrap_err();
+    assert_eq!(told.len(), 2, "{told:?}");
+    // A default has to fit the field where it goes.
+    assert!(check("{command: [a], count: '{{ n }}', parameters: {n: {type: integer, default: 0}}}").is_err());
+    assert_eq!(check("{command: ['{{ dat }}'], parameters: {data: {}}}").unwrap().len(), 1);
 }
 
 #[test]

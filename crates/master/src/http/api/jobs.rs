@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
 use gaffer_domain::rerun::Part;
-use gaffer_domain::spec::{DriverKind, Filled, Submission};
+use gaffer_domain::spec::{DriverKind, Filled, Source, Submission, Unfilled};
 use gaffer_protocol::rest::{Explanation, Job, JobSource, RerunRequest, StopRequest};
 
 use super::super::description::{
@@ -23,6 +23,7 @@ use super::super::params::{Params, cursor, id, page_of, wrong};
 use super::super::{Site, bodies};
 use crate::explain;
 use crate::operations::jobs::{self, Accepted, Rerun, Submit, Wait};
+use crate::operations::templates::{self, FromTemplate};
 use crate::operations::{Actor, Context, OperationError, workers};
 use crate::snapshot;
 use crate::store::jobs::{JobFilter, Origin};
@@ -53,10 +54,13 @@ const STATE: Parameter = Parameter::new(
 pub const SUBMIT: Operation = Operation {
     description: "The body is at most 1 MiB. It is read by its content type; without one, and as \
         `application/x-www-form-urlencoded` or `text/plain`, it counts as JSON. It is a specification, or an object with the \
-        specification in `spec` and values for its parameters in `parameters`. Mistakes are reported all at once, each with a \
-        pointer to its field.",
+        specification in `spec`, or the name of a template in `template`, and values for the parameters in `parameters`. \
+        Mistakes are reported all at once, each with a pointer to its field.",
     headers: &[IDEMPOTENCY_KEY],
-    errors: &[(404, "The job of an earlier request with the same idempotency key was deleted.")],
+    errors: &[(
+        404,
+        "There is no such template or version, or the job of an earlier request with the same idempotency key was deleted.",
+    )],
     ..Operation::new("submit_job", "Submit a job")
 };
 
@@ -70,10 +74,20 @@ pub async fn submit(
 ) -> Result<SubmittedJob, Error> {
     jobs::check_size(body.len())?;
     let sent = body.read()?;
-    let Filled { spec, source, hints } =
-        Submission::of(&sent).and_then(|submission| submission.fill()).map_err(Error::spec)?;
+    let submission = Submission::of(&sent).map_err(Error::spec)?;
     let idempotency_key = idempotency_key(&headers)?;
-    let wanted = Submit { spec: &spec, origin: Origin { source: source.as_deref() }, idempotency_key };
+    let (document, pointer, values) = match submission {
+        Submission { source: Source::Sent(document, pointer), values } => (document, pointer, values),
+        Submission { source: Source::Template(name, version), values } => {
+            let wanted = FromTemplate { name, version, values, idempotency_key };
+            let accepted = templates::submit(&context, &actor, wanted).await?;
+            return answer(&context, &site, &actor, accepted).await;
+        }
+    };
+    let unfilled = Unfilled { pointer: Some(pointer), values, ..Unfilled::new(document) };
+    let Filled { spec, source, hints } = unfilled.fill().map_err(Error::spec)?;
+    let origin = Origin { source: source.as_deref(), template: None };
+    let wanted = Submit { spec: &spec, origin, request: None, idempotency_key };
     let accepted = jobs::submit(&context, &actor, wanted).await?;
     answer(&context, &site, &actor, Accepted { hints, ..accepted }).await
 }

@@ -17,7 +17,8 @@ use super::super::params::{Params, id, wrong};
 use super::format::address;
 use super::frame::{Frame, SessionUser};
 use super::job_head::{
-    JobHead, TASKS_LOOKED_AT, Top, VerdictRow, WaitingRow, failure, most_telling, parameters, waiting,
+    JobHead, TASKS_LOOKED_AT, Top, VerdictRow, WaitingRow, failure, most_telling, parameters, template,
+    waiting,
 };
 use super::job_tabs::{EventsTab, PictureTab, SpecTab, TasksTab};
 use super::jobs::curl;
@@ -73,6 +74,7 @@ async fn top(views: &Arc<Views>, visitor: &SessionUser, job: JobId, tab: &str) -
         failure: failure(views, &job, &tasks).await?,
         tabs: tabs.into(),
         once: Uuid::new_v4().to_string(),
+        template: template(&job),
         parameters: spec.as_ref().map_or_else(Vec::new, |spec| parameters(&spec.parameters)),
         starts: if starts.len() > 1 { starts } else { Vec::new() },
         tasks,

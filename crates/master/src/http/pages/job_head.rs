@@ -7,11 +7,12 @@ use gaffer_domain::ProjectId;
 use gaffer_domain::job::JobState;
 use gaffer_domain::parameters::Parameters;
 use gaffer_domain::task::StateName;
+use gaffer_domain::template::TemplateRef;
 use gaffer_protocol::output::Stream;
 use serde::Serialize;
 
 use super::super::error::Error;
-use super::format::{Elapsed, address, many, sentence};
+use super::format::{Elapsed, address, many, sentence, template_page_of};
 use super::lines::{Output, read_or_problem};
 use super::rows::{Choice, Segment, TaskRow, TaskSummary, exit, health, labels, why};
 use super::view::Row;
@@ -59,6 +60,8 @@ pub struct Top {
     pub tabs: Vec<Choice>,
     /// Names a rerun from this page, so that pressing twice makes one job.
     pub once: String,
+    /// The page of the template that it was made from, and what it is called.
+    pub template: Option<(String, String)>,
     /// Its parameters, `name=value`, the first ones.
     pub parameters: Vec<String>,
     /// The definitions to start a rerun from, if there are several.
@@ -70,6 +73,13 @@ impl Top {
     pub fn has_excerpt(&self) -> bool {
         self.failure.as_ref().is_some_and(|failure| !failure.lines.is_empty())
     }
+}
+
+/// The page of the template that a job was made from, and what it is called.
+pub fn template(job: &Job) -> Option<(String, String)> {
+    let TemplateRef { name, version } = job.template.as_ref()?;
+    let href = address(&template_page_of(name), &[("version", &version.to_string())]);
+    Some((href, format!("template {name}, version {version}")))
 }
 
 /// The first of a job's parameters as `name=value`, and how many more there are.

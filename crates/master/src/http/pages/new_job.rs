@@ -410,8 +410,9 @@ pub async fn submit(
     let mut answer = NewJobPage { is_refused: true, ..NewJobPage::new(&visitor, None, is_spec) };
     match read(&values, &mut answer) {
         Some(Filled { spec, source, .. }) => {
-            let origin = Origin { source: source.as_deref() };
-            let wanted = Submit { spec: &spec, origin, idempotency_key: form_key(&values.once) };
+            let origin = Origin { source: source.as_deref(), template: None };
+            let wanted =
+                Submit { spec: &spec, origin, request: None, idempotency_key: form_key(&values.once) };
             match jobs::submit(&context, &visitor.actor, wanted).await {
                 Ok(accepted) => {
                     return Ok(Redirect::to(&format!("/jobs/{}", accepted.job)).into_response());
