@@ -1,7 +1,7 @@
 //! Puts the values of parameters into the strings of a specification.
 //!
 //! The strings belong to a document that was parsed before, so a value that looks like YAML, or like another placeholder, is
-//! only text. What a field of the tables calls [`Code`] takes only values that mean nothing to whoever parses it.
+//! only text. What a field of the tables calls [`Code`] takes only values that have no meaning for its parser.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +35,25 @@ pub struct Unfilled<'a> {
     pub values: Option<&'a Value>,
     /// The parameters of an earlier job: their values are kept where none is given.
     pub earlier: Option<&'a Parameters>,
+}
+
+impl JobSpec {
+    /// As [`JobSpec::of`], from JSON that a program has made: numbers have lost the text they were written with.
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub fn read(value: &serde_json::Value) -> Result<JobSpec, Vec<FieldError>> {
+        JobSpec::of(&Value::from(value))
+    }
+
+    /// Reads a specification and fills in its defaults, or says everything that is wrong with it: at least
+    /// one mistake, and at most a bounded number of them. Its parameters have their default values.
+    ///
+    /// # Errors
+    /// All mistakes.
+    pub fn of(value: &Value) -> Result<JobSpec, Vec<FieldError>> {
+        Unfilled::new(value).fill().map(|filled| filled.spec)
+    }
 }
 
 /// What values are that nobody gave.
@@ -136,9 +155,9 @@ impl<'a> Unfilled<'a> {
         let nothing = Value { data: Data::Object(Vec::new()), place: None };
         let given = self.values.filter(|values| !values.is_null());
         let node = Node::at("/parameters", given.unwrap_or(&nothing), mistakes);
-        let Data::Object(entries) = &node.value.data else {
-            node.expected::<()>("an object of values such as {lr: 0.1}");
-            return BTreeMap::new();
+        let entries: &[Entry] = match &node.value.data {
+            Data::Object(entries) => entries,
+            _ => node.expected("an object of values such as {lr: 0.1}").unwrap_or_default(),
         };
         // One with a mistake in its declaration is known, too.
         let known: Vec<&str> = match self.document.get(PARAMETERS).map(|value| &value.data) {
@@ -153,7 +172,7 @@ impl<'a> Unfilled<'a> {
             let entry = entries.iter().find(|entry| entry.key == name && !entry.value.is_null())?;
             Some(node.child(name, &entry.value))
         };
-        let slots: BTreeMap<String, Slot> = declared
+        let mut slots: BTreeMap<String, Slot> = declared
             .iter()
             .map(|declared| {
                 let value = self.value(declared, given(&declared.name), missing, &node);
@@ -161,6 +180,11 @@ impl<'a> Unfilled<'a> {
                 (declared.name.clone(), Slot { takes, value, is_filled: declared.value.is_some() })
             })
             .collect();
+        // Of what is declared wrongly, no value is known either.
+        for name in known {
+            let takes = ParameterType::String { pattern: None, max_length: None };
+            slots.entry(name.to_owned()).or_insert(Slot { takes, value: None, is_filled: false });
+        }
         let bytes: usize = slots.values().filter_map(|slot| Some(slot.value.as_ref()?.len())).sum();
         if bytes > MAX_VALUES_BYTES {
             node.wrong::<()>(format!(

@@ -8,7 +8,6 @@ use super::container::repository;
 use super::depends;
 use super::each::MAX_TASKS_PER_JOB;
 use super::field::{Field, Kind, Most, Tables, Words};
-use super::filling::Unfilled;
 use super::node::{FieldError, Node, Object};
 use super::parameter::PARAMETERS;
 use super::program::Action;
@@ -238,23 +237,6 @@ impl JobSpec {
     /// Whether it has tasks that clean up after the others: a stop leaves these to run, unless it is forced.
     pub fn has_cleanup(&self) -> bool {
         self.tasks.iter().any(TaskSpec::is_cleanup)
-    }
-
-    /// As [`JobSpec::of`], from JSON that a program has made: numbers have lost the text they were written with.
-    ///
-    /// # Errors
-    /// All mistakes.
-    pub fn read(value: &serde_json::Value) -> Result<JobSpec, Vec<FieldError>> {
-        JobSpec::of(&Value::from(value))
-    }
-
-    /// Reads a specification and fills in its defaults, or says everything that is wrong with it: at least
-    /// one mistake, and at most a bounded number of them. Its parameters have their default values.
-    ///
-    /// # Errors
-    /// All mistakes.
-    pub fn of(value: &Value) -> Result<JobSpec, Vec<FieldError>> {
-        Unfilled::new(value).fill().map(|filled| filled.spec)
     }
 }
 

@@ -251,7 +251,7 @@ fn choices(object: &Object<'_>) -> Option<Vec<String>> {
     is_right.then_some(values)
 }
 
-/// A text without limits of its own.
+/// A text with the limits of any value.
 fn text<'a>(node: &Node<'a>) -> Option<&'a str> {
     let text = node.text("a value")?;
     let takes = ParameterType::String { pattern: None, max_length: None };

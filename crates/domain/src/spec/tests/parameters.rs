@@ -78,7 +78,9 @@ fn missing_wrong_and_unknown_values_are_told_at_their_names_all_at_once() {
             "/parameters/memory: expected a size such as 2GiB, found a list",
         ]
     );
-    assert_eq!(fill(TRAIN, "[1]").unwrap_err().len(), 1);
+    let told = fill(TRAIN, "[1]").unwrap_err();
+    assert_eq!(told[0], "/parameters: expected an object of values such as {lr: 0.1}, found a list");
+    assert_eq!(told.len(), 2, "and one is missing: {told:?}");
     assert_eq!(
         fill("{command: [a]}", "{lr: 1}").unwrap_err(),
         ["/parameters/lr: the specification has no parameter `lr`"]
@@ -248,6 +250,8 @@ fn a_template_may_lack_values_and_has_no_other_mistake() {
     let told =
         check("{command: [], count: '{{ n }}', parameters: {n: {type: integer, default: x}}}").unwrap_err();
     assert_eq!(told.len(), 2, "{told:?}");
+    let told = check("{command: [], count: '{{ n }}', parameters: {n: {type: intger}}}").unwrap_err();
+    assert_eq!(told.len(), 2, "what has no value says nothing: {told:?}");
     // A default has to fit the field where it goes.
     assert!(check("{command: [a], count: '{{ n }}', parameters: {n: {type: integer, default: 0}}}").is_err());
     assert_eq!(check("{command: ['{{ dat }}'], parameters: {data: {}}}").unwrap().len(), 1);
