@@ -188,9 +188,8 @@ impl Input {
             if let Some(place) = given.place(pointer) {
                 return Some(place);
             }
-            // A value that is missing, if it is not below the specification.
-            let pointer = pointer.strip_prefix("/spec")?;
-            return self.place_in_spec(pointer);
+            // A value that is missing is told where its parameter is declared.
+            return self.place_in_spec(pointer.strip_prefix("/spec").unwrap_or(pointer));
         }
         self.place_in_spec(pointer)
     }

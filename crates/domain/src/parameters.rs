@@ -167,8 +167,8 @@ impl ParameterType {
                     _ => values.concat(),
                 }
             }
-            ParameterType::Duration { min, max } => format!("a time such as 90s{}", range(min, max)),
-            ParameterType::Size { min, max } => format!("a size such as 2GiB{}", range(min, max)),
+            ParameterType::Duration { min, max } => format!("a time{}", range_or(min, max, " such as 90s")),
+            ParameterType::Size { min, max } => format!("a size{}", range_or(min, max, " such as 2GiB")),
         }
     }
 
@@ -308,6 +308,11 @@ fn kind_of(value: &Value) -> &'static str {
 
 fn is_within<T: PartialOrd>(value: &T, min: &Option<T>, max: &Option<T>) -> bool {
     min.as_ref().is_none_or(|min| value >= min) && max.as_ref().is_none_or(|max| value <= max)
+}
+
+/// A range, or an example where there is none.
+fn range_or<T: Display>(min: &Option<T>, max: &Option<T>, example: &str) -> String {
+    if min.is_none() && max.is_none() { example.to_owned() } else { range(min, max) }
 }
 
 /// ` from 1 to 10`

@@ -235,7 +235,7 @@ async fn a_job_is_submitted_from_a_template_in_the_browser() {
         "timeout": "{{ limit }}",
         "parameters": parameters,
     });
-    for name in ["train", "train", "a-template-with-a-name-that-is-about-as-long-as-it-may-be-63chars"] {
+    for name in ["train", "train", "a-template-with-a-name-that-is-nearly-as-long-as-one-may-be"] {
         assert!(dev.client.post(&format!("/templates/{name}"), &template).await.status.is_success());
     }
     look_at(&browser, &format!("{base}/templates"), "templates").await;

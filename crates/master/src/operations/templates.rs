@@ -58,7 +58,7 @@ pub async fn save(
         return Err(OperationError::Invalid { code: "invalid_name", detail, field: None });
     }
     let document = text.document().map_err(|error| OperationError::Invalid {
-        code: "invalid_document",
+        code: "invalid_spec",
         detail: format!("the template cannot be read as {}: {error}", text.language.name()),
         field: None,
     })?;
