@@ -8,7 +8,7 @@ use super::container::repository;
 use super::depends;
 use super::each::MAX_TASKS_PER_JOB;
 use super::field::{Field, Kind, Most, Tables, Words};
-use super::node::{FieldError, Node, Object};
+use super::node::{Node, Object};
 use super::parameter::PARAMETERS;
 use super::program::Action;
 use super::restart::RestartPolicy;
@@ -18,7 +18,6 @@ use super::scheduling::{
 };
 use super::task::{self, Draft, MAX_FAILURES, TASK_FIELDS, TaskSpec};
 use crate::constraint::Constraint;
-use crate::document::Value;
 use crate::lease::SHORTEST_LOST_AFTER;
 use crate::parameters::{Code, Parameters};
 use crate::quantity::{Span, shown};
