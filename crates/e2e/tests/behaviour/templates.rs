@@ -248,7 +248,7 @@ async fn a_job_is_submitted_from_a_template_in_the_browser() {
     browser.click("form.card button.primary").await;
     browser.shows("expected a number of at least 0, found `-1`").await;
     browser.shows("the parameter `size` has no default and needs a value").await;
-    browser.screenshot("template-refused-light-1280").await;
+    browser.screenshot("template-refused-dark-1280").await;
     browser.fill("[name='parameter.lr']", "1e-3").await;
     browser.value("document.querySelector('[name=\"parameter.size\"]').value = 'large'").await;
     browser.click("form.card button.primary").await;
