@@ -30,6 +30,7 @@ use crate::commands::simulate::SimulateArgs;
 use crate::commands::stop::StopArgs;
 use crate::commands::submit::SubmitArgs;
 use crate::commands::system::SystemArgs;
+use crate::commands::templates::TemplatesArgs;
 use crate::commands::version::VersionArgs;
 use crate::commands::wait::WaitArgs;
 use crate::commands::workers::WorkersArgs;
@@ -77,6 +78,9 @@ pub enum Command {
     Wait(WaitArgs),
     /// Stop jobs
     Stop(StopArgs),
+    /// Save specifications under a name, to submit jobs from them
+    #[command(visible_alias = "template")]
+    Templates(TemplatesArgs),
     /// Submit finished jobs again
     Rerun(RerunArgs),
     /// Delete finished jobs and their output

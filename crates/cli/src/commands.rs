@@ -30,6 +30,7 @@ pub mod stop;
 pub mod submit;
 pub mod supervisor;
 pub mod system;
+pub mod templates;
 pub mod version;
 pub mod wait;
 pub mod worker_key;

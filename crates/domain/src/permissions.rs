@@ -22,6 +22,8 @@ pub enum Action {
     Look,
     /// Submit a job, or run one again.
     SubmitJob,
+    /// Save a version of a template, or delete a template.
+    ManageTemplates,
     /// Stop a job.
     StopJob,
     /// Delete a finished job.
@@ -84,6 +86,7 @@ fn allowed(action: Action) -> &'static [Role] {
     match action {
         Action::Look => &[Operator, User],
         Action::SubmitJob => &[Operator, User],
+        Action::ManageTemplates => &[Operator, User],
         Action::StopJob => &[Operator, User],
         Action::DeleteJob => &[Operator, User],
         Action::PinJob => &[Operator, User],
@@ -106,9 +109,10 @@ fn allowed(action: Action) -> &'static [Role] {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Action; 19] = [
+    pub const ALL: [Action; 20] = [
         Action::Look,
         Action::SubmitJob,
+        Action::ManageTemplates,
         Action::StopJob,
         Action::DeleteJob,
         Action::PinJob,
@@ -135,6 +139,7 @@ impl fmt::Display for Action {
         f.write_str(match self {
             Action::Look => "read jobs, output, history, workers and the queue",
             Action::SubmitJob => "submit and rerun jobs",
+            Action::ManageTemplates => "save and delete templates",
             Action::StopJob => "stop jobs",
             Action::DeleteJob => "delete jobs",
             Action::PinJob => "pin and unpin jobs",

@@ -39,6 +39,7 @@ pub mod retention;
 pub mod search;
 pub mod specs;
 pub mod tasks;
+pub mod templates;
 mod timeline;
 pub mod totals;
 pub mod transitions;

@@ -2,12 +2,14 @@
 
 mod health;
 mod output;
+mod parameters;
 mod ports;
 mod problem;
 mod queue;
 mod reruns;
 mod stdin;
 mod system;
+mod templates;
 
 use std::collections::BTreeMap;
 
@@ -27,6 +29,7 @@ use crate::ports::NamedPort;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
 pub use health::{CheckedResult, HealthResult, TaskChecks, TaskHealth};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
+pub use parameters::{JobSource, ParameterValue, SubmitRequest};
 pub use ports::{
     TargetGroup, TaskPorts, TraefikBalancer, TraefikConfiguration, TraefikHttp, TraefikServer, TraefikService,
 };
@@ -37,6 +40,7 @@ pub use stdin::{StdinPosition, StdinState};
 pub use system::{
     BackgroundLoop, DeadLetter, LockedJob, OutputStoreCheck, RetentionEra, RetentionPreview, System, Trouble,
 };
+pub use templates::{JobTemplate, Template, TemplateParameter, TemplateVersion, TemplateVersionEntry};
 
 /// What a job can be.
 const JOB_KINDS: [&str; 2] = ["batch", "service"];
@@ -98,6 +102,9 @@ pub struct Job {
     /// Number of tasks that did not run in this job: they have the results of an earlier one.
     #[serde(default)]
     pub taken_over: u32,
+    /// The template that the job was made from.
+    #[serde(default)]
+    pub template: Option<JobTemplate>,
     /// When the job was accepted.
     pub created_at: DateTime<Utc>,
     /// When its first attempt started.
@@ -107,6 +114,13 @@ pub struct Job {
     /// How long the job ran, or has been running, in seconds; null before its first attempt starts.
     #[serde(default)]
     pub ran_seconds: Option<f64>,
+    /// Values of the job's parameters by name, as they are in the environment of its tasks. A list has them only with
+    /// `spec=1`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
+    /// What may be a mistake in the specification. Only in the answer to a request that submits the job.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<ProblemField>,
     /// The specification with every default made explicit. A list has it only with `spec=1`.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]

@@ -73,6 +73,12 @@ fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), 
     field("rerun of", &job.rerun_of.map(|of| format!("{of}{taken_over}")).unwrap_or_default());
     let labels: Vec<_> = job.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     field("labels", &labels.join(", "));
+    let template = job.template.as_ref();
+    let template = template.map(|from| format!("template {}, version {}", from.name, from.version));
+    field("from", &template.unwrap_or_default());
+    for (name, value) in &job.parameters {
+        field("parameter", &format!("{name}={value}"));
+    }
     let counts: Vec<_> = job.task_counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let counts = counts.join(", ");
     field("tasks", &if job.available.is_some() { format!("{}: {counts}", tasks_of(job)) } else { counts });

@@ -19,6 +19,7 @@ use super::{
     Restart, RestartPolicy, Retention, StopSignal, StopSpec, Strategy, TaskSpec, When,
 };
 use crate::constraint::{Constraint, Fact};
+use crate::parameters::Parameters;
 use crate::quantity::{Bytes, Cpu, Span};
 
 /// The version of the form that serialising a [`JobSpec`] gives.
@@ -61,6 +62,7 @@ impl JobSpec {
             lost_after: Span::from_secs(120),
             retention: Retention::default(),
             pin: false,
+            parameters: Parameters::new(),
             tasks,
         }
     }
@@ -138,6 +140,8 @@ struct FirstJob {
     retention: Retention,
     #[serde(default)]
     pin: bool,
+    #[serde(default)]
+    parameters: Parameters,
     tasks: Vec<Value>,
 }
 
@@ -254,6 +258,7 @@ fn read_first(value: &Value) -> Result<JobSpec, String> {
         lost_after: job.lost_after,
         retention: job.retention,
         pin: job.pin,
+        parameters: job.parameters,
         tasks,
     })
 }

@@ -265,6 +265,7 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     }
     let key = client.post("/keys", &json!({"kind": "user", "name": format!("round {round}")})).await;
     assert!(client.delete(&format!("/keys/{}", key.body["id"])).await.status.is_success());
+    templates_are_used(client, round).await;
     workers_come_and_go(dev, round, database_url).await;
     // Keys are checked every half minute, the first time perhaps before a worker was there.
     eventually("the keys of workers are checked", async || {
@@ -274,6 +275,22 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
         (check["runs"].as_u64()? >= 2).then_some(())
     })
     .await;
+}
+
+/// A template is saved, used and deleted.
+async fn templates_are_used(client: &Client, round: u32) {
+    let template = json!({"command": ["echo", "{{ x }}"], "parameters": {"x": {"default": round}}});
+    let saved = client.post("/templates/plans", &template).await;
+    assert!(saved.status.is_success(), "{}", saved.text);
+    let made = client.post("/jobs", &json!({"template": "plans", "parameters": {"x": "y"}})).await;
+    let job = made.body["id"].as_i64().unwrap();
+    client.finished(job).await;
+    for path in
+        ["/templates", "/templates/plans", "/templates/plans/versions", &format!("/jobs/{job}/source")]
+    {
+        assert!(client.get(path).await.status.is_success(), "{path}");
+    }
+    assert!(client.delete("/templates/plans").await.status.is_success());
 }
 
 /// Reads output that has moved to object storage.

@@ -52,6 +52,7 @@ async fn what_one_project_has_is_not_there_for_another_on_any_route() {
         "/output",
         "/output?q=m",
         "/ports",
+        "/source",
         "/tasks",
         "/tasks/main",
         "/tasks/main/output",

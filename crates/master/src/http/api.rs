@@ -14,4 +14,5 @@ pub mod retention;
 pub mod schema;
 pub mod system;
 pub mod tasks;
+pub mod templates;
 pub mod workers;

@@ -10,6 +10,7 @@ use gaffer_domain::placement::Requirements;
 use gaffer_domain::rerun::Selection;
 use gaffer_domain::spec::{JobKind, TaskSpec};
 use gaffer_domain::task::StateName;
+use gaffer_domain::template::TemplateRef;
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use sqlx::FromRow;
 use sqlx::types::Json;
@@ -23,7 +24,7 @@ use super::{ReadStore, Store, StoreError, WriteStore};
 use crate::records::{Job, RunningTasks};
 use insert::{JOB_NUMBER, JobWrite, missed_new_partitions, unwritable};
 
-pub use insert::NewJob;
+pub use insert::{NewJob, Origin};
 
 fn running(task: &TaskSpec, counts: &TaskCounts) -> RunningTasks {
     RunningTasks { count: counts.get(StateName::Running).unsigned_abs(), has_checks: task.has_checks() }
@@ -69,6 +70,8 @@ pub(super) struct JobRow {
     created_by: String,
     rerun_of: Option<i64>,
     taken_over: i32,
+    template: Option<String>,
+    template_version: Option<i32>,
     reason_code: Option<String>,
     reason_message: Option<String>,
     created_at: Time,
@@ -79,7 +82,7 @@ pub(super) struct JobRow {
 
 /// Without the specification, which may be large.
 pub(super) const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, created_by, rerun_of, \
-     taken_over, reason_code, reason_message, created_at, started_at, finished_at, pinned";
+     taken_over, template, template_version, reason_code, reason_message, created_at, started_at, finished_at, pinned";
 
 impl WriteStore {
     /// Accepts a job with all its tasks, in one transaction.
@@ -282,6 +285,10 @@ impl ReadStore {
                     created_by: row.created_by,
                     rerun_of: row.rerun_of.map(JobId),
                     taken_over: row.taken_over.unsigned_abs(),
+                    template: row
+                        .template
+                        .zip(row.template_version)
+                        .map(|(name, version)| TemplateRef { name, version: version.unsigned_abs() }),
                     created_at: row.created_at,
                     started_at: row.started_at,
                     finished_at: row.finished_at,

@@ -116,6 +116,18 @@ impl ReadStore {
         specs_load(&self.specs, &mut connection, jobs).await
     }
 
+    /// The specification of a job before the values of its parameters were put in, as JSON; none if it has no parameters.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn job_source(&self, job: JobId) -> Result<Option<String>, StoreError> {
+        let source: Option<Option<String>> = sqlx::query_scalar("SELECT source FROM jobs WHERE id = $1")
+            .bind(job.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(source.flatten())
+    }
+
     /// Jobs of which nothing can be started, as far as that has been found out.
     pub fn specs_unreadable(&self) -> Vec<JobId> {
         self.specs.unreadable()

@@ -17,7 +17,8 @@ use super::super::params::{Params, id, wrong};
 use super::format::address;
 use super::frame::{Frame, SessionUser};
 use super::job_head::{
-    JobHead, TASKS_LOOKED_AT, Top, VerdictRow, WaitingRow, failure, most_telling, waiting,
+    JobHead, TASKS_LOOKED_AT, Top, VerdictRow, WaitingRow, failure, most_telling, parameters, template,
+    waiting,
 };
 use super::job_tabs::{EventsTab, PictureTab, SpecTab, TasksTab};
 use super::jobs::curl;
@@ -73,6 +74,8 @@ async fn top(views: &Arc<Views>, visitor: &SessionUser, job: JobId, tab: &str) -
         failure: failure(views, &job, &tasks).await?,
         tabs: tabs.into(),
         once: Uuid::new_v4().to_string(),
+        template: template(&job),
+        parameters: spec.as_ref().map_or_else(Vec::new, |spec| parameters(&spec.parameters)),
         starts: if starts.len() > 1 { starts } else { Vec::new() },
         tasks,
         job,
@@ -114,10 +117,7 @@ pub async fn show(
         "events" => page(&EventsTab::new(&views, &site, &visitor.actor, frame, top, &params).await?),
         "graph" => page(&PictureTab::graph(&views, &site, frame, top).await?),
         "timeline" => page(&PictureTab::timeline(&views, &site, frame, top).await?),
-        "spec" => {
-            let spec = views.reads.job_specs(&[job], 0).await?.pop().unwrap_or_default();
-            page(&SpecTab::new(&site, frame, top, &spec))
-        }
+        "spec" => page(&SpecTab::new(&views, &site, frame, top).await?),
         _ => page(&output_tab(&views, &site, &visitor, frame, top, &params).await?),
     }
 }
@@ -204,7 +204,7 @@ pub async fn rerun(
     // The page has several forms for reruns.
     let key = form_key(&form.once).map(|once| format!("{once} {failed} {}", form.from));
     let earlier = jobs::find_ended(&context, &visitor.actor, job).await?;
-    let wanted = Rerun { earlier, part, spec: None, idempotency_key: key.as_deref() };
+    let wanted = Rerun { earlier, part, spec: None, values: None, idempotency_key: key.as_deref() };
     let shown = match jobs::rerun(&context, &visitor.actor, wanted).await {
         Ok(accepted) => accepted.job,
         Err(OperationError::KeyReused) => job,

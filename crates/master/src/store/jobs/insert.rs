@@ -7,6 +7,7 @@ use gaffer_domain::placement::{DefinitionRef, Requirements};
 use gaffer_domain::rerun::Selection;
 use gaffer_domain::spec::{JobSpec, STORED_VERSION};
 use gaffer_domain::task::Task;
+use gaffer_domain::template::TemplateRef;
 use gaffer_domain::{JobId, ProjectId, Time};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -22,11 +23,21 @@ pub struct NewJob<'a> {
     pub project: ProjectId,
     /// The specification.
     pub spec: &'a JobSpec,
+    pub origin: Origin<'a>,
     pub created_by: &'a str,
     /// The job that it repeats.
     pub rerun_of: Option<JobId>,
     /// The idempotency key, and the hash of the request.
     pub idempotency: Option<(&'a str, [u8; 32])>,
+}
+
+/// What the specification of a job was made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Origin<'a> {
+    /// If it has parameters: the specification before their values were put in, as JSON.
+    pub source: Option<&'a str>,
+    /// The template that it was saved as.
+    pub template: Option<&'a TemplateRef>,
 }
 
 /// The number of a job whose tasks get theirs in the same transaction: the era stays open until then.
@@ -54,9 +65,10 @@ macro_rules! job_write {
      claimed AS (INSERT INTO idempotency_keys (project_id, key, request_sha256, job_id) \
          SELECT $1, $23, $24, id FROM numbered WHERE $23::text IS NOT NULL ON CONFLICT DO NOTHING RETURNING job_id), \
      job AS (INSERT INTO jobs (id, project_id, name, kind, priority, labels, spec, lost_after_millis, created_by, \
-             rerun_of, created_at, spec_version, retention, pinned, era, taken_over) OVERRIDING SYSTEM VALUE \
+             rerun_of, created_at, spec_version, retention, pinned, era, taken_over, source, template, \
+             template_version) OVERRIDING SYSTEM VALUE \
          SELECT id, $1, $2, $3, $4, $5, $6::text::jsonb, $7, $8, $9, $10, $11, $12, $13, era, \
-             (SELECT sum(completed + skipped) FROM given) FROM numbered \
+             (SELECT sum(completed + skipped) FROM given), $32, $33, $34 FROM numbered \
          WHERE $23::text IS NULL OR EXISTS (SELECT FROM claimed) RETURNING id, era), \
      defined AS (INSERT INTO task_definitions (job_id, position, name, class_id, driver, single, blocked, pending, \
              completed, cancelled, skipped) \
@@ -250,6 +262,9 @@ impl JobWrite<'_> {
             .bind(runs)
             .bind(completed)
             .bind(skipped)
+            .bind(new.origin.source)
+            .bind(new.origin.template.map(|template| template.name.as_str()))
+            .bind(new.origin.template.map(|template| template.version as i32))
             .fetch_one(connection)
             .await?)
     }
