@@ -487,7 +487,7 @@ mod tests {
             (json!({ "$ref": "#/components/schemas/Job" }), json!({ "$ref": "#/components/schemas/Other" }));
         let more = body(json!({ "anyOf": [job.clone(), other.clone()] }));
         assert_eq!(breaking(&body(job.clone()), &more), Vec::<String>::new());
-        assert_eq!(breaking(&more, &body(job)).len(), 2);
+        assert!(!breaking(&more, &body(job)).is_empty());
         let (two, three) = (json!({ "a": {}, "b": {} }), json!({ "a": {}, "b": {}, "c": {} }));
         assert_eq!(breaking(&choice(two.clone()), &choice(three.clone())), Vec::<String>::new());
         assert_eq!(breaking(&choice(three), &choice(two)).len(), 1);
