@@ -25,6 +25,7 @@ use crate::commands::queue::QueueArgs;
 use crate::commands::rerun::RerunArgs;
 use crate::commands::retention::RetentionArgs;
 use crate::commands::run::RunArgs;
+use crate::commands::scale::ScaleArgs;
 use crate::commands::server::WorkerArgs;
 use crate::commands::simulate::SimulateArgs;
 use crate::commands::stop::StopArgs;
@@ -77,6 +78,8 @@ pub enum Command {
     Wait(WaitArgs),
     /// Stop jobs
     Stop(StopArgs),
+    /// Scale services
+    Scale(ScaleArgs),
     /// Submit finished jobs again
     Rerun(RerunArgs),
     /// Delete finished jobs and their output
@@ -218,6 +221,7 @@ mod tests {
             "logs 42 --task train.7 --tail 10 --stream stderr -t",
             "wait 1 2-5 last --timeout 10m",
             "stop 1-20 -y",
+            "scale web=5 42/app=0",
             "rerun last --follow",
             "rerun 42 --failed --from train --edit",
             "submit --each-line files --array %4 -- x",
@@ -267,6 +271,8 @@ mod tests {
             "logs 42 --lines 5-1",
             "stop",
             "stop x",
+            "scale",
+            "scale web",
             "keys",
             "keys create --kind robot --name x",
             "run --count 2 --array 0-1 -- x",

@@ -23,6 +23,7 @@ pub mod queue;
 pub mod rerun;
 pub mod retention;
 pub mod run;
+pub mod scale;
 pub mod schema;
 pub mod server;
 pub mod simulate;

@@ -106,6 +106,7 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Logs(args) => commands::logs::run(args, out).await,
         Command::Wait(args) => commands::wait::run(args, out).await,
         Command::Stop(args) => commands::stop::run(args, out).await,
+        Command::Scale(args) => commands::scale::run(args, out).await,
         Command::Rerun(args) => commands::rerun::run(args, out).await,
         Command::Delete(args) => commands::delete::run(args, out).await,
         Command::Pin(args) => commands::pin::run(args, "pin", out).await,

@@ -28,6 +28,7 @@ pub mod rerun;
 pub mod resources;
 pub mod restore;
 pub mod retention;
+pub mod scale;
 pub mod search;
 #[cfg(test)]
 mod seeds;

@@ -24,6 +24,8 @@ pub enum Action {
     SubmitJob,
     /// Stop a job.
     StopJob,
+    /// Keep another number of instances of a service.
+    ScaleService,
     /// Delete a finished job.
     DeleteJob,
     /// Pin a job, or unpin it.
@@ -85,6 +87,7 @@ fn allowed(action: Action) -> &'static [Role] {
         Action::Look => &[Operator, User],
         Action::SubmitJob => &[Operator, User],
         Action::StopJob => &[Operator, User],
+        Action::ScaleService => &[Operator, User],
         Action::DeleteJob => &[Operator, User],
         Action::PinJob => &[Operator, User],
         Action::SignalTask => &[Operator, User],
@@ -106,10 +109,11 @@ fn allowed(action: Action) -> &'static [Role] {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Action; 19] = [
+    pub const ALL: [Action; 20] = [
         Action::Look,
         Action::SubmitJob,
         Action::StopJob,
+        Action::ScaleService,
         Action::DeleteJob,
         Action::PinJob,
         Action::SignalTask,
@@ -136,6 +140,7 @@ impl fmt::Display for Action {
             Action::Look => "read jobs, output, history, workers and the queue",
             Action::SubmitJob => "submit and rerun jobs",
             Action::StopJob => "stop jobs",
+            Action::ScaleService => "scale services",
             Action::DeleteJob => "delete jobs",
             Action::PinJob => "pin and unpin jobs",
             Action::SignalTask => "send signals to tasks",

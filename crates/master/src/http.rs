@@ -39,8 +39,8 @@ use crate::operations::Context;
 use crate::operations::metrics::StandbyMetrics;
 use crate::views::Views;
 use api::{
-    events, health, jobs, keys, metrics, openapi, output, ports, queue, retention, schema, system, tasks,
-    workers,
+    events, health, jobs, keys, metrics, openapi, output, ports, queue, retention, scale, schema, system,
+    tasks, workers,
 };
 use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
@@ -76,6 +76,7 @@ fn api_v1() -> Api {
         .get("/jobs/{job}", &jobs::SHOW, jobs::show)
         .delete("/jobs/{job}", &jobs::DELETE, jobs::delete)
         .post("/jobs/{job}/stop", &jobs::STOP, jobs::stop)
+        .post("/jobs/{job}/scale", &scale::OF_JOB, scale::of_job)
         .post("/jobs/{job}/rerun", &jobs::RERUN, jobs::rerun)
         .post("/jobs/{job}/pin", &retention::PIN, retention::pin)
         .post("/jobs/{job}/unpin", &retention::UNPIN, retention::unpin)
@@ -92,6 +93,7 @@ fn api_v1() -> Api {
         .get("/jobs/{job}/tasks/{task}/output", &output::OF_TASK, output::of_task)
         .section("Services")
         .get("/services/{service}/ports", &ports::OF_SERVICE, ports::of_service)
+        .post("/services/{service}/scale", &scale::OF_SERVICE, scale::of_service)
         .get("/services/{service}/http-sd", &ports::HTTP_SD, ports::http_sd)
         .get("/services/{service}/traefik", &ports::TRAEFIK, ports::traefik)
         .section("Workers and queue")

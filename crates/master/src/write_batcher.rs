@@ -38,7 +38,9 @@ use crate::pauses::Pauses;
 use crate::records::LiveOnWorker;
 use crate::scheduling_state::SchedulingState;
 use crate::store::output::{ChunkRow, ReceivedOutput};
-use crate::store::transitions::{Detail, Input, JobSlice, SliceResult, StartFacts, StopJob, StopResult};
+use crate::store::transitions::{
+    Detail, Input, JobSlice, ScaleJob, ScaleResult, SliceResult, StartFacts, StopJob, StopResult,
+};
 use crate::store::{Store, StoreError};
 use crate::troubles::Troubles;
 use crate::wakes::Wake;
@@ -52,7 +54,7 @@ use tempo::Tempo;
 /// Waits between tries while the database is away.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(1);
-/// How long a stop is retried while another transaction holds the job.
+/// How long a stop, or a scaling, is retried while another transaction holds the job.
 const STOP_TRIED_FOR: Duration = Duration::from_secs(5);
 
 /// Number of workers compared with one query.
@@ -197,6 +199,21 @@ impl WriteBatcherHandle {
             self.change(Change::Stop(stop.clone(), done))?;
             match result.await.map_err(|_| ShuttingDown)? {
                 StopResult::Busy if begun.elapsed() < STOP_TRIED_FOR => tokio::time::sleep(RETRY_FIRST).await,
+                result => return Ok(result),
+            }
+        }
+    }
+
+    /// Keeps another number of instances of a service, after the commit. A locked job is retried briefly.
+    pub async fn scale(&self, scale: ScaleJob) -> Result<ScaleResult, ShuttingDown> {
+        let begun = Instant::now();
+        loop {
+            let (done, result) = oneshot::channel();
+            self.change(Change::Scale(scale.clone(), done))?;
+            match result.await.map_err(|_| ShuttingDown)? {
+                ScaleResult::Busy if begun.elapsed() < STOP_TRIED_FOR => {
+                    tokio::time::sleep(RETRY_FIRST).await;
+                }
                 result => return Ok(result),
             }
         }

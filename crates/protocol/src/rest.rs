@@ -6,6 +6,7 @@ mod ports;
 mod problem;
 mod queue;
 mod reruns;
+mod scale;
 mod stdin;
 mod system;
 
@@ -33,6 +34,7 @@ pub use ports::{
 pub use problem::{Problem, ProblemField};
 pub use queue::{Pass, Passes, Queue, QueueClass};
 pub use reruns::{RerunRequest, ResultOf};
+pub use scale::ScaleRequest;
 pub use stdin::{StdinPosition, StdinState};
 pub use system::{
     BackgroundLoop, DeadLetter, LockedJob, OutputStoreCheck, RetentionEra, RetentionPreview, System, Trouble,
@@ -91,6 +93,9 @@ pub struct Job {
     /// Number of tasks of a running service that run and pass their checks. Only where one job is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available: Option<u64>,
+    /// Number of instances that a running service is kept at, by task definition. Empty for other jobs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub instances: BTreeMap<String, u32>,
     /// Name of the user who submitted the job.
     pub created_by: String,
     /// Number of the job that this one repeats.
@@ -122,6 +127,14 @@ impl Job {
     /// How many of its tasks are in a state.
     pub fn tasks_in(&self, state: StateName) -> i64 {
         self.task_counts.get(state.as_str()).copied().unwrap_or(0)
+    }
+
+    /// How many tasks it has; of a service, at how many it is kept.
+    pub fn tasks_in_all(&self) -> i64 {
+        match self.instances.is_empty() {
+            true => self.task_counts.values().sum(),
+            false => self.instances.values().copied().map(i64::from).sum(),
+        }
     }
 }
 

@@ -43,6 +43,7 @@ mod retention;
 mod revoked;
 mod scheduling;
 mod searching;
+mod services;
 mod sessions;
 mod stdin;
 mod stored;

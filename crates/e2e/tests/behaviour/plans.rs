@@ -241,7 +241,18 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     });
     let long = client.submit(service).await;
     client.in_state(long, "running").await;
-    eventually("it is healthy", async || (client.job(long).await.available == Some(1)).then_some(())).await;
+    let available = async |count| {
+        eventually("it is healthy", async || {
+            let found = client.job(long).await;
+            (found.available == Some(count) && !found.task_counts.contains_key("stopping")).then_some(())
+        })
+        .await;
+    };
+    available(1).await;
+    for count in [3, 1, 2] {
+        client.post("/services/web/scale", &json!({"count": count})).await;
+        available(count).await;
+    }
     look(client, done).await;
     let many = json!({"script": "true", "count": 201, "constraints": ["name == nobody"]});
     let many = client.submit(many).await;

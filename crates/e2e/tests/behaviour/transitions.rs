@@ -19,6 +19,7 @@ use serde_json::json;
 use sqlx::Connection as _;
 
 mod histories;
+mod scaling;
 mod slices;
 
 struct Bench {

@@ -11,6 +11,7 @@ pub mod output;
 pub mod ports;
 pub mod queue;
 pub mod retention;
+pub mod scale;
 pub mod schema;
 pub mod system;
 pub mod tasks;

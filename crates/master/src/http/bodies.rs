@@ -27,8 +27,10 @@ use crate::troubles::Trouble;
 /// A job; null leaves its specification out.
 pub fn job(job: Job, spec: Value) -> rest::Job {
     let counted = job.task_counts.iter().filter(|(_, n)| *n != 0);
+    let instances = job.running.iter().map(|running| (running.task.clone(), running.kept)).collect();
     rest::Job {
         available: job.available,
+        instances,
         task_counts: counted.map(|(state, n)| (state.to_string(), n)).collect(),
         id: job.id,
         name: job.name,

@@ -69,6 +69,7 @@ pub fn routes() -> Router<Doors> {
         .route("/jobs/{job}/live", get(job_feed::live))
         .route("/jobs/{job}/lines", get(log::lines))
         .route("/jobs/{job}/stop", post(job::stop))
+        .route("/jobs/{job}/scale", post(job::scale))
         .route("/jobs/{job}/rerun", post(job::rerun))
         .route("/jobs/{job}/pin", post(job::pin))
         .route("/jobs/{job}/unpin", post(job::unpin))

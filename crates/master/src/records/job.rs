@@ -46,9 +46,15 @@ pub struct Job {
 }
 
 /// The running tasks of a definition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunningTasks {
+    /// Name of the definition.
+    pub task: String,
     pub count: u64,
+    /// At how many instances it is kept.
+    pub kept: u32,
+    /// Whether that can be changed.
+    pub can_scale: bool,
     /// They count as available only while they pass their checks.
     pub has_checks: bool,
 }
@@ -57,5 +63,11 @@ impl Job {
     /// Whether nothing follows.
     pub fn is_over(&self) -> bool {
         self.finished_at.is_some()
+    }
+
+    /// At how many instances an unfinished service is kept; none for other jobs.
+    pub fn kept(&self) -> Option<u64> {
+        let kept = self.running.iter().map(|running| u64::from(running.kept));
+        (!self.running.is_empty()).then(|| kept.sum())
     }
 }

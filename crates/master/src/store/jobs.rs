@@ -7,7 +7,8 @@ use chrono::Utc;
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::{DefinitionRef, Requirements};
 use gaffer_domain::rerun::Selection;
-use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION, TaskSpec};
+use gaffer_domain::scale;
+use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION};
 use gaffer_domain::task::{StateName, Task};
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use serde_json::Value;
@@ -23,9 +24,18 @@ use super::transitions::Unfinished;
 use super::{ReadStore, Store, StoreError, WriteStore};
 use crate::records::{Job, RunningTasks};
 
-fn running(task: &TaskSpec, counts: &TaskCounts) -> RunningTasks {
-    let has_checks = task.health.is_some() || task.readiness.is_some();
-    RunningTasks { count: counts.get(StateName::Running).unsigned_abs(), has_checks }
+/// The counts of a definition, and at how many instances it is kept if it was scaled.
+type Counted = (TaskCounts, Option<u32>);
+
+fn running(spec: &JobSpec, position: usize, (counts, kept): &Counted) -> Option<RunningTasks> {
+    let task = spec.tasks.get(position)?;
+    Some(RunningTasks {
+        task: task.name.clone(),
+        count: counts.get(StateName::Running).unsigned_abs(),
+        kept: kept.unwrap_or(task.indices.len()),
+        can_scale: scale::can_scale(spec, position).is_ok(),
+        has_checks: task.health.is_some() || task.readiness.is_some(),
+    })
 }
 
 /// A job to be accepted.
@@ -230,7 +240,7 @@ impl ReadStore {
 }
 
 impl Store {
-    /// Unfinished jobs with pending stops, dependency updates or too many failures, left by an earlier master.
+    /// Unfinished jobs with pending stops, scalings, dependency updates or too many failures, left by an earlier master.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -240,7 +250,8 @@ impl Store {
              UNION ALL SELECT DISTINCT d.job_id, false FROM task_definitions d JOIN jobs j ON j.id = d.job_id \
              WHERE d.blocked > 0 AND j.stop_message IS NULL \
              UNION ALL SELECT id, false FROM jobs WHERE finished_at IS NULL AND stop_message IS NULL \
-                 AND EXISTS (SELECT FROM task_definitions WHERE job_id = jobs.id AND failed > 0)",
+                 AND EXISTS (SELECT FROM task_definitions WHERE job_id = jobs.id AND failed > 0) \
+             UNION ALL SELECT job_id, false FROM task_definitions WHERE scaled_by IS NOT NULL",
         )
         .fetch_all(&self.pool)
         .await?;
@@ -262,7 +273,7 @@ impl ReadStore {
             .map(|row| {
                 let by_definition = counts.get(&row.id).map_or(&[][..], Vec::as_slice);
                 let mut task_counts = TaskCounts::default();
-                by_definition.iter().for_each(|counts| task_counts.merge(counts));
+                by_definition.iter().for_each(|(counts, _)| task_counts.merge(counts));
                 let is_over = row.finished_at.is_some();
                 let spec = specs.get(&JobId(row.id));
                 let problem = spec.and_then(|spec| spec.problem()).map(str::to_owned);
@@ -270,8 +281,8 @@ impl ReadStore {
                 let kind = job_kind(&row.kind)?;
                 let is_kept_running = kind == JobKind::Service && !is_over;
                 let running = spec.filter(|_| is_kept_running).map(|spec| {
-                    let definitions = spec.tasks.iter().zip(by_definition);
-                    definitions.map(|(task, counts)| running(task, counts)).collect()
+                    let definitions = by_definition.iter().enumerate();
+                    definitions.filter_map(|(position, counted)| running(spec, position, counted)).collect()
                 });
                 Ok(Job {
                     id: JobId(row.id),
@@ -300,11 +311,12 @@ impl ReadStore {
     }
 
     /// The counts of each definition of some jobs, in the order of the definitions.
-    async fn job_counts(&self, jobs: &[i64]) -> Result<BTreeMap<i64, Vec<TaskCounts>>, StoreError> {
+    async fn job_counts(&self, jobs: &[i64]) -> Result<BTreeMap<i64, Vec<Counted>>, StoreError> {
         let rows: Vec<CountsRow> = sqlx::query_as(COUNTS_OF_JOBS).bind(jobs).fetch_all(&self.pool).await?;
-        let mut counts: BTreeMap<i64, Vec<TaskCounts>> = BTreeMap::new();
+        let mut counts: BTreeMap<i64, Vec<Counted>> = BTreeMap::new();
         for row in &rows {
-            counts.entry(row.job_id).or_default().push(row.into());
+            let kept = row.count.map(i32::unsigned_abs);
+            counts.entry(row.job_id).or_default().push((row.into(), kept));
         }
         Ok(counts)
     }

@@ -7,6 +7,7 @@ mod batch;
 mod by_index;
 mod late_reports;
 mod load;
+mod scale;
 mod settle;
 mod task_columns;
 mod write;
@@ -34,8 +35,8 @@ use crate::records::{DispatchStage, LiveChange, OnWorker, TaskChanges};
 use by_index::ByIndex;
 
 pub use batch::{
-    Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StartFacts, StartOrder,
-    StopJob, StopResult, Unfinished, Walk,
+    Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, ScaleJob, ScaleResult, SliceResult,
+    StartFacts, StartOrder, StopJob, StopResult, Unfinished, Walk,
 };
 
 /// Event text for an attempt whose stored output has another checksum than its worker reported.
@@ -114,6 +115,16 @@ struct DefinitionWork {
     stored: Standing,
     /// What the batch adds.
     change: Standing,
+    scale: Scale,
+    stored_scale: Scale,
+}
+
+/// How many instances of a definition are kept, if it was scaled.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Scale {
+    count: Option<u32>,
+    /// Who asked for that, as long as its tasks are not as many.
+    by: Option<String>,
 }
 
 #[derive(Debug)]
@@ -127,6 +138,8 @@ struct TaskWork {
     stored_attempt: u32,
     /// Where it is live by the stored row.
     stored_on: Option<OnWorker>,
+    /// The stored row is in history.
+    stored_final: bool,
     since: Time,
     dirty: bool,
 }
@@ -168,12 +181,16 @@ impl Store {
         for stop in &batch.stops {
             outcome.stops.push(work.stop_job(stop, now));
         }
+        for scale in &batch.scales {
+            outcome.scales.push(work.scale_job(scale));
+        }
         for slice in &batch.slices {
             work.continue_job(slice.job, now);
         }
         for input in &batch.inputs {
             outcome.results.push(work.apply(input, now));
         }
+        work.settle_scales(&mut tx, now).await?;
         work.settle_dependencies(&mut tx, now).await?;
         work.settle_jobs(now);
 
@@ -240,6 +257,7 @@ impl Work {
         if let TaskEvent::Placed { worker } = &input.event
             && (!self.open_workers.contains(worker)
                 || job.spec.problem().is_some()
+                || job.definitions[work.position].is_scaled_away(work.index)
                 || (job.is_to_stop(work.position) && work.task.state.can_be_stopped()))
         {
             return Err(Rejected::NoPlace);
@@ -254,7 +272,8 @@ impl Work {
         if before != after {
             let definition = &mut job.definitions[work.position];
             definition.change.counts.moved(before, after);
-            definition.change.skipped += i64::from(change.task.state.is_skipped());
+            definition.change.skipped +=
+                i64::from(change.task.state.is_skipped()) - i64::from(work.task.state.is_skipped());
             if after.is_final() {
                 self.by_index.note_end(work.job, work.position, work.index);
             }
@@ -394,10 +413,10 @@ impl JobWork {
 
     /// How one definition stands after the batch so far.
     fn standing(&self, position: usize) -> Standing {
-        let DefinitionWork { stored, change } = self.definitions.get(position).cloned().unwrap_or_default();
-        let mut standing = stored;
-        standing.counts.merge(&change.counts);
-        standing.skipped += change.skipped;
+        let Some(definition) = self.definitions.get(position) else { return Standing::default() };
+        let mut standing = definition.stored;
+        standing.counts.merge(&definition.change.counts);
+        standing.skipped += definition.change.skipped;
         standing
     }
 
@@ -405,9 +424,21 @@ impl JobWork {
         StopScope::of(self.stop_message.is_some(), self.force)
     }
 
+    /// Whether it is a service without any instance that is to run, for now.
+    fn is_idle(&self) -> bool {
+        self.definitions.iter().any(|definition| definition.scale.count == Some(0))
+    }
+
     /// Whether the job is being stopped, with the tasks of this definition.
     fn is_to_stop(&self, position: usize) -> bool {
         self.spec.tasks.get(position).is_some_and(|definition| self.stop_scope().covers(definition))
+    }
+}
+
+impl DefinitionWork {
+    /// Whether the definition is kept at fewer instances than would include the one with this index.
+    fn is_scaled_away(&self, index: u32) -> bool {
+        self.scale.count.is_some_and(|count| index >= count)
     }
 }
 

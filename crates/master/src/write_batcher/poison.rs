@@ -53,7 +53,7 @@ impl WriteBatcher {
                 let attempt = row.chunk.attempt;
                 self.parts.hub.send(live.worker, ToWorker::OutputStored { attempt, offset });
             }
-            Change::Decision { .. } | Change::Stop(..) | Change::Slice(..) => {}
+            Change::Decision { .. } | Change::Stop(..) | Change::Scale(..) | Change::Slice(..) => {}
         }
         true
     }
@@ -118,7 +118,7 @@ fn letter(change: &Change, refusal: &StoreError) -> Option<DeadLetter> {
                 reason,
             })
         }
-        Change::Decision { .. } | Change::Stop(..) | Change::Slice(..) => None,
+        Change::Decision { .. } | Change::Stop(..) | Change::Scale(..) | Change::Slice(..) => None,
     }
 }
 

@@ -25,6 +25,7 @@ use super::log::{self, LogQuery, LogView};
 use super::page;
 use super::rows::Choice;
 use crate::operations::jobs::{self, Rerun};
+use crate::operations::services::{self, ScaleService};
 use crate::operations::tasks::{self, Addressed};
 use crate::operations::{Context, OperationError, retention};
 use crate::snapshot;
@@ -74,6 +75,12 @@ async fn top(views: &Arc<Views>, visitor: &SessionUser, job: JobId, tab: &str) -
         tabs: tabs.into(),
         once: Uuid::new_v4().to_string(),
         starts: if starts.len() > 1 { starts } else { Vec::new() },
+        scales: job
+            .running
+            .iter()
+            .filter(|running| running.can_scale)
+            .map(|running| (running.task.clone(), running.kept))
+            .collect(),
         tasks,
         job,
     })
@@ -172,6 +179,34 @@ pub async fn stop(
     match jobs::stop(&context, &visitor.actor, job, form.force.is_some()).await {
         // It ended while its page was open: that page shows it.
         Ok(()) | Err(OperationError::Conflict { .. }) => {
+            Ok(Redirect::to(&format!("/jobs/{job}")).into_response())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the form for scaling sends.
+#[derive(Debug, Deserialize)]
+pub struct Scale {
+    task: String,
+    count: String,
+}
+
+/// `POST /jobs/{job}/scale`
+pub async fn scale(
+    State(context): State<Arc<Context>>,
+    visitor: SessionUser,
+    Path(job): Path<String>,
+    Form(form): Form<Scale>,
+) -> Result<Response, Error> {
+    let job: JobId = id(&job, "job")?;
+    let count = form.count.trim().parse().map_err(|_| {
+        OperationError::field("/count", format!("expected a number of instances, found {:?}", form.count))
+    })?;
+    let wanted = ScaleService { job, task: Some(&form.task), count };
+    match services::scale(&context, &visitor.actor, wanted).await {
+        // It ended while its page was open: that page shows it.
+        Ok(_) | Err(OperationError::Conflict { .. }) => {
             Ok(Redirect::to(&format!("/jobs/{job}")).into_response())
         }
         Err(error) => Err(error.into()),

@@ -58,6 +58,8 @@ pub struct Top {
     pub once: String,
     /// The definitions to start a rerun from, if there are several.
     pub starts: Vec<String>,
+    /// The definitions that can be scaled, each with the number of instances at which it is kept.
+    pub scales: Vec<(String, u32)>,
 }
 
 impl Top {
@@ -99,6 +101,8 @@ pub struct JobHead {
     pub can_stop: bool,
     /// Whether it is being stopped, and has tasks that this leaves to clean up.
     pub can_force: bool,
+    /// Whether something of it can be scaled.
+    pub can_scale: bool,
     /// Whether it can be repeated, and deleted.
     pub can_rerun: bool,
     /// Whether it can be repeated in part: what failed of it.
@@ -133,7 +137,7 @@ impl JobHead {
                 .filter(|task| task.attempt > 0)
                 .map(|task| task.attempt.to_string())
                 .unwrap_or_default(),
-            many: tasks.total > 1,
+            many: job.task_counts.total() > 1,
             segments: tasks.segments(),
             tasks: match (job.available, job.taken_over) {
                 (Some(_), _) => tasks.progress(),
@@ -149,6 +153,9 @@ impl JobHead {
             labels: labels(job),
             can_stop: !is_over && job.state != JobState::Stopping,
             can_force: job.state.can_force_stop(job.has_cleanup),
+            can_scale: !is_over
+                && job.state != JobState::Stopping
+                && job.running.iter().any(|running| running.can_scale),
             can_rerun: is_over,
             can_rerun_failed: matches!(job.state, JobState::Failed | JobState::Cancelled) && tasks.total > 1,
             is_pinned: job.pinned,

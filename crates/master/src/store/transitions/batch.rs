@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{DefinitionRef, Receipt};
+use gaffer_domain::scale::Refused;
 use gaffer_domain::spec::{Item, JobSpec};
 use gaffer_domain::task::{Rejected, TaskEvent};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
@@ -23,6 +24,8 @@ pub struct Batch {
     pub inputs: Vec<Input>,
     /// Jobs to be stopped, with all their tasks.
     pub stops: Vec<StopJob>,
+    /// Services to be scaled.
+    pub scales: Vec<ScaleJob>,
     /// Continued jobs that were too large for one transaction.
     pub slices: Vec<JobSlice>,
     /// Output to be stored.
@@ -39,6 +42,7 @@ impl Default for Batch {
         Batch {
             inputs: Vec::new(),
             stops: Vec::new(),
+            scales: Vec::new(),
             slices: Vec::new(),
             chunks: Vec::new(),
             passes_over_locked: false,
@@ -139,6 +143,34 @@ pub struct StopJob {
     pub force: bool,
 }
 
+/// A request to keep another number of instances of a service.
+#[derive(Debug, Clone)]
+pub struct ScaleJob {
+    pub job: JobId,
+    pub project: ProjectId,
+    pub actor: Arc<str>,
+    /// The name of the definition; none for the only one.
+    pub task: Option<String>,
+    pub count: u32,
+}
+
+/// The outcome of a request to scale a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScaleResult {
+    /// So many of the definition of this name are kept from now on.
+    Kept { task: String },
+    /// It cannot be scaled like that.
+    Refused(Refused),
+    /// It is over, or being stopped.
+    NotKept(JobState),
+    /// Not found in that project.
+    Unknown,
+    /// Nothing of it is started: its specification cannot be read.
+    Unreadable(String),
+    /// Another transaction holds the job.
+    Busy,
+}
+
 /// What became of a batch, once it is committed.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -146,6 +178,8 @@ pub struct Outcome {
     pub results: Vec<Result<(), Rejected>>,
     /// For each job to be stopped.
     pub stops: Vec<StopResult>,
+    /// For each service to be scaled.
+    pub scales: Vec<ScaleResult>,
     /// For each slice.
     pub slices: Vec<SliceResult>,
     /// What to tell workers, in this order.

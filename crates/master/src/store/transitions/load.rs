@@ -13,7 +13,9 @@ use sqlx::{FromRow, PgConnection, Row as _};
 use super::super::StoreError;
 use super::super::forms::{known, reason_from};
 use super::super::specs::{SpecCache, spec_stand_in, specs_load};
-use super::{Batch, DefinitionWork, JobSlice, JobWork, Place, StoredJob, TaskWork, Walk, Work, on_worker};
+use super::{
+    Batch, DefinitionWork, JobSlice, JobWork, Place, Scale, StoredJob, TaskWork, Walk, Work, on_worker,
+};
 
 #[derive(FromRow)]
 struct JobRow {
@@ -31,7 +33,7 @@ struct JobRow {
 }
 
 #[derive(FromRow)]
-struct TaskRow {
+pub(super) struct TaskRow {
     id: i64,
     job_id: i64,
     position: i16,
@@ -47,6 +49,7 @@ struct TaskRow {
     started_at: Option<Time>,
     stop_message: Option<String>,
     moving: bool,
+    scaled_down: bool,
     reason_code: Option<String>,
     reason_message: Option<String>,
     #[sqlx(default)]
@@ -70,12 +73,12 @@ const LOCK_JOBS: &str = "WITH open AS MATERIALIZED (SELECT id FROM workers WHERE
 macro_rules! task_columns {
     () => {
         "id, job_id, position, index, class_id, state::text AS state, since, attempt, repeats, repeats_since, \
-         not_before, worker_id, started_at, stop_message, moving, reason_code, reason_message, \
+         not_before, worker_id, started_at, stop_message, moving, scaled_down, reason_code, reason_message, \
          unseen_attempts, unseen_until"
     };
 }
 
-const LIVE_TASKS: &str = concat!("SELECT ", task_columns!(), " FROM live_tasks");
+pub(super) const LIVE_TASKS: &str = concat!("SELECT ", task_columns!(), " FROM live_tasks");
 
 /// The next blocked tasks of a definition.
 const BLOCKED_OF: &str = concat!(
@@ -97,23 +100,24 @@ const UNENDED_OF: &str = concat!(
     "SELECT ",
     task_columns!(),
     " FROM live_tasks WHERE job_id = $1 AND position = $2 AND index > $3 \
-         AND (state IN ('blocked', 'pending', 'scheduled', 'running') OR moving) ORDER BY index LIMIT $4"
+         AND (state IN ('blocked', 'pending', 'scheduled', 'running') OR moving OR scaled_down) ORDER BY index LIMIT $4"
 );
 
 /// The counts of all definitions of some jobs, and some live tasks: one answer to wait for instead of two.
 const COUNTS_AND_TASKS: &str = concat!(
-    "SELECT NULL::bigint[] AS counts, ",
+    "SELECT NULL::bigint[] AS counts, NULL::integer AS count, NULL::text AS scaled_by, ",
     task_columns!(),
     " FROM live_tasks WHERE id = ANY($1) UNION ALL \
-     SELECT ARRAY[blocked, pending, scheduled, running, stopping, completed, failed, cancelled, skipped], NULL, job_id, position, \
-         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+     SELECT ARRAY[blocked, pending, scheduled, running, stopping, completed, failed, cancelled, skipped], count, scaled_by, \
+         NULL, job_id, position, \
+         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
      FROM task_definitions WHERE job_id = ANY($2)"
 );
 
 /// Joined with the numbers that are asked for: so each is looked up in the partition of its era only.
 const FINISHED_TASKS: &str = "SELECT id, job_id, position, index, class_id, state::text AS state, \
      finished_at AS since, attempt, 0 AS repeats, NULL::timestamptz AS repeats_since, NULL::timestamptz AS not_before, \
-     worker_id, started_at, NULL::text AS stop_message, false AS moving, reason_code, reason_message, finished_at \
+     worker_id, started_at, NULL::text AS stop_message, false AS moving, false AS scaled_down, reason_code, reason_message, finished_at \
      FROM UNNEST($1::bigint[]) AS asked(task) \
      JOIN finished_tasks ON id = asked.task AND era = era_of_task(asked.task)";
 
@@ -125,7 +129,11 @@ impl Work {
         specs: &SpecCache,
         batch: &Batch,
     ) -> Result<(), StoreError> {
-        if batch.inputs.is_empty() && batch.stops.is_empty() && batch.slices.is_empty() {
+        if batch.inputs.is_empty()
+            && batch.stops.is_empty()
+            && batch.scales.is_empty()
+            && batch.slices.is_empty()
+        {
             return Ok(());
         }
         let mut tasks: Vec<i64> = batch.inputs.iter().map(|input| input.task.0).collect();
@@ -136,7 +144,9 @@ impl Work {
         // A stop begins with the first task, wherever the slices are.
         let from = |slice: &JobSlice| slice.after.filter(|_| !stopped.contains(&slice.job));
         self.slices = batch.slices.iter().map(|slice| (slice.job, from(slice))).collect();
-        let whole: Vec<i64> = stopped.union(&self.by_index.continued).map(|job| job.0).collect();
+        let mut whole: BTreeSet<JobId> = stopped.union(&self.by_index.continued).copied().collect();
+        whole.extend(batch.scales.iter().map(|scale| scale.job));
+        let whole: Vec<i64> = whole.into_iter().map(|job| job.0).collect();
 
         let workers = workers_chosen(batch);
         let mut locked = self.load_jobs(tx, specs, (&tasks, &whole), &workers).await?;
@@ -230,13 +240,13 @@ impl Work {
         for row in rows {
             match row {
                 Loaded::Task(row) => self.keep(vec![*row])?,
-                Loaded::Definition { job, position, stored } => definitions.push((job, position, stored)),
+                Loaded::Definition { job, position, work } => definitions.push((job, position, work)),
             }
         }
         definitions.sort_unstable_by_key(|(job, position, _)| (*job, *position));
-        for (job, _, stored) in definitions {
+        for (job, _, work) in definitions {
             if let Some(job) = self.jobs.get_mut(&JobId(job)) {
-                job.definitions.push(DefinitionWork { stored, change: Standing::default() });
+                job.definitions.push(*work);
             }
         }
         for (id, job) in &mut self.jobs {
@@ -305,7 +315,7 @@ impl Work {
         let after = self.place_of(job, Walk::Stop);
         let sql = format!(
             "{LIVE_TASKS} WHERE job_id = $1 AND (position, index) > ($2, $3) \
-                 AND (state IN ('blocked', 'pending', 'scheduled', 'running') OR moving) \
+                 AND (state IN ('blocked', 'pending', 'scheduled', 'running') OR moving OR scaled_down) \
                  AND position <> ALL($5) ORDER BY position, index LIMIT $4"
         );
         let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
@@ -432,7 +442,7 @@ impl Work {
     }
 
     /// Keeps rows as tasks; one that is in work already is left as the batch has made it.
-    fn keep(&mut self, rows: Vec<TaskRow>) -> Result<(), StoreError> {
+    pub(super) fn keep(&mut self, rows: Vec<TaskRow>) -> Result<(), StoreError> {
         for row in rows {
             if let Entry::Vacant(place) = self.tasks.entry(TaskId(row.id)) {
                 place.insert(row.into_work()?);
@@ -454,7 +464,7 @@ fn workers_chosen(batch: &Batch) -> Vec<i64> {
 /// A row of [`COUNTS_AND_TASKS`].
 enum Loaded {
     Task(Box<TaskRow>),
-    Definition { job: i64, position: i16, stored: Standing },
+    Definition { job: i64, position: i16, work: Box<DefinitionWork> },
 }
 
 impl FromRow<'_, PgRow> for Loaded {
@@ -464,15 +474,29 @@ impl FromRow<'_, PgRow> for Loaded {
         };
         let [job, position] = ["job_id", "position"];
         let [counts @ .., skipped]: [i64; 9] = counts.try_into().map_err(|_| sqlx::Error::RowNotFound)?;
+        let scale = Scale {
+            count: row.try_get::<Option<i32>, _>("count")?.map(i32::unsigned_abs),
+            by: row.try_get("scaled_by")?,
+        };
+        let work = DefinitionWork {
+            stored: Standing { counts: counts.into(), skipped },
+            change: Standing::default(),
+            stored_scale: scale.clone(),
+            scale,
+        };
         Ok(Loaded::Definition {
             job: row.try_get(job)?,
             position: row.try_get(position)?,
-            stored: Standing { counts: counts.into(), skipped },
+            work: Box::new(work),
         })
     }
 }
 
 impl TaskRow {
+    pub(super) fn id(&self) -> TaskId {
+        TaskId(self.id)
+    }
+
     fn into_work(self) -> Result<TaskWork, StoreError> {
         let name: StateName = known("task state", &self.state)?;
         let incomplete = || StoreError::Unreadable(format!("task {} lacks what a {name} task has", self.id));
@@ -492,7 +516,11 @@ impl TaskRow {
                 started: self.started_at,
                 cause: StopCause {
                     message: self.stop_message.clone().ok_or_else(incomplete)?,
-                    then: if self.moving { AfterStop::Move } else { AfterStop::Cancel },
+                    then: match (self.moving, self.scaled_down) {
+                        (true, _) => AfterStop::Move,
+                        (false, true) => AfterStop::ScaleDown,
+                        (false, false) => AfterStop::Cancel,
+                    },
                 },
             },
             StateName::Completed => TaskState::Completed { at: self.finished_at.ok_or_else(incomplete)? },
@@ -508,6 +536,7 @@ impl TaskRow {
         let stored_on = on_worker(&state);
         Ok(TaskWork {
             stored_on,
+            stored_final: name.is_final(),
             job: JobId(self.job_id),
             position: self.position as usize,
             index: self.index as u32,

@@ -1,7 +1,7 @@
 //! Tasks and attempts as columns of the statements that write them: as many rows as there are, in one statement.
 
 use gaffer_domain::reason::Reason;
-use gaffer_domain::task::TaskState;
+use gaffer_domain::task::{AfterStop, TaskState};
 use gaffer_domain::{AttemptRef, Time};
 use serde::Serialize;
 use serde_json::Value;
@@ -38,7 +38,7 @@ const ATTEMPT: [Column; 18] = [
 const ID: [Column; 1] = [("id", "bigint")];
 
 /// What a batch makes of a task, beside its latest attempt.
-const TASK: [Column; 11] = [
+const TASK: [Column; 12] = [
     ("attempt", "int"),
     ("state", "text"),
     ("since", "timestamptz"),
@@ -47,6 +47,7 @@ const TASK: [Column; 11] = [
     ("not_before", "timestamptz"),
     ("stop_message", "text"),
     ("moving", "boolean"),
+    ("scaled_down", "boolean"),
     ("reason_code", "text"),
     ("reason_message", "text"),
     ("finished_at", "timestamptz"),
@@ -117,6 +118,19 @@ pub(super) fn keep_finished(over: &str) -> String {
     format!("INSERT INTO finished_tasks ({names}, era) SELECT {names}, era_of_task(id) FROM {over}")
 }
 
+/// Takes tasks of an era out of history again, before [`update_live`] gives them their state. `unseen` and `since_restore` are the
+/// columns about restores and the join that they need; the era is $4, the numbers of the tasks are $5.
+pub(super) fn revive(unseen: &str, since_restore: &str) -> String {
+    let columns = listed(stored_attempt_columns().map(str::to_owned));
+    format!(
+        "WITH t AS (DELETE FROM finished_tasks WHERE era = $4 AND id = ANY($5) RETURNING *) \
+         INSERT INTO live_tasks (id, job_id, position, index, class_id, state, since, attempt, {columns}, \
+             unseen_attempts, unseen_until) OVERRIDING SYSTEM VALUE \
+         SELECT t.id, job_id, position, index, class_id, 'blocked', finished_at, attempt, {columns}, {unseen} \
+         FROM t {since_restore}"
+    )
+}
+
 /// Keeps attempts that another one of their task follows, before the row of the task is given to that one.
 pub(super) fn keep_earlier(next: &mut usize) -> String {
     let columns = [&ID[..], &[("attempt", "int")], &ATTEMPT].concat();
@@ -141,6 +155,7 @@ pub(super) struct TaskColumns<'a> {
     not_before: Vec<Option<Time>>,
     stop_message: Vec<Option<&'a str>>,
     moving: Vec<bool>,
+    scaled_down: Vec<bool>,
     reason_code: Vec<Option<&'static str>>,
     reason_message: Vec<Option<&'a str>>,
     finished_at: Vec<Option<Time>>,
@@ -164,7 +179,9 @@ impl<'a> TaskColumns<'a> {
         self.repeats_since.push(task.repeats.since);
         self.not_before.push(not_before);
         self.stop_message.push(stop_message);
-        self.moving.push(task.state.is_moving());
+        let after_stop = task.state.after_stop();
+        self.moving.push(after_stop == Some(AfterStop::Move));
+        self.scaled_down.push(after_stop == Some(AfterStop::ScaleDown));
         self.reason_code.push(reason.map(|reason| reason.code.as_str()));
         self.reason_message.push(reason.map(|reason| reason.message.as_str()));
         self.finished_at.push(finished_at);
@@ -185,6 +202,7 @@ impl<'a> TaskColumns<'a> {
             .bind(self.not_before)
             .bind(self.stop_message)
             .bind(self.moving)
+            .bind(self.scaled_down)
             .bind(self.reason_code)
             .bind(self.reason_message)
             .bind(self.finished_at);

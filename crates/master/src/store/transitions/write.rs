@@ -117,6 +117,7 @@ impl Work {
     ) -> Result<(), StoreError> {
         let (mut live, mut finished) = (TaskColumns::default(), TaskColumns::default());
         let mut earlier = EarlierColumns::default();
+        self.revive(tx).await?;
         for (id, work) in self.tasks.iter().filter(|(_, work)| work.dirty) {
             let attempt = |number| AttemptRef { task: *id, attempt: number };
             let update = |number| self.attempts.0.get(&attempt(number));
