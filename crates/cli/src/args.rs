@@ -32,6 +32,7 @@ use crate::commands::stop::StopArgs;
 use crate::commands::submit::SubmitArgs;
 use crate::commands::system::SystemArgs;
 use crate::commands::version::VersionArgs;
+use crate::commands::versions::{DiffArgs, PromoteArgs, RollbackArgs, VersionsArgs};
 use crate::commands::wait::WaitArgs;
 use crate::commands::workers::WorkersArgs;
 
@@ -80,6 +81,14 @@ pub enum Command {
     Stop(StopArgs),
     /// Scale services
     Scale(ScaleArgs),
+    /// List the versions of a service
+    Versions(VersionsArgs),
+    /// Go back to an earlier version of a service
+    Rollback(RollbackArgs),
+    /// Let the update of a service go on after its canaries
+    Promote(PromoteArgs),
+    /// Show what submitting a service would change
+    Diff(DiffArgs),
     /// Submit finished jobs again
     Rerun(RerunArgs),
     /// Delete finished jobs and their output
@@ -222,6 +231,12 @@ mod tests {
             "wait 1 2-5 last --timeout 10m",
             "stop 1-20 -y",
             "scale web=5 42/app=0",
+            "versions web",
+            "rollback web --to 3",
+            "promote 42",
+            "diff web.yaml",
+            "submit --dry-run web.yaml",
+            "submit --new web.yaml",
             "rerun last --follow",
             "rerun 42 --failed --from train --edit",
             "submit --each-line files --array %4 -- x",

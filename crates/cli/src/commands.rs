@@ -32,6 +32,7 @@ pub mod submit;
 pub mod supervisor;
 pub mod system;
 pub mod version;
+pub mod versions;
 pub mod wait;
 pub mod worker_key;
 pub mod workers;

@@ -28,6 +28,7 @@ pub mod rerun;
 pub mod resources;
 pub mod restore;
 pub mod retention;
+pub mod rollout;
 pub mod scale;
 pub mod search;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub mod spec;
 mod spelling;
 pub mod task;
 pub mod text;
+pub mod versions;
 pub mod visible;
 pub mod worker;
 

@@ -30,6 +30,7 @@ mod strategy;
 mod task;
 #[cfg(test)]
 pub(crate) mod tests;
+mod update;
 
 pub use crate::resources::Resources;
 pub use container::{
@@ -55,3 +56,4 @@ pub use stop::{StopSignal, StopSpec, UnknownSignal};
 pub use stored::{STORED_VERSION, UnreadableSpec};
 pub use strategy::{Strategy, UnknownStrategy};
 pub use task::{Indices, OnLimit, OutputLimit, TASK, TaskSpec};
+pub use update::{UPDATE, Update};

@@ -40,7 +40,7 @@ use crate::operations::metrics::StandbyMetrics;
 use crate::views::Views;
 use api::{
     events, health, jobs, keys, metrics, openapi, output, ports, queue, retention, scale, schema, system,
-    tasks, workers,
+    tasks, versions, workers,
 };
 use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
@@ -92,6 +92,11 @@ fn api_v1() -> Api {
         .post("/jobs/{job}/tasks/{task}/stdin", &tasks::STDIN, tasks::stdin)
         .get("/jobs/{job}/tasks/{task}/output", &output::OF_TASK, output::of_task)
         .section("Services")
+        .post("/services/{service}", &versions::APPLY, versions::apply)
+        .post("/services/{service}/diff", &versions::DIFF, versions::diff)
+        .get("/jobs/{job}/versions", &versions::LIST, versions::list)
+        .post("/jobs/{job}/rollback", &versions::ROLL_BACK, versions::roll_back)
+        .post("/jobs/{job}/promote", &versions::PROMOTE, versions::promote)
         .get("/services/{service}/ports", &ports::OF_SERVICE, ports::of_service)
         .post("/services/{service}/scale", &scale::OF_SERVICE, scale::of_service)
         .get("/services/{service}/http-sd", &ports::HTTP_SD, ports::http_sd)

@@ -39,7 +39,7 @@ use crate::records::LiveOnWorker;
 use crate::scheduling_state::SchedulingState;
 use crate::store::output::{ChunkRow, ReceivedOutput};
 use crate::store::transitions::{
-    Detail, Input, JobSlice, ScaleJob, ScaleResult, SliceResult, StartFacts, StopJob, StopResult,
+    Detail, Input, JobSlice, ScaleJob, ScaleResult, SliceResult, StartFacts, StopJob, StopResult, UpdateStep,
 };
 use crate::store::{Store, StoreError};
 use crate::troubles::Troubles;
@@ -217,6 +217,14 @@ impl WriteBatcherHandle {
                 result => return Ok(result),
             }
         }
+    }
+
+    /// Takes a step of an update, after the commit. Returns whether it was taken; it is decided again otherwise.
+    pub async fn update_step(&self, step: UpdateStep) -> Result<bool, ShuttingDown> {
+        let (done, result) = oneshot::channel();
+        self.change(Change::Step(step, done))?;
+        // Dropped if the job is locked.
+        Ok(result.await.unwrap_or(false))
     }
 
     /// Continues a job that is too large for one transaction, after the commit.

@@ -9,6 +9,7 @@ mod reruns;
 mod scale;
 mod stdin;
 mod system;
+mod versions;
 
 use std::collections::BTreeMap;
 
@@ -39,6 +40,8 @@ pub use stdin::{StdinPosition, StdinState};
 pub use system::{
     BackgroundLoop, DeadLetter, LockedJob, OutputStoreCheck, RetentionEra, RetentionPreview, System, Trouble,
 };
+
+pub use versions::{FieldDifference, JobVersion, JobVersions, RollbackRequest, ServiceDiff, ServiceUpdate};
 
 /// What a job can be.
 const JOB_KINDS: [&str; 2] = ["batch", "service"];
@@ -96,6 +99,12 @@ pub struct Job {
     /// Number of instances that a running service is kept at, by task definition. Empty for other jobs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub instances: BTreeMap<String, u32>,
+    /// Version of the specification: 1, and one more for each update of a service.
+    #[serde(default = "first_version")]
+    pub version: u32,
+    /// Updates of a service that are not done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub updates: Vec<ServiceUpdate>,
     /// Name of the user who submitted the job.
     pub created_by: String,
     /// Number of the job that this one repeats.
@@ -116,6 +125,10 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub spec: serde_json::Value,
+}
+
+fn first_version() -> u32 {
+    1
 }
 
 impl Job {
@@ -265,6 +278,9 @@ pub struct Attempt {
     /// Its named ports, once it has started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<NamedPort>,
+    /// The version of the job whose definition of the task it has.
+    #[serde(default = "first_version")]
+    pub version: u32,
 }
 
 /// Amounts of resources.

@@ -16,6 +16,7 @@ use super::scheduling::{
     self, AFFINITIES, Affinity, CONCURRENCY, CONSTRAINTS, Concurrency, PLACEMENT, Placement,
 };
 use super::task::{self, Draft, MAX_FAILURES, TASK_FIELDS, TaskSpec};
+use super::update::{self, UPDATE, Update};
 use crate::constraint::Constraint;
 use crate::document::Value;
 use crate::lease::SHORTEST_LOST_AFTER;
@@ -67,6 +68,9 @@ pub struct JobSpec {
     /// It never expires, until somebody unpins it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pin: bool,
+    /// How the instances of a service are replaced when it is updated; none means as [`Update::default`] says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update: Option<Update>,
     /// At least one; names are unique; `depends_on` names other definitions and has no cycle.
     pub tasks: Vec<TaskSpec>,
 }
@@ -157,6 +161,9 @@ pub const JOB: &[Field] = &[
         .default("false")
         .example("true")
         .flag("pin", ""),
+    Field::new("update", Kind::Object(&[UPDATE]), "How the instances of a service are replaced")
+        .limits("needs `type: service`")
+        .example("{parallel: 2, canary: 1}"),
     Field::new(
         "tasks",
         Kind::List { noun: "tasks", max: MAX_DEFINITIONS_PER_JOB, item: &Kind::Object(TASK_FIELDS) },
@@ -270,6 +277,7 @@ fn job(node: &Node<'_>) -> Option<JobSpec> {
     let lost_after = object.value("lost_after");
     let retention = retention(&object);
     let pin = object.value("pin");
+    let update = update::update(&object, kind);
     object.refuse(NOT_YET, IS_NOT_YET);
 
     let policy = match kind {
@@ -301,6 +309,7 @@ fn job(node: &Node<'_>) -> Option<JobSpec> {
         lost_after,
         retention,
         pin,
+        update,
         tasks,
     })
 }

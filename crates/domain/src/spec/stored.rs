@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{
     Action, Affinity, Backoff, Concurrency, Container, Dependency, DriverKind, Each, ExitCodes, HealthCheck,
     Indices, JobKind, JobSpec, OnDrain, OnLost, OutputLimit, Placement, Port, Reservation, Resources,
-    Restart, RestartPolicy, Retention, StopSignal, StopSpec, Strategy, TaskSpec, When,
+    Restart, RestartPolicy, Retention, StopSignal, StopSpec, Strategy, TaskSpec, Update, When,
 };
 use crate::constraint::{Constraint, Fact};
 use crate::quantity::{Bytes, Cpu, Span};
@@ -61,6 +61,7 @@ impl JobSpec {
             lost_after: Span::from_secs(120),
             retention: Retention::default(),
             pin: false,
+            update: None,
             tasks,
         }
     }
@@ -138,6 +139,8 @@ struct FirstJob {
     retention: Retention,
     #[serde(default)]
     pin: bool,
+    #[serde(default)]
+    update: Option<Update>,
     tasks: Vec<Value>,
 }
 
@@ -254,6 +257,7 @@ fn read_first(value: &Value) -> Result<JobSpec, String> {
         lost_after: job.lost_after,
         retention: job.retention,
         pin: job.pin,
+        update: job.update,
         tasks,
     })
 }

@@ -52,6 +52,7 @@ mod tenants;
 mod texts;
 mod torture;
 mod transitions;
+mod updates;
 mod upgrade;
 mod viewers;
 mod wire;

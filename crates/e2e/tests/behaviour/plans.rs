@@ -253,6 +253,16 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
         client.post("/services/web/scale", &json!({"count": count})).await;
         available(count).await;
     }
+    let updated = json!({
+        "name": "web", "type": "service", "script": "sleep 1001", "ports": ["http"], "health": {"command": ["true"]},
+        "count": 2, "update": {"healthy_for": "0s"},
+    });
+    assert!(client.post("/services/web", &updated).await.status.is_success());
+    eventually("it is updated", async || client.job(long).await.updates.is_empty().then_some(())).await;
+    assert!(client.post(&format!("/jobs/{long}/rollback"), &json!({})).await.status.is_success());
+    client.post(&format!("/jobs/{long}/promote"), &json!({})).await;
+    eventually("it is taken back", async || client.job(long).await.updates.is_empty().then_some(())).await;
+    client.get(&format!("/jobs/{long}/versions")).await;
     look(client, done).await;
     let many = json!({"script": "true", "count": 201, "constraints": ["name == nobody"]});
     let many = client.submit(many).await;

@@ -15,4 +15,5 @@ pub mod scale;
 pub mod schema;
 pub mod system;
 pub mod tasks;
+pub mod versions;
 pub mod workers;

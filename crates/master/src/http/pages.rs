@@ -70,6 +70,8 @@ pub fn routes() -> Router<Doors> {
         .route("/jobs/{job}/lines", get(log::lines))
         .route("/jobs/{job}/stop", post(job::stop))
         .route("/jobs/{job}/scale", post(job::scale))
+        .route("/jobs/{job}/rollback", post(job::roll_back))
+        .route("/jobs/{job}/promote", post(job::promote))
         .route("/jobs/{job}/rerun", post(job::rerun))
         .route("/jobs/{job}/pin", post(job::pin))
         .route("/jobs/{job}/unpin", post(job::unpin))

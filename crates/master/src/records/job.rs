@@ -43,6 +43,21 @@ pub struct Job {
     pub running: Vec<RunningTasks>,
     /// How many tasks of an unfinished service run and pass their checks. None where nobody looked.
     pub available: Option<u64>,
+    /// Version of its specification.
+    pub version: u32,
+    /// Updates that are not done.
+    pub updates: Vec<JobUpdate>,
+}
+
+/// An update of a definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobUpdate {
+    /// Name of the definition.
+    pub task: String,
+    /// The version that its instances are to have.
+    pub version: u32,
+    /// Why it does not go on.
+    pub problem: Option<String>,
 }
 
 /// The running tasks of a definition.

@@ -22,12 +22,12 @@ use super::reruns::{Ranges, take_over};
 use super::tasks::ran;
 use super::transitions::Unfinished;
 use super::{ReadStore, Store, StoreError, WriteStore};
-use crate::records::{Job, RunningTasks};
+use crate::records::{Job, JobUpdate, RunningTasks};
 
-/// The counts of a definition, and at how many instances it is kept if it was scaled.
-type Counted = (TaskCounts, Option<u32>);
+/// The counts of a definition, at how many instances it is kept if it was scaled, and its update if there is one.
+type Counted = (TaskCounts, Option<u32>, Option<JobUpdate>);
 
-fn running(spec: &JobSpec, position: usize, (counts, kept): &Counted) -> Option<RunningTasks> {
+fn running(spec: &JobSpec, position: usize, (counts, kept, _): &Counted) -> Option<RunningTasks> {
     let task = spec.tasks.get(position)?;
     Some(RunningTasks {
         task: task.name.clone(),
@@ -97,11 +97,12 @@ pub(super) struct JobRow {
     started_at: Option<Time>,
     finished_at: Option<Time>,
     pinned: bool,
+    version: i32,
 }
 
 /// Without the specification, which may be large.
 pub(super) const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, created_by, rerun_of, \
-     taken_over, reason_code, reason_message, created_at, started_at, finished_at, pinned";
+     taken_over, reason_code, reason_message, created_at, started_at, finished_at, pinned, version";
 
 impl WriteStore {
     /// Accepts a job with all its tasks, in one transaction.
@@ -176,7 +177,7 @@ impl WriteStore {
         };
         match (inserted, &new.idempotency) {
             (Some((job, classes)), _) => {
-                self.specs.put_new(job, new.spec, stored.len());
+                self.specs.put_new(job, 1, new.spec, stored.len());
                 Ok(Submitted::Created { job, classes })
             }
             (None, Some((key, request_sha256))) => {
@@ -273,7 +274,7 @@ impl ReadStore {
             .map(|row| {
                 let by_definition = counts.get(&row.id).map_or(&[][..], Vec::as_slice);
                 let mut task_counts = TaskCounts::default();
-                by_definition.iter().for_each(|(counts, _)| task_counts.merge(counts));
+                by_definition.iter().for_each(|(counts, ..)| task_counts.merge(counts));
                 let is_over = row.finished_at.is_some();
                 let spec = specs.get(&JobId(row.id));
                 let problem = spec.and_then(|spec| spec.problem()).map(str::to_owned);
@@ -305,6 +306,11 @@ impl ReadStore {
                     finished_at: row.finished_at,
                     ran_seconds: ran(None, row.started_at, row.finished_at, now),
                     available: None,
+                    version: row.version as u32,
+                    updates: match is_over {
+                        true => Vec::new(),
+                        false => by_definition.iter().filter_map(|(.., update)| update.clone()).collect(),
+                    },
                 })
             })
             .collect()
@@ -316,7 +322,12 @@ impl ReadStore {
         let mut counts: BTreeMap<i64, Vec<Counted>> = BTreeMap::new();
         for row in &rows {
             let kept = row.count.map(i32::unsigned_abs);
-            counts.entry(row.job_id).or_default().push((row.into(), kept));
+            let update = row.is_updating.then(|| JobUpdate {
+                task: row.name.clone(),
+                version: row.version as u32,
+                problem: row.update_problem.clone(),
+            });
+            counts.entry(row.job_id).or_default().push((row.into(), kept, update));
         }
         Ok(counts)
     }
@@ -419,13 +430,13 @@ fn unwritable(error: serde_json::Error) -> StoreError {
 }
 
 /// What the definitions of a job need, in their order, and the hash by which each class is found.
-struct Needs {
+pub(super) struct Needs {
     values: Vec<Value>,
-    hashes: Vec<Vec<u8>>,
+    pub hashes: Vec<Vec<u8>>,
 }
 
 impl Needs {
-    fn of(spec: &JobSpec, job: JobId) -> Result<Needs, StoreError> {
+    pub fn of(spec: &JobSpec, job: JobId) -> Result<Needs, StoreError> {
         let needs = |(position, definition)| {
             let position = u16::try_from(position).unwrap_or(u16::MAX);
             serde_json::to_value(Requirements::of(spec, definition, DefinitionRef { job, position }))
@@ -556,7 +567,7 @@ impl JobWrite<'_> {
 }
 
 /// Makes the classes of tasks with these needs that do not exist yet.
-async fn classes_ensure(
+pub(super) async fn classes_ensure(
     connection: &mut PgConnection,
     new: &NewJob<'_>,
     needs: &Needs,

@@ -10,6 +10,7 @@ mod load;
 mod scale;
 mod settle;
 mod task_columns;
+mod updates;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -36,7 +37,7 @@ use by_index::ByIndex;
 
 pub use batch::{
     Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, ScaleJob, ScaleResult, SliceResult,
-    StartFacts, StartOrder, StopJob, StopResult, Unfinished, Walk,
+    StartFacts, StartOrder, StopJob, StopResult, Unfinished, UpdateAction, UpdateStep, Walk,
 };
 
 /// Event text for an attempt whose stored output has another checksum than its worker reported.
@@ -66,6 +67,8 @@ struct Work {
     /// Definitions that have fewer blocked tasks than their counts say.
     miscounted: BTreeSet<(JobId, usize)>,
     by_index: ByIndex,
+    /// Earlier versions of jobs of which tasks are placed.
+    versions: HashMap<(JobId, u32), StoredSpec>,
     attempts: AttemptUpdates,
     events: Vec<EventRow>,
     commands: Vec<Dispatch>,
@@ -117,6 +120,10 @@ struct DefinitionWork {
     change: Standing,
     scale: Scale,
     stored_scale: Scale,
+    /// The class of tasks of the version that it is to have.
+    class: i64,
+    /// That version.
+    version: u32,
 }
 
 /// How many instances of a definition are kept, if it was scaled.
@@ -125,6 +132,8 @@ struct Scale {
     count: Option<u32>,
     /// Who asked for that, as long as its tasks are not as many.
     by: Option<String>,
+    /// So many further ones there may be while it is updated.
+    surge: u32,
 }
 
 #[derive(Debug)]
@@ -133,6 +142,10 @@ struct TaskWork {
     position: usize,
     index: u32,
     class: i64,
+    /// That of the stored row.
+    stored_class: i64,
+    /// The version of its next attempt, or of the present one if it is not to be replaced.
+    version: u32,
     task: Task,
     /// The attempt that the stored row holds; 0 if none.
     stored_attempt: u32,
@@ -161,6 +174,8 @@ struct AttemptUpdate {
     container: Option<Box<ContainerFacts>>,
     ports: Vec<NamedPort>,
     output: ReceivedOutput,
+    /// If the batch opened it: which version it has.
+    version: Option<u32>,
 }
 
 impl Store {
@@ -183,6 +198,9 @@ impl Store {
         }
         for scale in &batch.scales {
             outcome.scales.push(work.scale_job(scale));
+        }
+        for step in &batch.steps {
+            outcome.steps.push(work.take_update_step(&mut tx, step, now).await?);
         }
         for slice in &batch.slices {
             work.continue_job(slice.job, now);
@@ -209,8 +227,14 @@ impl Store {
             .collect();
         for task in work.tasks.values().filter(|task| task.dirty) {
             let (before, after) = (task.stored_on, on_worker(&task.task.state));
-            if before != after {
-                outcome.live.push(LiveChange { class: task.class, before, after });
+            match task.class == task.stored_class {
+                true if before == after => {}
+                true => outcome.live.push(LiveChange { class: task.class, before, after }),
+                false => {
+                    let (old, new) = (task.stored_class, task.class);
+                    outcome.live.push(LiveChange { class: old, before, after: None });
+                    outcome.live.push(LiveChange { class: new, before: None, after });
+                }
             }
             if let TaskState::Pending { not_before, .. } = task.task.state {
                 let first = outcome.waiting.entry(task.class).or_insert(not_before);
@@ -256,8 +280,11 @@ impl Work {
         let Some(definition) = job.spec.tasks.get(work.position) else { return Err(Rejected::Stale) };
         if let TaskEvent::Placed { worker } = &input.event
             && (!self.open_workers.contains(worker)
+                || matches!(input.detail, Detail::Placement(_, Some(class)) if class != work.class)
                 || job.spec.problem().is_some()
                 || job.definitions[work.position].is_scaled_away(work.index)
+                || (job.definitions[work.position].version != work.version
+                    && !self.versions.contains_key(&(work.job, work.version)))
                 || (job.is_to_stop(work.position) && work.task.state.can_be_stopped()))
         {
             return Err(Rejected::NoPlace);
@@ -282,6 +309,9 @@ impl Work {
             work.since = now;
         }
         work.task = change.task;
+        if after == StateName::Pending || after == StateName::Blocked {
+            job.definitions[work.position].take_over(work);
+        }
         work.dirty = true;
         job.dirty = true;
         // Pending ones want a worker; an end leaves room on one.
@@ -318,11 +348,18 @@ impl Work {
             Some(AttemptChange::Opened { worker: _ }) | None => {}
         }
         self.attempts.note(attempt, change.attempt, &input.detail, now);
+        if before == StateName::Pending && after == StateName::Scheduled {
+            self.attempts.of(attempt).version = Some(work.version);
+        }
         match change.command {
             Some(Command::Start(worker)) => {
                 let position = u16::try_from(work.position).unwrap_or(u16::MAX);
-                let definition = DefinitionRef { job: work.job, position };
-                let spec = job.spec.shared();
+                let definition = DefinitionRef { job: work.job, position }.of_version(work.version);
+                let of_before = self.versions.get(&(work.job, work.version));
+                let spec = match job.definitions[work.position].version == work.version {
+                    true => job.spec.shared(),
+                    false => of_before.unwrap_or(&job.spec).shared(),
+                };
                 let order = StartOrder { attempt, definition, index: work.index, spec };
                 self.commands.push(Dispatch::Start(worker, order));
             }
@@ -438,7 +475,17 @@ impl JobWork {
 impl DefinitionWork {
     /// Whether the definition is kept at fewer instances than would include the one with this index.
     fn is_scaled_away(&self, index: u32) -> bool {
-        self.scale.count.is_some_and(|count| index >= count)
+        self.scale.count.is_some_and(|count| index >= count + self.scale.surge)
+    }
+
+    /// A task that is on no worker is of the class of its version. While it is on one, it takes there what it was placed with.
+    fn take_over(&self, work: &mut TaskWork) {
+        if work.version == 0 {
+            work.version = self.version;
+        }
+        if work.version == self.version {
+            work.class = self.class;
+        }
     }
 }
 
@@ -451,7 +498,7 @@ impl AttemptUpdates {
         match change {
             Some(AttemptChange::Opened { worker }) => {
                 let receipt = match detail {
-                    Detail::Placement(receipt) => Some(receipt.clone()),
+                    Detail::Placement(receipt, _) => Some(receipt.clone()),
                     _ => None,
                 };
                 self.of(attempt).opened = Some((worker, now, receipt));
@@ -494,7 +541,7 @@ fn message_of(state: &TaskState, detail: &Detail) -> String {
         }
         TaskState::Pending { after: None, .. } => "waiting for a worker".to_owned(),
         TaskState::Scheduled { .. } => match detail {
-            Detail::Placement(receipt) => match receipt.candidates.first() {
+            Detail::Placement(receipt, _) => match receipt.candidates.first() {
                 Some(chosen) => format!(
                     "placed on {} ({}, score {:.2}, best of {} with room)",
                     chosen.name, receipt.strategy, chosen.score, receipt.feasible

@@ -126,7 +126,7 @@ impl WriteBatcher {
                 self.parts.troubles.change_waits(&error);
                 let _ = answer.send(ScaleResult::Busy);
             }
-            (Change::Slice(..), error) => self.parts.troubles.change_waits(&error),
+            (Change::Step(..) | Change::Slice(..), error) => self.parts.troubles.change_waits(&error),
         }
         false
     }
@@ -138,6 +138,7 @@ impl WriteBatcher {
             results,
             stops,
             scales,
+            steps,
             slices,
             commands,
             jobs,
@@ -168,6 +169,7 @@ impl WriteBatcher {
         }
         let (mut results, mut stops) = (results.into_iter(), stops.into_iter());
         let (mut scales, mut slices) = (scales.into_iter(), slices.into_iter());
+        let mut steps = steps.into_iter();
         let (mut stored, mut ended) = (BTreeMap::new(), Vec::new());
         for change in changes {
             match change {
@@ -201,6 +203,9 @@ impl WriteBatcher {
                 }
                 Change::Scale(_, answer) => {
                     let _ = answer.send(scales.next().unwrap_or(ScaleResult::Busy));
+                }
+                Change::Step(_, answer) => {
+                    let _ = answer.send(steps.next().unwrap_or(false));
                 }
                 Change::Slice(_, answer) => {
                     if let Some(result) = slices.next() {

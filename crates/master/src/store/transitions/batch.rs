@@ -26,6 +26,8 @@ pub struct Batch {
     pub stops: Vec<StopJob>,
     /// Services to be scaled.
     pub scales: Vec<ScaleJob>,
+    /// Steps of updates.
+    pub steps: Vec<UpdateStep>,
     /// Continued jobs that were too large for one transaction.
     pub slices: Vec<JobSlice>,
     /// Output to be stored.
@@ -43,6 +45,7 @@ impl Default for Batch {
             inputs: Vec::new(),
             stops: Vec::new(),
             scales: Vec::new(),
+            steps: Vec::new(),
             slices: Vec::new(),
             chunks: Vec::new(),
             passes_over_locked: false,
@@ -125,8 +128,8 @@ pub struct StartFacts {
 pub enum Detail {
     /// Nothing.
     None,
-    /// How the worker was chosen.
-    Placement(Box<Receipt>),
+    /// How the worker was chosen, and for which class of tasks, if that matters: the task may be of another one by now.
+    Placement(Box<Receipt>, Option<i64>),
     /// What the worker told of the start.
     Start(Box<StartFacts>),
     /// The reported end, and the state of the received output.
@@ -171,6 +174,29 @@ pub enum ScaleResult {
     Busy,
 }
 
+/// A step of an update of a definition.
+#[derive(Debug, Clone)]
+pub struct UpdateStep {
+    pub job: JobId,
+    pub position: usize,
+    /// The version that the update is to.
+    pub version: u32,
+    pub action: UpdateAction,
+}
+
+/// What a step of an update does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpdateAction {
+    /// Keep so many further instances.
+    Surge(u32),
+    /// Replace the instances with these indices.
+    Replace(Vec<u32>),
+    /// The update is done.
+    Finish,
+    /// It does not go on, for this reason.
+    Halt(String),
+}
+
 /// What became of a batch, once it is committed.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -180,6 +206,8 @@ pub struct Outcome {
     pub stops: Vec<StopResult>,
     /// For each service to be scaled.
     pub scales: Vec<ScaleResult>,
+    /// For each step of an update, whether it was taken.
+    pub steps: Vec<bool>,
     /// For each slice.
     pub slices: Vec<SliceResult>,
     /// What to tell workers, in this order.

@@ -12,7 +12,7 @@ use sqlx::{FromRow, PgConnection, Row as _};
 
 use super::super::StoreError;
 use super::super::forms::{known, reason_from};
-use super::super::specs::{SpecCache, spec_stand_in, specs_load};
+use super::super::specs::{SpecCache, spec_stand_in, specs_load_locked, versions_load};
 use super::{
     Batch, DefinitionWork, JobSlice, JobWork, Place, Scale, StoredJob, TaskWork, Walk, Work, on_worker,
 };
@@ -29,6 +29,7 @@ struct JobRow {
     reason_code: Option<String>,
     reason_message: Option<String>,
     era: i64,
+    version: i32,
     open_workers: Vec<i64>,
 }
 
@@ -56,6 +57,9 @@ pub(super) struct TaskRow {
     unseen_attempts: i32,
     #[sqlx(default)]
     unseen_until: Option<Time>,
+    /// 0 of one that has ended: the next attempt, if there is one, is of the version that its definition has then.
+    #[sqlx(default)]
+    wanted_version: i32,
     #[sqlx(default)]
     finished_at: Option<Time>,
 }
@@ -66,7 +70,7 @@ pub(super) struct TaskRow {
 const LOCK_JOBS: &str = "WITH open AS MATERIALIZED (SELECT id FROM workers WHERE id = ANY($3) AND intake = 'open' \
          AND removed_at IS NULL ORDER BY id FOR SHARE SKIP LOCKED) \
      SELECT id, project_id, state::text AS state, started_at, stop_message, stops_everything, reason_code, \
-         reason_message, era, ARRAY(SELECT id FROM open) AS open_workers \
+         reason_message, era, version, ARRAY(SELECT id FROM open) AS open_workers \
      FROM jobs WHERE id = ANY(ARRAY(SELECT job_id FROM live_tasks WHERE id = ANY($1)) || $2) \
      ORDER BY id FOR UPDATE SKIP LOCKED";
 
@@ -74,7 +78,7 @@ macro_rules! task_columns {
     () => {
         "id, job_id, position, index, class_id, state::text AS state, since, attempt, repeats, repeats_since, \
          not_before, worker_id, started_at, stop_message, moving, scaled_down, reason_code, reason_message, \
-         unseen_attempts, unseen_until"
+         unseen_attempts, unseen_until, wanted_version"
     };
 }
 
@@ -108,9 +112,9 @@ const COUNTS_AND_TASKS: &str = concat!(
     "SELECT NULL::bigint[] AS counts, NULL::integer AS count, NULL::text AS scaled_by, ",
     task_columns!(),
     " FROM live_tasks WHERE id = ANY($1) UNION ALL \
-     SELECT ARRAY[blocked, pending, scheduled, running, stopping, completed, failed, cancelled, skipped], count, scaled_by, \
-         NULL, job_id, position, \
-         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+     SELECT ARRAY[blocked, pending, scheduled, running, stopping, completed, failed, cancelled, skipped, class_id, version, \
+             surge], count, scaled_by, NULL, job_id, position, \
+         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
      FROM task_definitions WHERE job_id = ANY($2)"
 );
 
@@ -132,6 +136,7 @@ impl Work {
         if batch.inputs.is_empty()
             && batch.stops.is_empty()
             && batch.scales.is_empty()
+            && batch.steps.is_empty()
             && batch.slices.is_empty()
         {
             return Ok(());
@@ -146,6 +151,7 @@ impl Work {
         self.slices = batch.slices.iter().map(|slice| (slice.job, from(slice))).collect();
         let mut whole: BTreeSet<JobId> = stopped.union(&self.by_index.continued).copied().collect();
         whole.extend(batch.scales.iter().map(|scale| scale.job));
+        whole.extend(batch.steps.iter().map(|step| step.job));
         let whole: Vec<i64> = whole.into_iter().map(|job| job.0).collect();
 
         let workers = workers_chosen(batch);
@@ -159,6 +165,26 @@ impl Work {
             if is_stopping || stopped.contains(&job) {
                 self.load_stoppable(tx, job, force).await?;
             }
+        }
+        self.load_versions(tx, specs, batch).await
+    }
+
+    /// Reads the specifications with which tasks are placed that are not of the present version.
+    async fn load_versions(
+        &mut self,
+        tx: &mut PgConnection,
+        specs: &SpecCache,
+        batch: &Batch,
+    ) -> Result<(), StoreError> {
+        let placed = batch.inputs.iter().filter(|input| matches!(input.event, TaskEvent::Placed { .. }));
+        let of_before = placed.filter_map(|input| {
+            let work = self.tasks.get(&input.task)?;
+            let definition = self.jobs.get(&work.job)?.definitions.get(work.position)?;
+            (work.version != definition.version).then_some((work.job, work.version))
+        });
+        let wanted: Vec<(JobId, u32)> = of_before.collect::<BTreeSet<_>>().into_iter().collect();
+        if !wanted.is_empty() {
+            self.versions = versions_load(specs, tx, &wanted).await?;
         }
         Ok(())
     }
@@ -204,7 +230,9 @@ impl Work {
             .extend(jobs.iter().flat_map(|job| &job.open_workers).map(|worker| WorkerId(*worker)));
         let ids: Vec<JobId> = jobs.iter().map(|job| JobId(job.id)).collect();
         let cache = specs;
-        let specs = specs_load(cache, tx, &ids).await?;
+        let versions: Vec<(JobId, u32)> =
+            jobs.iter().map(|job| (JobId(job.id), job.version as u32)).collect();
+        let specs = specs_load_locked(cache, tx, &versions).await?;
         for row in jobs {
             let id = JobId(row.id);
             let Some(spec) = specs.get(&id) else { continue };
@@ -473,16 +501,20 @@ impl FromRow<'_, PgRow> for Loaded {
             return Ok(Loaded::Task(Box::new(TaskRow::from_row(row)?)));
         };
         let [job, position] = ["job_id", "position"];
-        let [counts @ .., skipped]: [i64; 9] = counts.try_into().map_err(|_| sqlx::Error::RowNotFound)?;
+        let [counts @ .., skipped, class, version, surge]: [i64; 12] =
+            counts.try_into().map_err(|_| sqlx::Error::RowNotFound)?;
         let scale = Scale {
             count: row.try_get::<Option<i32>, _>("count")?.map(i32::unsigned_abs),
             by: row.try_get("scaled_by")?,
+            surge: surge as u32,
         };
         let work = DefinitionWork {
             stored: Standing { counts: counts.into(), skipped },
             change: Standing::default(),
             stored_scale: scale.clone(),
             scale,
+            class,
+            version: version as u32,
         };
         Ok(Loaded::Definition {
             job: row.try_get(job)?,
@@ -541,6 +573,8 @@ impl TaskRow {
             position: self.position as usize,
             index: self.index as u32,
             class: self.class_id,
+            stored_class: self.class_id,
+            version: self.wanted_version as u32,
             task: Task {
                 attempt: self.attempt as u32,
                 repeats: Repeats { count: self.repeats as u32, since: self.repeats_since },

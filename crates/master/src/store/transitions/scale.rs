@@ -28,15 +28,18 @@ const STILL_ENDING: &str =
 /// Further tasks of a definition, in the order of their numbers. These come from the end of the range of the job's era.
 const FURTHER: &str = "WITH late AS (INSERT INTO late_tasks AS l (era, given) VALUES ($3, $5) \
          ON CONFLICT (era) DO UPDATE SET given = l.given + $5 RETURNING given) \
-     INSERT INTO live_tasks (id, job_id, position, index, class_id, state, since, not_before) OVERRIDING SYSTEM VALUE \
-     SELECT first_task($3 + 1) - late.given + n, job_id, position, $4 + n, class_id, $6::task_state, $7, \
+     INSERT INTO live_tasks (id, job_id, position, index, class_id, wanted_version, state, since, not_before) \
+         OVERRIDING SYSTEM VALUE \
+     SELECT first_task($3 + 1) - late.given + n, job_id, position, $4 + n, class_id, version, $6::task_state, $7, \
          CASE WHEN $6 = 'pending' THEN $7 END \
      FROM task_definitions, late, generate_series(0, $5 - 1) AS n WHERE job_id = $1 AND position = $2 ORDER BY n \
      RETURNING id, job_id, position, index, class_id, state::text AS state, since, attempt, repeats, repeats_since, \
          not_before, worker_id, started_at, stop_message, moving, scaled_down, reason_code, reason_message, \
-         unseen_attempts, unseen_until";
-const KEPT: &str = "UPDATE task_definitions d SET count = u.count, scaled_by = u.scaled_by, single = single AND u.count <= 1 \
-     FROM UNNEST($1::bigint[], $2::smallint[], $3::int[], $4::text[]) AS u(job_id, position, count, scaled_by) \
+         unseen_attempts, unseen_until, wanted_version";
+const KEPT: &str = "UPDATE task_definitions d SET count = u.count, scaled_by = u.scaled_by, surge = u.surge, \
+         single = single AND u.count + u.surge <= 1 \
+     FROM UNNEST($1::bigint[], $2::smallint[], $3::int[], $4::text[], $5::int[]) \
+         AS u(job_id, position, count, scaled_by, surge) \
      WHERE d.job_id = u.job_id AND d.position = u.position";
 
 /// What workers may know of a task that ended before a restore: joined with the installation as `i` if there was one since.
@@ -80,7 +83,8 @@ impl Work {
             return ScaleResult::Kept { task };
         }
         let by = scale::message(wanted.count > before, wanted.count, &wanted.actor);
-        definition.scale = Scale { count: Some(wanted.count), by: Some(by) };
+        definition.scale.count = Some(wanted.count);
+        definition.scale.by = Some(by);
         job.dirty = true;
         self.events.push(EventRow {
             project: job.project,
@@ -106,8 +110,8 @@ impl Work {
                 match &definition.scale {
                     // A stop is for all of them.
                     Scale { by: Some(_), .. } if is_stopping => definition.scale.by = None,
-                    Scale { count: Some(count), by: Some(by) } => {
-                        scaling.push((*id, position, *count, by.clone()));
+                    Scale { count: Some(count), by: Some(by), surge } => {
+                        scaling.push((*id, position, *count + *surge, by.clone()));
                     }
                     _ => {}
                 }
@@ -257,7 +261,8 @@ impl Work {
 
     /// Writes at how many instances definitions are kept.
     async fn write_scales(&self, tx: &mut PgConnection) -> Result<(), StoreError> {
-        let (mut jobs, mut positions, mut counts, mut by) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut jobs, mut positions, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut by, mut surges) = (Vec::new(), Vec::new());
         for (id, job) in &self.jobs {
             for (position, definition) in job.definitions.iter().enumerate() {
                 if definition.scale != definition.stored_scale {
@@ -265,11 +270,19 @@ impl Work {
                     positions.push(position as i16);
                     counts.push(definition.scale.count.map(|count| count as i32));
                     by.push(definition.scale.by.as_deref());
+                    surges.push(definition.scale.surge as i32);
                 }
             }
         }
         if !jobs.is_empty() {
-            sqlx::query(KEPT).bind(jobs).bind(positions).bind(counts).bind(by).execute(tx).await?;
+            sqlx::query(KEPT)
+                .bind(jobs)
+                .bind(positions)
+                .bind(counts)
+                .bind(by)
+                .bind(surges)
+                .execute(tx)
+                .await?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::super::unnest::{Column, unnest};
 use super::{AttemptUpdate, TaskWork};
 
 /// What a batch tells of an attempt.
-const ATTEMPT: [Column; 18] = [
+const ATTEMPT: [Column; 19] = [
     ("opened", "boolean"),
     ("worker_id", "bigint"),
     ("placement", "jsonb"),
@@ -32,13 +32,14 @@ const ATTEMPT: [Column; 18] = [
     ("killed", "jsonb"),
     ("container", "jsonb"),
     ("ports", "jsonb"),
+    ("version", "int"),
 ];
 
 /// The number of a task.
 const ID: [Column; 1] = [("id", "bigint")];
 
 /// What a batch makes of a task, beside its latest attempt.
-const TASK: [Column; 12] = [
+const TASK: [Column; 14] = [
     ("attempt", "int"),
     ("state", "text"),
     ("since", "timestamptz"),
@@ -51,6 +52,8 @@ const TASK: [Column; 12] = [
     ("reason_code", "text"),
     ("reason_message", "text"),
     ("finished_at", "timestamptz"),
+    ("class_id", "bigint"),
+    ("wanted_version", "int"),
 ];
 
 /// The columns of tables that hold attempts.
@@ -159,6 +162,8 @@ pub(super) struct TaskColumns<'a> {
     reason_code: Vec<Option<&'static str>>,
     reason_message: Vec<Option<&'a str>>,
     finished_at: Vec<Option<Time>>,
+    class_id: Vec<i64>,
+    wanted_version: Vec<i32>,
     latest: AttemptColumns,
 }
 
@@ -185,6 +190,8 @@ impl<'a> TaskColumns<'a> {
         self.reason_code.push(reason.map(|reason| reason.code.as_str()));
         self.reason_message.push(reason.map(|reason| reason.message.as_str()));
         self.finished_at.push(finished_at);
+        self.class_id.push(work.class);
+        self.wanted_version.push(work.version as i32);
         self.latest.push(latest);
     }
 
@@ -205,7 +212,9 @@ impl<'a> TaskColumns<'a> {
             .bind(self.scaled_down)
             .bind(self.reason_code)
             .bind(self.reason_message)
-            .bind(self.finished_at);
+            .bind(self.finished_at)
+            .bind(self.class_id)
+            .bind(self.wanted_version);
         self.latest.bind(query)
     }
 }
@@ -256,6 +265,7 @@ struct AttemptColumns {
     killed: Vec<Option<Value>>,
     container: Vec<Option<Value>>,
     ports: Vec<Option<Value>>,
+    version: Vec<Option<i32>>,
 }
 
 impl AttemptColumns {
@@ -285,6 +295,9 @@ impl AttemptColumns {
         self.container.push(json(update.and_then(|update| update.container.as_ref())));
         let ports = update.map(|update| &update.ports).filter(|ports| !ports.is_empty());
         self.ports.push(json(ports));
+        // The first version is not written: most jobs have no other.
+        let version = update.and_then(|update| update.version).filter(|version| *version > 1);
+        self.version.push(version.map(|version| version as i32));
     }
 
     fn bind(self, query: Query<'_, Postgres, PgArguments>) -> Query<'_, Postgres, PgArguments> {
@@ -307,6 +320,7 @@ impl AttemptColumns {
             .bind(self.killed)
             .bind(self.container)
             .bind(self.ports)
+            .bind(self.version)
     }
 }
 
