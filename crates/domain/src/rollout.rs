@@ -135,6 +135,9 @@ pub fn next(update: &Update, rollout: Rollout, instances: &[Instance]) -> Next {
     let goes_on = update.canary == 0 || is_promoted || (update.auto_promote && are_canaries_good);
 
     let has_old = instances.iter().filter(of_service).any(|instance| !instance.is_new);
+    if !has_old && surge > 0 && instances.iter().filter(of_service).any(Instance::is_without_room) {
+        return Next::Surge(0);
+    }
     let wanted = if goes_on { most_surge(update) } else { update.canary };
     if has_old && surge < wanted {
         return Next::Surge(wanted);
@@ -146,7 +149,10 @@ pub fn next(update: &Update, rollout: Rollout, instances: &[Instance]) -> Next {
             new - instances.iter().filter(|i| i.index >= count && i.is_without_room()).count() as u32,
         ),
     };
-    let has_surge = instances.iter().any(|instance| instance.index >= count && !instance.is_without_room());
+    // A further instance may have taken the place of one that was replaced: then there is no room for both.
+    let lacks_room = instances.iter().filter(of_service).any(Instance::is_without_room);
+    let has_surge = !lacks_room
+        && instances.iter().any(|instance| instance.index >= count && !instance.is_without_room());
     let floor = if has_surge { count } else { count.saturating_sub(most_surge(update)) };
     let mut available = instances.iter().filter(|instance| instance.is_available()).count() as u32;
     let mut old: Vec<&Instance> = instances.iter().filter(of_service).filter(|i| !i.is_new).collect();

@@ -54,6 +54,20 @@ fn without_room_for_a_further_instance_an_old_one_is_stopped_first() {
 }
 
 #[test]
+fn a_further_instance_that_took_the_place_of_another_gives_it_back_in_the_end() {
+    let surging = Rollout { surge: 1, ..NONE };
+    let stuck = Condition::Waiting(NO_ROOM_AFTER_MILLIS);
+    let instances = [new(0, stuck), old(1, UP), old(2, UP), new(3, UP)];
+    assert_eq!(
+        next(&update(1, 0), surging, &instances),
+        Next::Replace(vec![1]),
+        "no more are there to wait for"
+    );
+    let instances = [new(0, UP), new(1, UP), new(2, stuck), new(3, UP)];
+    assert_eq!(next(&update(1, 0), surging, &instances), Next::Surge(0));
+}
+
+#[test]
 fn an_instance_that_is_not_available_is_replaced_first() {
     let surging = Rollout { surge: 1, ..NONE };
     let instances = [old(0, UP), old(1, UP), old(2, Condition::Starting(9)), new(3, UP)];
@@ -190,7 +204,9 @@ impl World {
                 }
                 let after = self.available();
                 assert!(after == before || after >= floor, "{before} were available, {after} are");
-                let has_surge = self.instances.iter().any(|i| i.index >= count && !i.is_without_room());
+                let lacks_room = self.instances.iter().any(|i| i.index < count && i.is_without_room());
+                let has_surge =
+                    !lacks_room && self.instances.iter().any(|i| i.index >= count && !i.is_without_room());
                 assert!(after == before || !has_surge || after >= count, "{before}, then {after}");
             }
             Next::Done => return true,

@@ -162,7 +162,7 @@ pub const JOB: &[Field] = &[
         .example("true")
         .flag("pin", ""),
     Field::new("update", Kind::Object(&[UPDATE]), "How the instances of a service are replaced")
-        .limits("needs `type: service`")
+        .details("Without meaning for a batch job.")
         .example("{parallel: 2, canary: 1}"),
     Field::new(
         "tasks",
@@ -277,7 +277,7 @@ fn job(node: &Node<'_>) -> Option<JobSpec> {
     let lost_after = object.value("lost_after");
     let retention = retention(&object);
     let pin = object.value("pin");
-    let update = update::update(&object, kind);
+    let update = update::update(&object);
     object.refuse(NOT_YET, IS_NOT_YET);
 
     let policy = match kind {

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::field::{Field, Kind};
-use super::job::JobKind;
 use super::node::Object;
 use crate::quantity::Span;
 
@@ -71,12 +70,8 @@ pub const UPDATE: &[Field] = &[
         .example("false"),
 ];
 
-/// Reads `update`.
-pub(super) fn update(job: &Object<'_>, kind: JobKind) -> Option<Update> {
-    let node = job.field("update")?;
-    if kind != JobKind::Service {
-        return node.wrong("`update` is for jobs of `type: service`");
-    }
+/// Reads `update`. It says nothing about a batch job.
+pub(super) fn update(job: &Object<'_>) -> Option<Update> {
     let object = job.nested("update")?;
     let update = Update {
         parallel: object.value("parallel"),

@@ -378,7 +378,7 @@ impl ReadStore {
                  COALESCE(a.output_lines, o.lines, 0) AS stored_lines, a.output_sha256, \
                  a.output_complete AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.task_id = a.task_id \
                      AND d.attempt = a.attempt AND d.kind = 'output') AS output_complete, \
-                 a.placement, a.killed, a.container, a.ports \
+                 a.placement, a.killed, a.container, a.ports, a.version \
              FROM attempts a LEFT JOIN workers w ON w.id = a.worker_id \
              LEFT JOIN LATERAL (SELECT bytes, lines FROM ( \
                  (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines FROM output_chunks \

@@ -148,6 +148,13 @@ impl Work {
         let surplus = self.load_of_definition(tx, SURPLUS, (job, position), count).await?;
         self.scale_tasks(surplus, &stop, now);
         let ending = self.load_of_definition(tx, STILL_ENDING, (job, position), count).await?;
+        // Like those that are added.
+        let version = self.jobs.get(&job).and_then(|job| job.definitions.get(position)).map(|of| of.version);
+        for task in &ending {
+            if let Some((work, version)) = self.tasks.get_mut(task).zip(version) {
+                work.version = version;
+            }
+        }
         self.scale_tasks(ending, &start, now);
         let ended = self.load_scaled_down(tx, (job, position), era, count).await?;
         self.scale_tasks(ended, &start, now);
