@@ -68,10 +68,13 @@ impl Updates {
             // There is no other version to go to: it is waited for.
             update.healthy_within = Span::MAX;
         }
-        let rows = self.store.instances(job, position).await?;
+        let rows = self.store.instances(updating).await?;
         let now = Utc::now();
-        let instances: Vec<Instance> =
-            rows.iter().map(|row| self.instance(updating, &spec, row, now)).collect();
+        let mut instances = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let of = self.store.spec_of_definition((job, position, row.version)).await?;
+            instances.push(self.instance(updating, of.as_ref(), row, now));
+        }
         let rollout =
             Rollout { count: updating.count, surge: updating.surge, is_promoted: updating.is_promoted };
         let next = match updating.has_ended && !updating.reverts {
@@ -126,11 +129,16 @@ impl Updates {
         Ok(self.write_batcher.update_step(step).await.unwrap_or(false))
     }
 
-    fn instance(&self, updating: &Updating, spec: &StoredSpec, row: &InstanceRow, now: Time) -> Instance {
-        let has_checks = spec
-            .tasks
-            .get(updating.position)
-            .is_some_and(|task| task.health.is_some() || task.readiness.is_some());
+    /// An instance, with the specification of its attempt.
+    fn instance(
+        &self,
+        updating: &Updating,
+        spec: Option<&StoredSpec>,
+        row: &InstanceRow,
+        now: Time,
+    ) -> Instance {
+        let task = spec.and_then(|spec| spec.tasks.get(updating.position));
+        let has_checks = task.is_some_and(|task| task.health.is_some() || task.readiness.is_some());
         let since = |at: Time| (now - at).num_milliseconds().max(0).unsigned_abs();
         let (condition, version) = match row.state {
             StateName::Blocked | StateName::Pending => {
@@ -138,7 +146,7 @@ impl Updates {
             }
             StateName::Running => {
                 let started = row.started_at.unwrap_or(row.since);
-                let available = match has_checks || self.healths.of(row.attempt).is_some() {
+                let available = match has_checks {
                     true => self.healths.available_since(row.attempt),
                     false => Some(started),
                 };
@@ -153,10 +161,7 @@ impl Updates {
             _ => (Condition::Starting(since(row.since.max(self.began))), row.version),
         };
         let is_new = version == updating.version;
-        // What was of this version before, and was repeated then, says nothing of the update.
-        let is_of_update = row.scheduled_at.is_some_and(|at| at >= updating.since);
-        let is_repeated = is_of_update && row.wanted_version == updating.version && row.repeats > 0;
-        let has_failed = is_repeated && !updating.reverts;
+        let has_failed = row.has_failed && !updating.reverts;
         Instance { index: row.index, is_new, condition, has_failed }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{DefinitionRef, Requirements};
+use gaffer_domain::reason::ReasonCode;
 use gaffer_domain::spec::{JobSpec, STORED_VERSION};
 use gaffer_domain::task::StateName;
 use gaffer_domain::versions::{Refused, arrange};
@@ -92,13 +93,12 @@ pub struct InstanceRow {
     pub index: u32,
     pub state: StateName,
     pub since: Time,
-    /// When its attempt was placed; none before the first.
-    pub scheduled_at: Option<Time>,
     pub started_at: Option<Time>,
     /// Of its attempt, and of the next one.
     pub version: u32,
     pub wanted_version: u32,
-    pub repeats: u32,
+    /// An attempt of the version that the update is to has failed since the update began. What was lost with its worker has not.
+    pub has_failed: bool,
 }
 
 #[derive(FromRow)]
@@ -441,11 +441,11 @@ impl Store {
         Ok(rows.into_iter().map(updating).collect())
     }
 
-    /// The instances of a definition that are not over.
+    /// The instances of a definition that is updated, as far as they are not over.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn instances(&self, job: JobId, position: usize) -> Result<Vec<InstanceRow>, StoreError> {
+    pub async fn instances(&self, updating: &Updating) -> Result<Vec<InstanceRow>, StoreError> {
         #[derive(FromRow)]
         struct Row {
             id: i64,
@@ -453,18 +453,25 @@ impl Store {
             index: i32,
             state: String,
             since: Time,
-            scheduled_at: Option<Time>,
             started_at: Option<Time>,
             version: i32,
             wanted_version: i32,
-            repeats: i32,
+            has_failed: bool,
         }
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, attempt, index, state::text AS state, since, scheduled_at, started_at, coalesce(version, 1) AS version, \
-                 wanted_version, repeats FROM live_tasks WHERE job_id = $1 AND position = $2 ORDER BY index",
+            "SELECT id, attempt, index, state::text AS state, since, started_at, coalesce(version, 1) AS version, \
+                 wanted_version, EXISTS (SELECT FROM (SELECT t.version, t.scheduled_at, t.attempt_reason_code \
+                     UNION ALL SELECT e.version, e.scheduled_at, e.attempt_reason_code FROM earlier_attempts e \
+                         WHERE e.task_id = t.id) a \
+                     WHERE coalesce(a.version, 1) = $3 AND a.scheduled_at >= $4 AND a.attempt_reason_code IS NOT NULL \
+                         AND a.attempt_reason_code <> ALL($5)) AS has_failed \
+             FROM live_tasks t WHERE job_id = $1 AND position = $2 ORDER BY index",
         )
-        .bind(job.0)
-        .bind(position as i16)
+        .bind(updating.job.0)
+        .bind(updating.position as i16)
+        .bind(updating.version as i32)
+        .bind(updating.since)
+        .bind([ReasonCode::LostWorker, ReasonCode::Stopped].map(|code| code.as_str()).to_vec())
         .fetch_all(&self.pool)
         .await?;
         rows.into_iter()
@@ -474,11 +481,10 @@ impl Store {
                     index: row.index as u32,
                     state: known("task state", &row.state)?,
                     since: row.since,
-                    scheduled_at: row.scheduled_at,
                     started_at: row.started_at,
                     version: row.version as u32,
                     wanted_version: row.wanted_version as u32,
-                    repeats: row.repeats as u32,
+                    has_failed: row.has_failed,
                 })
             })
             .collect()
