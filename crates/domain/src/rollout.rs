@@ -5,7 +5,7 @@
 //! all others are new. Where there is no room for them, or a fixed port is taken, old instances are stopped first.
 //!
 //! [`next`] is asked again and again, and remembers nothing: everything follows from the instances. So an update goes on where it
-//! was, whoever carries it out.
+//! was after a restart of the master.
 
 use crate::spec::Update;
 
@@ -129,8 +129,13 @@ pub fn next(update: &Update, rollout: Rollout, instances: &[Instance]) -> Next {
     let good = instances.iter().filter(|instance| instance.is_good(update)).count() as u32;
     let is_on_the_way =
         |instance: &&Instance| instance.is_new && !instance.is_good(update) && !instance.is_without_room();
-    let on_the_way = instances.iter().filter(is_on_the_way).count() as u32;
-    let new = instances.iter().filter(|instance| instance.is_new).count() as u32;
+    // Those that are being stopped come back as new ones.
+    let is_leaving = |instance: &&Instance| !instance.is_new && instance.condition == Condition::Ending;
+    let leaving = instances.iter().filter(of_service).filter(is_leaving).count() as u32;
+    let on_the_way = instances.iter().filter(is_on_the_way).count() as u32 + leaving;
+    let is_stuck = |instance: &&Instance| instance.index >= count && instance.is_without_room();
+    let stuck = instances.iter().filter(is_stuck).count() as u32;
+    let new = instances.iter().filter(|instance| instance.is_new).count() as u32 + leaving;
     let are_canaries_good = good >= update.canary.min(count);
     let goes_on = update.canary == 0 || is_promoted || (update.auto_promote && are_canaries_good);
 
@@ -145,9 +150,7 @@ pub fn next(update: &Update, rollout: Rollout, instances: &[Instance]) -> Next {
     let mut budget = match goes_on {
         true => update.parallel.saturating_sub(on_the_way),
         // Where there was no room for further ones, the canaries are among those of the service.
-        false => update.canary.saturating_sub(
-            new - instances.iter().filter(|i| i.index >= count && i.is_without_room()).count() as u32,
-        ),
+        false => update.canary.saturating_sub(new.saturating_sub(stuck)),
     };
     // A further instance may have taken the place of one that was replaced: then there is no room for both.
     let lacks_room = instances.iter().filter(of_service).any(Instance::is_without_room);

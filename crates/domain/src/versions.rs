@@ -55,7 +55,8 @@ pub fn arrange(present: &JobSpec, wanted: &JobSpec) -> Result<JobSpec, Refused> 
         let may_differ = || scale::can_scale(present, position).is_ok();
         tasks.push(task);
         let arranged = JobSpec { tasks: tasks.clone(), ..wanted.clone() };
-        if !is_as_many && !(may_differ() && scale::can_scale(&arranged, position).is_ok()) {
+        let may_be_as_many = is_as_many || (may_differ() && scale::can_scale(&arranged, position).is_ok());
+        if !may_be_as_many {
             return Err(Refused::OtherIndices(before.name.clone()));
         }
     }

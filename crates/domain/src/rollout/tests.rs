@@ -47,6 +47,9 @@ fn without_room_for_a_further_instance_an_old_one_is_stopped_first() {
     let stuck = Condition::Waiting(NO_ROOM_AFTER_MILLIS);
     let instances = [old(0, UP), old(1, UP), old(2, UP), new(3, stuck)];
     assert_eq!(next(&update(1, 0), surging, &instances), Next::Replace(vec![0]));
+    let first = [old(0, Condition::Ending), old(1, UP), old(2, UP), new(3, stuck)];
+    assert_eq!(next(&update(2, 0), Rollout { surge: 2, ..NONE }, &first), Next::Replace(vec![1]));
+    assert_eq!(next(&update(1, 0), surging, &first), Next::Wait, "one at once");
     let meanwhile = [new(0, Condition::Starting(0)), old(1, UP), old(2, UP), new(3, stuck)];
     assert_eq!(next(&update(1, 0), surging, &meanwhile), Next::Wait);
     let then = [new(0, UP), old(1, UP), old(2, UP), new(3, stuck)];

@@ -86,7 +86,7 @@ async fn a_service_is_scaled_up_and_down_and_its_count_outlives_the_master() {
     settled(&dev, job, 3).await;
     let again = task(&dev, job, "main.2").await;
     assert_eq!((again.state.as_str(), again.attempt), ("running", 2));
-    eventually("its further attempt has output of its own", async || {
+    eventually("its further attempt has its output alone", async || {
         (output(&dev, job, "main.2").await == "up 2 2\n").then_some(())
     })
     .await;
@@ -105,7 +105,7 @@ async fn a_service_is_scaled_up_and_down_and_its_count_outlives_the_master() {
     assert_eq!(dev.client.finished(job).await.state, "cancelled");
     let events = dev.client.get(&format!("/jobs/{job}/events?limit=500")).await.body;
     let events = events["items"].as_array().unwrap().clone();
-    let told = events.iter().filter(|event| event["kind"] == "job.scaled");
+    let told = events.iter().rev().filter(|event| event["kind"] == "job.scaled");
     let told: Vec<&str> = told.map(|event| event["message"].as_str().unwrap()).collect();
     assert_eq!(
         told,

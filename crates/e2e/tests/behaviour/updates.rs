@@ -21,6 +21,11 @@ fn quick() -> Value {
     json!({"healthy_for": "0s"})
 }
 
+/// An instance of a broken version has ended long before.
+fn patient() -> Value {
+    json!({"healthy_for": "2s"})
+}
+
 async fn apply(dev: &Dev, spec: &Value) -> (StatusCode, Job) {
     let answer = dev.client.post("/services/web", spec).await;
     assert!(answer.status.is_success(), "{}", answer.text);
@@ -120,9 +125,9 @@ async fn a_service_that_is_applied_again_is_updated_and_never_has_fewer_instance
 async fn a_version_that_fails_is_taken_back_and_instances_that_were_not_replaced_go_on() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
-    let job = apply(&dev, &service("one", 3, quick())).await.1.id.0;
+    let job = apply(&dev, &service("one", 3, patient())).await.1.id.0;
     settled(&dev, job, 3).await;
-    apply(&dev, &service("broken", 3, quick())).await;
+    apply(&dev, &service("broken", 3, patient())).await;
     let reverted = eventually("it is taken back", async || {
         let found = dev.client.job(job).await;
         (found.version == 3).then_some(found)
@@ -138,7 +143,7 @@ async fn a_version_that_fails_is_taken_back_and_instances_that_were_not_replaced
     );
 
     // Without that, it stays where it is, and says why.
-    apply(&dev, &service("broken", 3, json!({"healthy_for": "0s", "auto_revert": false}))).await;
+    apply(&dev, &service("broken", 3, json!({"healthy_for": "2s", "auto_revert": false}))).await;
     let halted = eventually("the update has stopped", async || {
         let found = dev.client.job(job).await;
         found.updates.iter().any(|update| update.problem.is_some()).then_some(found)

@@ -283,7 +283,8 @@ impl Work {
                 || matches!(input.detail, Detail::Placement(_, Some(class)) if class != work.class)
                 || job.spec.problem().is_some()
                 || job.definitions[work.position].is_scaled_away(work.index)
-                || (job.definitions[work.position].version != work.version
+                || (work.version != 0
+                    && job.definitions[work.position].version != work.version
                     && !self.versions.contains_key(&(work.job, work.version)))
                 || (job.is_to_stop(work.position) && work.task.state.can_be_stopped()))
         {

@@ -287,7 +287,7 @@ async fn a_service_that_is_older_than_the_present_era_gets_further_tasks_of_its_
     let (first, second) = (bench.by_index(job).await, bench.by_index(other).await);
     let ids: std::collections::BTreeSet<TaskId> =
         first.values().chain(second.values()).map(|(id, _)| *id).collect();
-    assert_eq!(ids.len(), 6, "each has a number of its own");
+    assert_eq!(ids.len(), 6, "each has its number");
     assert!(ids.iter().all(|id| id.0 >> 32 == first[&0].0.0 >> 32), "{ids:?}");
     let of_new_era = bench.submit(json!({"command": ["true"]})).await;
     assert_ne!(bench.ids(of_new_era).await[0].0 >> 32, first[&0].0.0 >> 32);
