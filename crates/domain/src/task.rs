@@ -12,8 +12,8 @@
 //! | scaling down, started | · | · | · | · | · | scaled down | stopping | · | moving |
 //! | stopping, not started | · | · | · | stopping | cancelled | *stopped* | · | · | · |
 //! | stopping, started | · | · | · | · | · | *stopped* | · | · | · |
-//! | completed | · | · | · | stale | stale | stale | · | stale | · |
-//! | failed | · | · | · | stale | stale | stale | · | stale | · |
+//! | completed | · | · | · | stale | stale | stale | · | stale | pending |
+//! | failed | · | · | · | stale | stale | stale | · | stale | pending |
 //! | cancelled | · | · | · | stale | stale | stale | · | stale | · |
 //! | scaled down | · | · | · | stale | stale | stale | · | stale | pending |
 //!
@@ -23,8 +23,8 @@
 //! it, failed if it had failed before that, cancelled if it was stopped or lost; never pending again. *moving* is
 //! stopping for the sake of another attempt elsewhere; *moved*: pending again if it was stopped or its worker shut down,
 //! which does not count as a repeat, else as the policy says. *scaling down* is stopping because its service is to have fewer
-//! instances, and *scaled down* is cancelled for that reason: the only final state that is left again, when the service is
-//! scaled up. A task that waits for others is blocked then, instead of pending.
+//! instances, and *scaled down* is cancelled for that reason: a final state that is left again, when the service is
+//! scaled up. So are those of an instance that ended by itself, once it was scaled away. A task that waits for others is blocked then, instead of pending.
 //!
 //! After a restore from a backup, a task may have been placed since the backup without a trace here: see [`Unseen`].
 
@@ -341,9 +341,10 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
             Ok(task.becomes(State::Stopping { worker, started, cause }))
         }
 
-        (State::Cancelled { reason, .. }, Event::ScaledUp { waits_for_others, .. })
-            if reason.code == ReasonCode::ScaledDown =>
-        {
+        (
+            State::Cancelled { .. } | State::Completed { .. } | State::Failed { .. },
+            Event::ScaledUp { waits_for_others, .. },
+        ) if !task.state.is_unwanted() => {
             let born = Task::new(waits_for_others, now);
             let mut change = task.becomes(born.state);
             change.task.repeats = born.repeats;
@@ -511,6 +512,11 @@ impl TaskState {
             TaskState::Stopping { cause, .. } => Some(cause.then),
             _ => None,
         }
+    }
+
+    /// Whether it was cancelled for another reason than that its service was scaled down.
+    fn is_unwanted(&self) -> bool {
+        matches!(self, TaskState::Cancelled { reason, .. } if reason.code != ReasonCode::ScaledDown)
     }
 
     /// Whether it is skipped: see [`StateName::is_skipped`].

@@ -240,6 +240,7 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     client.finished(apart).await;
     let service = json!({
         "name": "web", "type": "service", "script": "sleep 1000", "ports": ["http"], "health": {"command": ["true"]},
+        "resources": {"cpu": 0.1},
     });
     let long = client.submit(service).await;
     client.in_state(long, "running").await;
@@ -257,7 +258,7 @@ async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     }
     let updated = json!({
         "name": "web", "type": "service", "script": "sleep 1001", "ports": ["http"], "health": {"command": ["true"]},
-        "count": 2, "update": {"healthy_for": "0s"},
+        "count": 2, "update": {"healthy_for": "0s"}, "resources": {"cpu": 0.1},
     });
     assert!(client.post("/services/web", &updated).await.status.is_success());
     eventually("it is updated", async || client.job(long).await.updates.is_empty().then_some(())).await;

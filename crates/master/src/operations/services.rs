@@ -107,7 +107,7 @@ fn not_scaled(refused: &Refused) -> OperationError {
     };
     match field {
         Some(field) => OperationError::field(field, refused.to_string()),
-        None => OperationError::Invalid { code: "not_a_service", detail: refused.to_string(), field: None },
+        None => OperationError::Invalid { code: "invalid_body", detail: refused.to_string(), field: None },
     }
 }
 

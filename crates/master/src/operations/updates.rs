@@ -161,7 +161,7 @@ async fn update(
 }
 
 fn refused(why: gaffer_domain::versions::Refused) -> OperationError {
-    OperationError::Invalid { code: "not_a_version", detail: why.to_string(), field: None }
+    OperationError::Invalid { code: "invalid_spec", detail: why.to_string(), field: None }
 }
 
 fn unreadable(problem: &str) -> OperationError {

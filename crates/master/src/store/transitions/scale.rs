@@ -25,6 +25,10 @@ const SURPLUS: &str = "WHERE job_id = $1 AND position = $2 AND index >= $3 AND N
 /// Tasks of a definition that are ending, and are wanted again.
 const STILL_ENDING: &str =
     "WHERE job_id = $1 AND position = $2 AND index < $3 AND scaled_down ORDER BY index LIMIT $4";
+/// Tasks of a definition that ended because the service was scaled down, and are wanted again.
+const SCALED_DOWN: &str = "index < $6 AND state = 'cancelled' AND reason_code = $8";
+/// Tasks of a definition that ended by themselves, from an index on.
+const ENDED_BESIDE: &str = "index >= $6 AND state IN ('completed', 'failed') AND $8 <> ''";
 /// Further tasks of a definition, in the order of their numbers. These come from the end of the range of the job's era.
 const FURTHER: &str = "WITH late AS (INSERT INTO late_tasks AS l (era, given) VALUES ($3, $5) \
          ON CONFLICT (era) DO UPDATE SET given = l.given + $5 RETURNING given) \
@@ -111,7 +115,7 @@ impl Work {
                     // A stop is for all of them.
                     Scale { by: Some(_), .. } if is_stopping => definition.scale.by = None,
                     Scale { count: Some(count), by: Some(by), surge } => {
-                        scaling.push((*id, position, *count + *surge, by.clone()));
+                        scaling.push((*id, position, (*count, *count + *surge), by.clone()));
                     }
                     _ => {}
                 }
@@ -134,7 +138,7 @@ impl Work {
         &mut self,
         tx: &mut PgConnection,
         (job, position): (JobId, usize),
-        count: u32,
+        (instances, count): (u32, u32),
         message: &str,
         now: Time,
     ) -> Result<bool, StoreError> {
@@ -156,8 +160,14 @@ impl Work {
             }
         }
         self.scale_tasks(ending, &start, now);
-        let ended = self.load_scaled_down(tx, (job, position), era, count).await?;
+        let ended = self.load_ended(tx, SCALED_DOWN, (job, position), era, count).await?;
         self.scale_tasks(ended, &start, now);
+        // Those beside the instances of the service: one that ended by itself runs again, or is scaled away like the others.
+        let beside = self.load_ended(tx, ENDED_BESIDE, (job, position), era, instances).await?;
+        let is_away = |task: &TaskId| self.tasks.get(task).is_some_and(|work| work.index >= count);
+        let away = beside.iter().copied().filter(is_away).collect();
+        self.scale_tasks(beside, &start, now);
+        self.scale_tasks(away, &stop, now);
 
         let known = self.jobs.get(&job).map_or(0, |work| work.standing(position).counts.total());
         let missing = i64::from(count).saturating_sub(known).max(0);
@@ -208,10 +218,11 @@ impl Work {
         self.take_scaled(rows)
     }
 
-    /// Reads tasks that ended because the service was scaled down, and are wanted again.
-    async fn load_scaled_down(
+    /// Reads tasks that have ended.
+    async fn load_ended(
         &mut self,
         tx: &mut PgConnection,
+        which: &str,
         (job, position): (JobId, usize),
         era: i64,
         count: u32,
@@ -221,8 +232,7 @@ impl Work {
                  0 AS repeats, NULL::timestamptz AS repeats_since, NULL::timestamptz AS not_before, worker_id, started_at, \
                  NULL::text AS stop_message, false AS moving, false AS scaled_down, reason_code, reason_message, \
                  t.finished_at, {UNSEEN} \
-             FROM finished_tasks t {SINCE_RESTORE} WHERE job_id = $4 AND position = $5 AND index < $6 AND era = $7 \
-                 AND state = 'cancelled' AND reason_code = $8 ORDER BY index LIMIT $9"
+             FROM finished_tasks t {SINCE_RESTORE} WHERE job_id = $4 AND position = $5 AND era = $7 AND {which} ORDER BY index LIMIT $9"
         );
         let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(1.0 + CLOCK_DRIFT)
