@@ -329,8 +329,9 @@ impl VersionWrite<'_> {
             // A number that was scaled to stays until a version has another one.
             let count = kept.filter(|_| before == Some(specified)).unwrap_or(specified);
             let is_other = row.is_some_and(|row| row.version as u32 != versions[position] || row.is_updating);
-            let scaled_by =
-                (kept != Some(count)).then(|| format!("updated to version {next} by {}", new.created_by));
+            // Instances beside the others may have ended in an earlier update: they are looked at again.
+            let scaled_by = (kept != Some(count) || is_other)
+                .then(|| format!("updated to version {next} by {}", new.created_by));
             let written = sqlx::query(
                 "INSERT INTO task_definitions AS d (job_id, position, name, class_id, driver, single, version, count, scaled_by) \
                  SELECT $1, $2, $3, c.id, $4, $5, $6, $7, $8 FROM classes c WHERE c.project_id = $9 AND c.priority = $10 \

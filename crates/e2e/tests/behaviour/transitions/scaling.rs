@@ -68,12 +68,20 @@ impl Model {
     fn settle(&mut self, count: u32, message: &str, now: Time) {
         let cause = StopCause { message: message.to_owned(), then: AfterStop::ScaleDown };
         for index in 0..self.slots.len() as u32 {
-            match index >= count {
-                true => _ = self.change(index, TaskEvent::StopRequested(cause.clone()), now),
-                false => {
-                    let message = message.to_owned();
-                    self.change(index, TaskEvent::ScaledUp { message, waits_for_others: false }, now);
+            let message = message.to_owned();
+            let up = TaskEvent::ScaledUp { message, waits_for_others: false };
+            let has_ended = matches!(
+                self.slots[index as usize].state,
+                TaskState::Completed { .. } | TaskState::Failed { .. }
+            );
+            match (index >= count, has_ended) {
+                (true, true) => {
+                    self.change(index, up, now);
+                    self.change(index, TaskEvent::StopRequested(cause.clone()), now);
                 }
+                (true, false) => _ = self.change(index, TaskEvent::StopRequested(cause.clone()), now),
+                (false, true) => {}
+                (false, false) => _ = self.change(index, up, now),
             }
         }
         while self.slots.len() < count as usize {
