@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use gaffer_domain::reason::ReasonCode;
 use gaffer_domain::restore::HIGHEST_LEFT_OUT;
 use gaffer_domain::scale;
-use gaffer_domain::task::{AfterStop, StateName, StopCause, Task, TaskEvent};
+use gaffer_domain::task::{AfterStop, StateName, StopCause, Task, TaskEvent, TaskState};
 use gaffer_domain::worker::{CLOCK_DRIFT, LOST_MARGIN};
 use gaffer_domain::{JobId, TaskId, Time};
 use sqlx::PgConnection;
@@ -150,7 +150,7 @@ impl Work {
         let start = TaskEvent::ScaledUp { message: message.to_owned(), waits_for_others };
 
         let surplus = self.load_of_definition(tx, SURPLUS, (job, position), count).await?;
-        self.scale_tasks(surplus, &stop, now);
+        self.scale_tasks(surplus.clone(), &stop, now);
         let ending = self.load_of_definition(tx, STILL_ENDING, (job, position), count).await?;
         // Like those that are added.
         let version = self.jobs.get(&job).and_then(|job| job.definitions.get(position)).map(|of| of.version);
@@ -163,7 +163,12 @@ impl Work {
         let ended = self.load_ended(tx, SCALED_DOWN, (job, position), era, count).await?;
         self.scale_tasks(ended, &start, now);
         // Those beside the instances of the service: one that ended by itself runs again, or is scaled away like the others.
-        let beside = self.load_ended(tx, ENDED_BESIDE, (job, position), era, instances).await?;
+        let mut beside = self.load_ended(tx, ENDED_BESIDE, (job, position), era, instances).await?;
+        let ends_now = |task: &TaskId| {
+            let state = self.tasks.get(task).map(|work| &work.task.state);
+            matches!(state, Some(TaskState::Completed { .. } | TaskState::Failed { .. }))
+        };
+        beside.extend(surplus.into_iter().filter(ends_now));
         let is_away = |task: &TaskId| self.tasks.get(task).is_some_and(|work| work.index >= count);
         let away = beside.iter().copied().filter(is_away).collect();
         self.scale_tasks(beside, &start, now);
