@@ -84,12 +84,7 @@ pub async fn run(plan: &Plan) -> Verdict {
     trial.fleet.restore().await;
     let found = settled(&trial.fleet, job, watch.count, SETTLING).await;
     let found = judge(&trial, job, found, version, watch.count).await;
-    let seen = trial.witness.seen();
-    verdict.tasks = seen.attempts.len();
-    verdict.attempts = seen.attempts.values().map(BTreeMap::len).sum();
-    verdict.repeats = verdict.attempts - verdict.tasks;
-    (verdict.double_starts, verdict.overlaps) = (seen.double_starts.len(), seen.overlaps.len());
-    drop(seen);
+    count_attempts(&trial.witness, &mut verdict);
     found.into_iter().for_each(|problem| verdict.broken(problem));
     verdict.figure(format!("updates begun {updates}, the last to version {version}"));
     verdict
@@ -99,6 +94,14 @@ pub async fn run(plan: &Plan) -> Verdict {
     trial.fleet.settle(&[(job, 0)], SETTLING).await;
     verdict.survivors = trial.witness.survivors().len();
     trial.end(verdict).await
+}
+
+fn count_attempts(witness: &Witness, verdict: &mut Verdict) {
+    let seen = witness.seen();
+    verdict.tasks = seen.attempts.len();
+    verdict.attempts = seen.attempts.values().map(BTreeMap::len).sum();
+    verdict.repeats = verdict.attempts - verdict.tasks;
+    (verdict.double_starts, verdict.overlaps) = (seen.double_starts.len(), seen.overlaps.len());
 }
 
 impl Watch {
