@@ -92,7 +92,7 @@ const NOT_MET: [&str; 52] = [
     "SELECT EXISTS (SELECT FROM dead_letters",
     "DELETE FROM dead_letters WHERE id = $1",
     "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message, era) SELECT j.project_id",
-    "SELECT id, attempt, job_id, position, index FROM live_tasks WHERE id = ANY($1)",
+    "SELECT id, attempt, job_id, position, index, coalesce(version, 1) FROM live_tasks WHERE id = ANY($1)",
     "SELECT NOT EXISTS (SELECT 1 FROM web_sessions)",
     "WITH used AS (UPDATE login_links",
     "SELECT u.id, u.name, m.project_id, s.last_used_at",
