@@ -341,10 +341,12 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
             Ok(task.becomes(State::Stopping { worker, started, cause }))
         }
 
-        (
-            State::Cancelled { .. } | State::Completed { .. } | State::Failed { .. },
-            Event::ScaledUp { waits_for_others, .. },
-        ) if !task.state.is_unwanted() => {
+        (State::Cancelled { reason, .. }, Event::ScaledUp { .. })
+            if reason.code != ReasonCode::ScaledDown =>
+        {
+            not_now
+        }
+        (state, Event::ScaledUp { waits_for_others, .. }) if state.name().is_final() => {
             let born = Task::new(waits_for_others, now);
             let mut change = task.becomes(born.state);
             change.task.repeats = born.repeats;
@@ -512,11 +514,6 @@ impl TaskState {
             TaskState::Stopping { cause, .. } => Some(cause.then),
             _ => None,
         }
-    }
-
-    /// Whether it was cancelled for another reason than that its service was scaled down.
-    fn is_unwanted(&self) -> bool {
-        matches!(self, TaskState::Cancelled { reason, .. } if reason.code != ReasonCode::ScaledDown)
     }
 
     /// Whether it is skipped: see [`StateName::is_skipped`].

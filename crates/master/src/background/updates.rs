@@ -77,11 +77,11 @@ impl Updates {
         }
         let rollout =
             Rollout { count: updating.count, surge: updating.surge, is_promoted: updating.is_promoted };
-        let next = match updating.has_ended && !updating.reverts {
-            true => Next::Failed { index: 0, problem: "has ended" },
-            false => rollout::next(&update, rollout, &instances),
-        };
-        let action = match next {
+        if updating.has_ended && !updating.reverts {
+            let problem = format!("an instance of version {version} has ended");
+            return self.failed(updating, &update, problem).await;
+        }
+        let action = match rollout::next(&update, rollout, &instances) {
             Next::Wait | Next::AwaitPromotion => return Ok(false),
             Next::Surge(surge) => UpdateAction::Surge(surge),
             Next::Replace(indices) => UpdateAction::Replace(indices),

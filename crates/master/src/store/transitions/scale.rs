@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use gaffer_domain::reason::ReasonCode;
 use gaffer_domain::restore::HIGHEST_LEFT_OUT;
 use gaffer_domain::scale;
-use gaffer_domain::task::{AfterStop, StateName, StopCause, Task, TaskEvent, TaskState};
+use gaffer_domain::task::{AfterStop, StateName, StopCause, Task, TaskEvent};
 use gaffer_domain::worker::{CLOCK_DRIFT, LOST_MARGIN};
 use gaffer_domain::{JobId, TaskId, Time};
 use sqlx::PgConnection;
@@ -165,8 +165,8 @@ impl Work {
         // Those beside the instances of the service: one that ended by itself runs again, or is scaled away like the others.
         let mut beside = self.load_ended(tx, ENDED_BESIDE, (job, position), era, instances).await?;
         let ends_now = |task: &TaskId| {
-            let state = self.tasks.get(task).map(|work| &work.task.state);
-            matches!(state, Some(TaskState::Completed { .. } | TaskState::Failed { .. }))
+            let state = self.tasks.get(task).map(|work| work.task.state.name());
+            matches!(state, Some(StateName::Completed | StateName::Failed))
         };
         beside.extend(surplus.into_iter().filter(ends_now));
         let is_away = |task: &TaskId| self.tasks.get(task).is_some_and(|work| work.index >= count);
