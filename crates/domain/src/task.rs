@@ -352,7 +352,6 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
             change.task.repeats = born.repeats;
             Ok(change)
         }
-        // It has to end nevertheless, as its worker was told to stop it.
         (State::Stopping { worker, started, cause }, Event::ScaledUp { message, .. })
             if cause.then == AfterStop::ScaleDown =>
         {
@@ -412,7 +411,6 @@ impl Task {
         change
     }
 
-    /// However its attempt ended: it would not have been repeated.
     fn after_scaling_down(&self, restart: &Restart, cause: StopCause, end: AttemptEnd, now: Time) -> Change {
         let mut reason = cause.into_reason();
         if let AttemptEnd::Lost { cause: lost } = &end {
