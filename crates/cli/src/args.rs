@@ -31,6 +31,7 @@ use crate::commands::simulate::SimulateArgs;
 use crate::commands::stop::StopArgs;
 use crate::commands::submit::SubmitArgs;
 use crate::commands::system::SystemArgs;
+use crate::commands::templates::TemplatesArgs;
 use crate::commands::version::VersionArgs;
 use crate::commands::versions::{DiffArgs, PromoteArgs, RollbackArgs, VersionsArgs};
 use crate::commands::wait::WaitArgs;
@@ -89,6 +90,9 @@ pub enum Command {
     Promote(PromoteArgs),
     /// Show what submitting a service would change
     Diff(DiffArgs),
+    /// Save specifications under a name, to submit jobs from them
+    #[command(visible_alias = "template")]
+    Templates(TemplatesArgs),
     /// Submit finished jobs again
     Rerun(RerunArgs),
     /// Delete finished jobs and their output

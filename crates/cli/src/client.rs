@@ -168,6 +168,20 @@ impl Client {
         self.answer(request.json(body).timeout(ANSWER_TIMEOUT)).await
     }
 
+    /// POST of a text, sent once.
+    ///
+    /// # Errors
+    /// Errors of the API or the network.
+    pub async fn post_text(
+        &self,
+        path: &[&str],
+        media_type: &'static str,
+        text: String,
+    ) -> Result<Answer, Failure> {
+        let request = self.request(Method::POST, path, &Query::new()).header(CONTENT_TYPE, media_type);
+        self.answer(request.body(text).timeout(ANSWER_TIMEOUT)).await
+    }
+
     /// Writes to the standard input of a task; returns the new offset.
     ///
     /// # Errors

@@ -31,6 +31,7 @@ pub mod stop;
 pub mod submit;
 pub mod supervisor;
 pub mod system;
+pub mod templates;
 pub mod version;
 pub mod versions;
 pub mod wait;

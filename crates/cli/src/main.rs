@@ -7,6 +7,7 @@ mod backoff;
 mod client;
 mod commands;
 mod config;
+mod document_file;
 mod exit;
 mod failure;
 mod follow;
@@ -17,6 +18,7 @@ mod matches;
 mod ndjson;
 mod open_files;
 mod out;
+mod parameters;
 mod selector;
 mod sgr;
 mod signals;
@@ -111,6 +113,7 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Promote(args) => commands::versions::promote(args, out).await,
         Command::Diff(args) => commands::versions::diff(args, out).await,
         Command::Scale(args) => commands::scale::run(args, out).await,
+        Command::Templates(args) => commands::templates::run(args, out).await,
         Command::Rerun(args) => commands::rerun::run(args, out).await,
         Command::Delete(args) => commands::delete::run(args, out).await,
         Command::Pin(args) => commands::pin::run(args, "pin", out).await,

@@ -246,6 +246,11 @@ impl SpecFlag {
 }
 
 impl SpecFlags {
+    /// Whether no option was given.
+    pub fn is_empty(&self) -> bool {
+        self.given.is_empty()
+    }
+
     /// Puts what was given over a specification. One that is no object stays as it is, for the API to refuse.
     ///
     /// # Errors

@@ -1,18 +1,18 @@
 //! Builds a job specification from options, a file or standard input.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use gaffer_domain::document::{Data, Language, Value as Document};
-use gaffer_domain::spec::MAX_SPEC_BYTES;
+use gaffer_domain::document::{Data, Entry, Value as Document};
 use gaffer_domain::text;
 use gaffer_protocol::rest::Problem;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use crate::document_file::{File, name_of, read_text};
 use crate::failure::Failure;
+use crate::parameters::Given;
 use crate::spec_flags::{self, SpecFlags};
 
 /// The option for items that are in a file.
@@ -47,13 +47,10 @@ pub struct Input {
     /// As the API takes it: every scalar has the text that was written.
     pub spec: Document,
     file: Option<File>,
-}
-
-/// A file, to say where in it a mistake is.
-#[derive(Debug)]
-struct File {
-    name: String,
-    document: Document,
+    /// Values of its parameters.
+    pub values: Option<Given>,
+    /// `spec` names a template.
+    is_template: bool,
 }
 
 impl Input {
@@ -126,7 +123,7 @@ impl Input {
     ) -> Result<Input, Failure> {
         let mut spec = Document::from(&Value::Object(fields));
         flags.apply(&mut spec, env)?;
-        Ok(Input { spec, file: None })
+        Ok(Input { spec, file: None, values: None, is_template: false })
     }
 
     /// A specification, from a file or from standard input (`-`).
@@ -138,23 +135,41 @@ impl Input {
         flags: &SpecFlags,
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Input, Failure> {
-        let text = read_text(path)?;
-        let name =
-            if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+        let (name, text) = (name_of(path), read_text(path)?);
         if text.starts_with("#!") {
             return Err(Failure::Usage(format!(
                 "{name} is a script, not a job's specification: write `--script {}`",
                 path.display()
             )));
         }
-        let document = language_of(path, &text).read(&text).map_err(|error| {
-            let place =
-                error.place.map(|place| format!(":{}:{}", place.line, place.column)).unwrap_or_default();
-            Failure::Usage(format!("{name}{place}: {}", error.message))
-        })?;
-        let mut spec = document.clone();
+        let file = File::parse(path, name, &text)?;
+        let mut spec = file.document.clone();
         flags.apply(&mut spec, env)?;
-        Ok(Input { spec, file: Some(File { name, document }) })
+        Ok(Input { spec, file: Some(file), values: None, is_template: false })
+    }
+
+    /// What the API takes: the specification, with the values of its parameters if there are any. Numbers are sent as they
+    /// were written.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn body(&self) -> Result<Box<RawValue>, Failure> {
+        let body = match &self.values {
+            None => self.spec.to_json(),
+            Some(given) if self.is_template => {
+                let mut body = self.spec.clone();
+                if let Data::Object(fields) = &mut body.data {
+                    let value = given.values.clone();
+                    fields.push(Entry { key: "parameters".to_owned(), place: None, value });
+                }
+                body.to_json()
+            }
+            Some(given) => {
+                format!(r#"{{"spec":{},"parameters":{}}}"#, self.spec.to_json(), given.values.to_json())
+            }
+        };
+        RawValue::from_string(body)
+            .map_err(|error| Failure::Local(format!("cannot write the specification as JSON: {error}")))
     }
 
     /// The API's complaint in terms of what the user wrote: options, or lines of the file.
@@ -167,44 +182,25 @@ impl Input {
         problem
     }
 
-    fn place(&self, pointer: &str) -> Option<String> {
-        let in_file = self.file.as_ref().and_then(|file| {
-            let place = file.document.place_of(pointer)?;
-            Some(format!("{}:{}:{} {pointer}", file.name, place.line, place.column).trim_end().to_owned())
-        });
+    /// Where the user wrote what a JSON pointer means.
+    pub fn place(&self, pointer: &str) -> Option<String> {
+        if let Some(given) = &self.values {
+            if let Some(place) = given.place(pointer) {
+                return Some(place);
+            }
+            // A value that is missing is told where its parameter is declared.
+            return self.place_in_spec(pointer.strip_prefix("/spec").unwrap_or(pointer));
+        }
+        self.place_in_spec(pointer)
+    }
+
+    fn place_in_spec(&self, pointer: &str) -> Option<String> {
+        let in_file = self.file.as_ref().and_then(|file| file.place(pointer));
         in_file.or_else(|| Some(spec_flags::for_pointer(pointer)?.name()))
     }
 }
 
-fn read_text(path: &Path) -> Result<String, Failure> {
-    let limit = MAX_SPEC_BYTES as u64 + 1;
-    let mut bytes = Vec::new();
-    let read = if path == Path::new("-") {
-        std::io::stdin().lock().take(limit).read_to_end(&mut bytes)
-    } else {
-        fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
-    };
-    let name = path.display();
-    read.map_err(|error| Failure::Usage(format!("cannot read {name}: {error}")))?;
-    if bytes.len() > MAX_SPEC_BYTES {
-        return Err(Failure::Usage(format!(
-            "{name} is larger than the {MAX_SPEC_BYTES} bytes that are allowed"
-        )));
-    }
-    text::decode(&bytes).map(str::to_owned).map_err(|why| Failure::Usage(format!("{name} {why}")))
-}
-
-fn language_of(path: &Path, text: &str) -> Language {
-    let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
-    match extension.as_deref() {
-        Some("json") => Language::Json,
-        Some("toml") => Language::Toml,
-        Some("yaml" | "yml") => Language::Yaml,
-        _ => Language::guess(text),
-    }
-}
-
-/// The three ways to say what to run.
+/// The ways to say what to run.
 #[derive(Debug)]
 pub enum Wanted {
     /// `-- CMD…`
@@ -213,6 +209,8 @@ pub enum Wanted {
     Script(PathBuf),
     /// `FILE`
     File(PathBuf),
+    /// `--template NAME --version N`
+    Template(String, Option<u32>),
 }
 
 impl Wanted {
@@ -225,6 +223,15 @@ impl Wanted {
             Wanted::Command(command) => Input::of_command(command, flags, env),
             Wanted::Script(path) => Input::of_script(&path, flags, env),
             Wanted::File(path) => Input::of_file(&path, flags, env),
+            Wanted::Template(..) if !flags.is_empty() => Err(Failure::Usage(
+                "--template takes values for parameters (-p) and no options of the job: save another version, or \
+                 submit a file"
+                    .to_owned(),
+            )),
+            Wanted::Template(name, version) => {
+                let spec = Document::from(&json!({ "template": name, "version": version }));
+                Ok(Input { spec, file: None, values: None, is_template: true })
+            }
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use gaffer_domain::constraint::Constraint;
-use gaffer_domain::placement::{Lasting, Measured, Requirements, Strategy, Taken, WorkerSnapshot};
+use gaffer_domain::placement::{Feature, Lasting, Measured, Requirements, Strategy, Taken, WorkerSnapshot};
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
 use gaffer_domain::queue::{Class, InUse, PassOptions, Turns, decide};
 use gaffer_domain::spec::{Affinity, DriverKind, Resources};
@@ -135,6 +135,7 @@ fn offers(reserved_percent: u64) -> Vec<WorkerSnapshot> {
                 arch: "x86_64".to_owned(),
                 os: "linux".to_owned(),
                 version: "0.1.0".to_owned(),
+                features: Feature::ALL.into(),
                 labels: [label("rack", format!("r{}", id % 40)), label("disk", "ssd".to_owned())].into(),
                 drivers: vec![DriverKind::Host, DriverKind::Docker],
                 broken_drivers: Vec::new(),

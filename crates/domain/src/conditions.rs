@@ -4,11 +4,10 @@
 //! than one of ten. The decisions are made anew after every change; what was decided stays decided, as the counts of
 //! final states only grow.
 
-use std::collections::HashMap;
-
 use crate::job::TaskCounts;
+use crate::quantity::listed;
 use crate::reason::{Reason, ReasonCode};
-use crate::spec::{Dependency, IndexMatch, JobSpec, On, TaskSpec, When};
+use crate::spec::{Awaited, IndexMatch, JobSpec, On, TaskSpec, When, all_awaited};
 use crate::task::{AfterStop, StateName, StopCause};
 
 /// Task counts of one definition.
@@ -93,7 +92,7 @@ impl Standing {
 /// `standings` are those of all definitions, in their order.
 pub fn decide(spec: &JobSpec, standings: &[Standing], stop: StopScope) -> Vec<(usize, Verdict)> {
     let failed: i64 = standings.iter().map(|standing| standing.counts.get(StateName::Failed)).sum();
-    let mut positions = None;
+    let mut awaited = None;
     let mut verdicts = Vec::new();
     for (position, (definition, standing)) in spec.tasks.iter().zip(standings).enumerate() {
         // The tasks that a stop covers are cancelled by it.
@@ -103,25 +102,14 @@ pub fn decide(spec: &JobSpec, standings: &[Standing], stop: StopScope) -> Vec<(u
         let verdict = if let Some(cause) = too_many_failures(spec, definition, standing, failed) {
             standing.has_anything_to_stop().then_some(Verdict::Stop(cause))
         } else if standing.counts.get(StateName::Blocked) > 0 {
-            let positions = positions.get_or_insert_with(|| Positions::of(spec));
-            judge_definition(spec, definition, positions, standings)
+            let awaited = awaited.get_or_insert_with(|| all_awaited(&spec.tasks));
+            judge_definition(spec, definition, &awaited[position], standings)
         } else {
             None
         };
         verdicts.extend(verdict.map(|verdict| (position, verdict)));
     }
     verdicts
-}
-
-/// A definition that another one waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Awaited {
-    /// Its place in the specification.
-    pub position: usize,
-    /// What its tasks have to come to.
-    pub on: On,
-    /// Which of its tasks each task waits for.
-    pub index: IndexMatch,
 }
 
 /// Decides what becomes of blocked tasks of a definition for which [`decide`] has said [`Verdict::EachByIndex`], as far as that is
@@ -134,9 +122,9 @@ pub fn judge_each<T>(
     tasks: impl IntoIterator<Item = (T, Vec<(usize, Standing)>)>,
 ) -> Vec<(T, Verdict)> {
     let Some(definition) = spec.tasks.get(position) else { return Vec::new() };
-    let awaited = Positions::of(spec).awaited(spec, definition);
+    let awaited = &all_awaited(&spec.tasks)[position];
     let verdict = |others: &[(usize, Standing)]| {
-        judge(spec, definition, &awaited, |awaited| {
+        judge(spec, definition, awaited, |awaited| {
             let of_index = others.iter().find(|(position, _)| *position == awaited.position);
             let of_index =
                 of_index.filter(|_| awaited.index == IndexMatch::Same).map(|(_, standing)| *standing);
@@ -146,17 +134,12 @@ pub fn judge_each<T>(
     tasks.into_iter().filter_map(|(task, others)| Some((task, verdict(&others)?))).collect()
 }
 
-/// The definitions that a definition waits for, those included that follow from its `when`.
-pub fn awaited(spec: &JobSpec, position: usize) -> Vec<Awaited> {
-    let definition = spec.tasks.get(position);
-    definition.map(|definition| Positions::of(spec).awaited(spec, definition)).unwrap_or_default()
-}
-
 /// What the blocked tasks of a definition wait for, as a sentence without its subject: `waits for prepare to complete`. Empty if
-/// that is nothing.
-pub fn waits_for(spec: &JobSpec, position: usize) -> String {
-    let Some(definition) = spec.tasks.get(position) else { return String::new() };
-    let awaited = Positions::of(spec).awaited(spec, definition);
+/// that is nothing. `all` is what [`all_awaited`] gives for the specification.
+pub fn waits_for(spec: &JobSpec, all: &[Vec<Awaited>], position: usize) -> String {
+    let (Some(definition), Some(awaited)) = (spec.tasks.get(position), all.get(position)) else {
+        return String::new();
+    };
     if awaited.is_empty() {
         return String::new();
     }
@@ -184,47 +167,13 @@ pub fn waits_for(spec: &JobSpec, position: usize) -> String {
     }
 }
 
-/// For each definition, in their order: the definitions whose ends it waits for, by position, and which of their tasks.
-pub(crate) fn waits(spec: &JobSpec) -> Vec<Vec<(usize, IndexMatch)>> {
-    let positions = Positions::of(spec);
-    let awaited = |definition| positions.awaited(spec, definition).into_iter();
-    let waits = |definition| awaited(definition).map(|other| (other.position, other.index)).collect();
-    spec.tasks.iter().map(waits).collect()
-}
-
-/// Where each name stands in the list of definitions.
-struct Positions<'a>(HashMap<&'a str, usize>);
-
-impl<'a> Positions<'a> {
-    fn of(spec: &'a JobSpec) -> Positions<'a> {
-        let entries = spec.tasks.iter().enumerate();
-        Positions(entries.map(|(position, task)| (task.name.as_str(), position)).collect())
-    }
-
-    /// The definitions whose ends a definition waits for. What a stored specification names and does not have is passed over.
-    fn awaited(&self, spec: &JobSpec, definition: &TaskSpec) -> Vec<Awaited> {
-        let has_condition = definition.when != When::Success;
-        if definition.depends_on.is_empty() && has_condition {
-            let others = spec.tasks.iter().enumerate().filter(|(_, task)| task.when == When::Success);
-            let ended = |(position, _)| Awaited { position, on: On::Ended, index: IndexMatch::All };
-            return others.map(ended).collect();
-        }
-        let known = |Dependency { task, on, index }: &Dependency| {
-            let on = if has_condition { On::Ended } else { *on };
-            Some(Awaited { position: *self.0.get(task.as_str())?, on, index: *index })
-        };
-        definition.depends_on.iter().filter_map(known).collect()
-    }
-}
-
 /// What is to be done about the blocked tasks of a definition.
 fn judge_definition(
     spec: &JobSpec,
     definition: &TaskSpec,
-    positions: &Positions<'_>,
+    awaited: &[Awaited],
     standings: &[Standing],
 ) -> Option<Verdict> {
-    let awaited = positions.awaited(spec, definition);
     let standing = |awaited: &Awaited| standings.get(awaited.position).copied().unwrap_or_default();
     let (by_index, all): (Vec<Awaited>, Vec<Awaited>) =
         awaited.iter().partition(|awaited| awaited.index == IndexMatch::Same);
@@ -234,7 +183,7 @@ fn judge_definition(
         counts.get(StateName::Completed) == counts.total()
     };
     if by_index.iter().all(are_alike) {
-        return judge(spec, definition, &awaited, standing);
+        return judge(spec, definition, awaited, standing);
     }
     // With `when: failure`, a failure in any of what it waits for counts.
     let is_open = |awaited: &Awaited| {
@@ -336,18 +285,6 @@ fn too_many_failures(
         limit => format!("stopped because more than {limit} tasks of {whose} failed"),
     };
     Some(StopCause { message, then: AfterStop::Cancel })
-}
-
-/// `a, b and c`; only the first few of many.
-fn listed(names: &[impl AsRef<str>]) -> String {
-    const MOST: usize = 5;
-    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-    match &names[..] {
-        [] => String::new(),
-        [only] => (*only).to_owned(),
-        [rest @ .., last] if names.len() <= MOST => format!("{} and {last}", rest.join(", ")),
-        _ => format!("{} and {} others", names[..MOST - 1].join(", "), names.len() - (MOST - 1)),
-    }
 }
 
 #[cfg(test)]

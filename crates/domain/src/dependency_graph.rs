@@ -5,11 +5,11 @@
 
 use std::collections::HashSet;
 
-use crate::conditions::{Awaited, awaited};
-use crate::spec::JobSpec;
+use crate::spec::{Awaited, JobSpec, When, all_awaited, in_order};
 
-/// The most places of a picture, those included where a line passes through a layer. Definitions are few: see
-/// [`crate::spec::MAX_TASKS`].
+/// Maximum number of lines of a picture. There are at most [`crate::spec::MAX_DEFINITIONS_PER_JOB`] definitions.
+const MAX_LINES: usize = 1_000;
+/// Maximum number of places of a picture, those included where a line passes through a layer.
 const MAX_PLACES: usize = 5_000;
 /// How often the order of all layers is improved.
 const SWEEPS: usize = 8;
@@ -59,15 +59,11 @@ enum Vertex {
 impl DependencyGraph {
     /// The picture of a job; none if it has so many lines that nobody could read it.
     pub fn of(spec: &JobSpec) -> Option<DependencyGraph> {
-        let count = spec.tasks.len();
-        let edges: Vec<(usize, usize, Awaited)> = (0..count)
-            .flat_map(|to| drawn(spec, to).into_iter().map(move |awaited| (awaited.position, to, awaited)))
-            .collect();
-        let layer = layers(count, &edges);
-        // In a circle, which no accepted job has, some line would lead back.
-        let edges: Vec<_> = edges.into_iter().filter(|(from, to, _)| layer[*from] < layer[*to]).collect();
+        let awaited = all_awaited(&spec.tasks);
+        let layer = layers(&awaited);
+        let edges = edges(spec, &awaited, &layer)?;
         let passing: usize = edges.iter().map(|(from, to, _)| layer[*to] - layer[*from] - 1).sum();
-        if count + passing > MAX_PLACES {
+        if layer.len() + passing > MAX_PLACES {
             return None;
         }
         let mut rows = Rows::new(&layer, &edges);
@@ -76,33 +72,35 @@ impl DependencyGraph {
     }
 }
 
-/// The lines that lead to a definition. One that waits for all others without naming them has lines from the last of these: from
-/// those that none of the others waits for.
-fn drawn(spec: &JobSpec, position: usize) -> Vec<Awaited> {
-    let all = awaited(spec, position);
-    if !spec.tasks[position].depends_on.is_empty() {
-        return all;
+/// The lines of the picture; none if there are too many. A definition that waits for all others without naming them has lines from the
+/// last of these: from those that none of the others waits for.
+fn edges(spec: &JobSpec, awaited: &[Vec<Awaited>], layer: &[usize]) -> Option<Vec<(usize, usize, Awaited)>> {
+    // All definitions that name none wait for the same ones.
+    let is_waited_for: HashSet<usize> = (spec.tasks.iter().zip(awaited))
+        .filter(|(task, _)| task.when == When::Success)
+        .flat_map(|(_, awaited)| awaited.iter().map(|other| other.position))
+        .collect();
+    let mut edges = Vec::new();
+    for (to, task) in spec.tasks.iter().enumerate() {
+        let names_none = task.depends_on.is_empty();
+        let drawn =
+            awaited[to].iter().filter(|other| !names_none || !is_waited_for.contains(&other.position));
+        // In a circle, which no accepted job has, some line would lead back.
+        let drawn = drawn.filter(|other| layer[other.position] < layer[to]);
+        edges.extend(drawn.map(|other| (other.position, to, *other)));
+        if edges.len() > MAX_LINES {
+            return None;
+        }
     }
-    let waited_for: HashSet<usize> =
-        all.iter().flat_map(|other| awaited(spec, other.position)).map(|awaited| awaited.position).collect();
-    all.into_iter().filter(|awaited| !waited_for.contains(&awaited.position)).collect()
+    Some(edges)
 }
 
 /// The layer of each definition: the longest path that leads to it.
-fn layers(count: usize, edges: &[(usize, usize, Awaited)]) -> Vec<usize> {
-    let mut layer = vec![0; count];
-    // No path is longer than there are definitions.
-    for _ in 0..count {
-        let mut is_done = true;
-        for (from, to, _) in edges {
-            if layer[*to] <= layer[*from] && layer[*from] + 1 < count {
-                layer[*to] = layer[*from] + 1;
-                is_done = false;
-            }
-        }
-        if is_done {
-            break;
-        }
+fn layers(awaited: &[Vec<Awaited>]) -> Vec<usize> {
+    let mut layer = vec![0; awaited.len()];
+    for position in in_order(awaited, |_| {}) {
+        let after = awaited[position].iter().map(|other| layer[other.position] + 1);
+        layer[position] = after.max().unwrap_or(0);
     }
     layer
 }

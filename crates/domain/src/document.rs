@@ -22,7 +22,7 @@ pub const MAX_VALUES: usize = 104_000;
 /// How deep lists and objects may be nested.
 pub const MAX_DEPTH: usize = 64;
 /// The most bytes of text that a document may have once its aliases are written out.
-const MAX_TEXT_BYTES: usize = 1024 * 1024;
+pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
 
 /// What a document is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,8 +264,41 @@ impl Value {
     /// The document in JSON, of which every reader that keeps the text of numbers makes the same again.
     pub fn to_json(&self) -> String {
         let mut text = String::new();
-        json::write(self, &mut text);
+        json::write(self, None, &mut text);
         text
+    }
+
+    /// The same with line ends and indentation, for people.
+    pub fn to_pretty_json(&self) -> String {
+        let mut text = String::new();
+        json::write(self, Some(0), &mut text);
+        text
+    }
+}
+
+/// Numbers that would be written otherwise afterwards become texts, as which every field takes them.
+impl From<&Value> for serde_json::Value {
+    fn from(value: &Value) -> serde_json::Value {
+        match &value.data {
+            Data::Scalar(scalar) => match scalar.kind {
+                ScalarKind::Null => serde_json::Value::Null,
+                ScalarKind::Text => scalar.text.as_str().into(),
+                ScalarKind::Bool | ScalarKind::Number => {
+                    let read = serde_json::from_str::<serde_json::Value>(&scalar.text).ok();
+                    let is_same = |read: &serde_json::Value| {
+                        let again = read.to_string();
+                        !read.is_string() && again == scalar.text
+                    };
+                    let same = read.filter(is_same);
+                    same.unwrap_or_else(|| scalar.text.as_str().into())
+                }
+            },
+            Data::List(items) => items.iter().map(serde_json::Value::from).collect(),
+            Data::Object(entries) => {
+                let entry = |entry: &Entry| (entry.key.clone(), serde_json::Value::from(&entry.value));
+                serde_json::Value::Object(entries.iter().map(entry).collect())
+            }
+        }
     }
 }
 

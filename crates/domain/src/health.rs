@@ -27,7 +27,17 @@ impl CheckKind {
     /// Both.
     pub const ALL: [CheckKind; 2] = [CheckKind::Health, CheckKind::Readiness];
 
-    /// The word used on every door.
+    /// What is said of a task that is in this state by this check.
+    pub fn word(self, state: HealthState) -> &'static str {
+        match (self, state) {
+            (CheckKind::Health, state) => state.as_str(),
+            (CheckKind::Readiness, HealthState::Starting) => "not ready yet",
+            (CheckKind::Readiness, HealthState::Healthy) => "ready",
+            (CheckKind::Readiness, HealthState::Unhealthy) => "not ready",
+        }
+    }
+
+    /// Name in the API, the CLI and on pages.
     pub fn as_str(self) -> &'static str {
         match self {
             CheckKind::Health => "health",
@@ -52,7 +62,7 @@ pub enum HealthState {
 }
 
 impl HealthState {
-    /// The word used on every door.
+    /// Name in the API, the CLI and on pages.
     pub fn as_str(self) -> &'static str {
         match self {
             HealthState::Starting => "starting",
@@ -71,22 +81,26 @@ pub struct Outcome {
     pub after_millis: u64,
 }
 
-/// A check and its latest answer, as it is told.
+/// The state of a check and its latest answer, as they are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answered<'a> {
+pub struct CheckStatus<'a> {
     /// What the check says.
     pub state: HealthState,
     /// The latest answer, and whether it passed; none before the first.
     pub last: Option<(bool, &'a str)>,
 }
 
-/// What the checks of a running task say, as every door says it: `healthy`, `not ready: status 503`. `available`: it counts
+/// What the checks of a running task say, in the CLI and on pages: `healthy`, `not ready: status 503`. `available`: it counts
 /// as available.
-pub fn in_words(health: Option<Answered<'_>>, readiness: Option<Answered<'_>>, available: bool) -> String {
-    let answer = |check: Answered<'_>| check.last.map_or("", |(_, detail)| detail).to_owned();
-    let failing = |check: Option<Answered<'_>>, word| {
+pub fn in_words(
+    health: Option<CheckStatus<'_>>,
+    readiness: Option<CheckStatus<'_>>,
+    available: bool,
+) -> String {
+    let answer = |check: CheckStatus<'_>| check.last.map_or("", |(_, detail)| detail).to_owned();
+    let failing = |kind: CheckKind, check: Option<CheckStatus<'_>>| {
         let check = check.filter(|check| check.state == HealthState::Unhealthy)?;
-        Some(format!("{word}: {}", answer(check)))
+        Some(format!("{}: {}", kind.word(check.state), answer(check)))
     };
     let starting = || {
         let mut checks = [health, readiness].into_iter().flatten();
@@ -94,16 +108,17 @@ pub fn in_words(health: Option<Answered<'_>>, readiness: Option<Answered<'_>>, a
         Some(format!("starting: {}", answer(failed)))
     };
     match (available, readiness.is_some()) {
-        (true, true) => "ready".to_owned(),
-        (true, false) => "healthy".to_owned(),
+        (true, true) => CheckKind::Readiness.word(HealthState::Healthy).to_owned(),
+        (true, false) => CheckKind::Health.word(HealthState::Healthy).to_owned(),
         (false, _) => {
-            let words = failing(health, "unhealthy").or_else(|| failing(readiness, "not ready"));
+            let words = failing(CheckKind::Health, health);
+            let words = words.or_else(|| failing(CheckKind::Readiness, readiness));
             words.or_else(starting).unwrap_or_else(|| HealthState::Starting.as_str().to_owned())
         }
     }
 }
 
-/// The word for an outcome that is used on every door.
+/// Name of an outcome in the CLI and on pages.
 pub fn outcome_word(passed: bool) -> &'static str {
     if passed { "passed" } else { "failed" }
 }

@@ -49,6 +49,14 @@ id! {
     WorkerId
 }
 
+/// How users address a task in its job: `name`, or `name.index` if its definition has several tasks.
+pub fn task_address(name: &str, index: u32, is_single: bool) -> String {
+    match is_single {
+        true => name.to_owned(),
+        false => format!("{name}.{index}"),
+    }
+}
+
 /// The text was not a positive whole number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected a positive integer such as 42")]

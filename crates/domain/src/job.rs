@@ -33,7 +33,7 @@ impl JobState {
         JobState::Cancelled,
     ];
 
-    /// The word used on every door and in the database.
+    /// Name in the API, the CLI, the database and on pages.
     pub fn as_str(self) -> &'static str {
         match self {
             JobState::Pending => "pending",

@@ -18,6 +18,7 @@ pub mod job;
 pub mod lease;
 pub mod moves;
 pub mod output_move;
+pub mod parameters;
 pub mod permissions;
 pub mod placement;
 pub mod policy;
@@ -36,12 +37,13 @@ mod seeds;
 pub mod spec;
 mod spelling;
 pub mod task;
+pub mod template;
 pub mod text;
 pub mod versions;
 pub mod visible;
 pub mod worker;
 
-pub use id::{AttemptRef, JobId, ProjectId, TaskId, WorkerId};
+pub use id::{AttemptRef, JobId, ProjectId, TaskId, WorkerId, task_address};
 
 /// A point in time by the wall clock of its source. Only the database's clock judges leases.
 pub type Time = chrono::DateTime<chrono::Utc>;

@@ -22,6 +22,8 @@ pub enum Action {
     Look,
     /// Submit a job, or run one again.
     SubmitJob,
+    /// Save a version of a template, or delete a template.
+    ManageTemplates,
     /// Stop a job.
     StopJob,
     /// Keep another number of instances of a service.
@@ -86,6 +88,7 @@ fn allowed(action: Action) -> &'static [Role] {
     match action {
         Action::Look => &[Operator, User],
         Action::SubmitJob => &[Operator, User],
+        Action::ManageTemplates => &[Operator, User],
         Action::StopJob => &[Operator, User],
         Action::ScaleService => &[Operator, User],
         Action::DeleteJob => &[Operator, User],
@@ -109,9 +112,10 @@ fn allowed(action: Action) -> &'static [Role] {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Action; 20] = [
+    pub const ALL: [Action; 21] = [
         Action::Look,
         Action::SubmitJob,
+        Action::ManageTemplates,
         Action::StopJob,
         Action::ScaleService,
         Action::DeleteJob,
@@ -139,6 +143,7 @@ impl fmt::Display for Action {
         f.write_str(match self {
             Action::Look => "read jobs, output, history, workers and the queue",
             Action::SubmitJob => "submit and rerun jobs",
+            Action::ManageTemplates => "save and delete templates",
             Action::StopJob => "stop jobs",
             Action::ScaleService => "scale services",
             Action::DeleteJob => "delete jobs",

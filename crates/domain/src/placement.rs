@@ -1,6 +1,7 @@
 //! Placement: [`feasible`], then [`score`]; the lowest score wins, and each step can be explained.
 
 mod feasible;
+mod feature;
 mod help;
 mod infeasible;
 pub mod pauses;
@@ -21,6 +22,7 @@ pub use crate::spec::{Strategy, UnknownStrategy};
 use crate::{ProjectId, Time, WorkerId};
 pub(crate) use feasible::shortfall;
 pub use feasible::{backlog_limit, feasible, room, suitable};
+pub use feature::{Feature, UnknownFeature};
 pub use help::{Change, Help, what_would_help};
 pub use infeasible::{Infeasible, Resource};
 pub use receipt::{Candidate, Part, Receipt};

@@ -52,17 +52,21 @@ pub fn after_end(restart: &Restart, repeats: Repeats, end: &AttemptEnd, now: Tim
     };
     let repeats = in_window(restart, repeats, now);
     if wanted && repeats.count < restart.limit {
-        let wait = delay(restart, repeats.count);
-        return Next::Retry {
-            not_before: now
-                + TimeDelta::milliseconds(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX / 2)),
-            repeats: Repeats { count: repeats.count + 1, since: repeats.since.or(Some(now)) },
-        };
+        let (not_before, repeats) = repeat(restart, repeats, now);
+        return Next::Retry { not_before, repeats };
     }
     match reason {
         None => Next::Complete,
         Some(reason) => Next::Fail(reason),
     }
+}
+
+/// The end of the back-off of a repeat that is granted now, and the count with it.
+pub fn repeat(restart: &Restart, repeats: Repeats, now: Time) -> (Time, Repeats) {
+    let repeats = in_window(restart, repeats, now);
+    let wait = i64::try_from(delay(restart, repeats.count).as_millis()).unwrap_or(i64::MAX / 2);
+    let count = Repeats { count: repeats.count.saturating_add(1), since: repeats.since.or(Some(now)) };
+    (now + TimeDelta::milliseconds(wait), count)
 }
 
 /// Why an attempt that ended like this has failed; none if that is a success for its task.

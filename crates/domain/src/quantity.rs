@@ -397,6 +397,18 @@ impl Kind {
     }
 }
 
+/// Names in a sentence: `a, b and c`; only the first few of many.
+pub fn listed(names: &[impl AsRef<str>]) -> String {
+    const MOST: usize = 5;
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    match &names[..] {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [rest @ .., last] if names.len() <= MOST => format!("{} and {last}", rest.join(", ")),
+        _ => format!("{} and {} others", names[..MOST - 1].join(", "), names.len() - (MOST - 1)),
+    }
+}
+
 /// Outside text as it may stand in a sentence: in backticks, on one line, not long.
 pub fn shown(text: &str) -> String {
     const MOST_CHARS: usize = 60;

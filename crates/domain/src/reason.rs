@@ -59,7 +59,12 @@ impl ReasonCode {
         ReasonCode::Other,
     ];
 
-    /// The word used on every door and in the database.
+    /// Whether what ended for it failed. What was stopped or was not needed did not.
+    pub fn is_failure(self) -> bool {
+        !matches!(self, ReasonCode::Stopped | ReasonCode::DependencyFailed | ReasonCode::ConditionNotMet)
+    }
+
+    /// Name in the API, the CLI, the database and on pages.
     pub fn as_str(self) -> &'static str {
         match self {
             ReasonCode::ExitCode => "exit_code",

@@ -8,11 +8,13 @@
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
-use crate::conditions::waits;
-use crate::spec::{IndexMatch, JobSpec, TaskSpec};
+use serde::Serialize;
+
+use crate::job::JobState;
+use crate::spec::{Awaited, IndexMatch, JobSpec, TaskSpec, all_awaited, in_order};
 
 /// What is to run again. Both together mean everything that either of them says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Part<'a> {
     /// The tasks that failed, or were cancelled although they were needed.
     pub failed: bool,
@@ -51,16 +53,13 @@ pub struct Share {
 }
 
 /// Why a part of a job cannot be rerun.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
     /// There is no definition with this name to start from.
-    #[error("the job has no task definition {0:?}")]
     NoDefinition(String),
     /// Every task completed or was not needed.
-    #[error("no task of it failed")]
     NothingFailed,
     /// A task did not complete, and nothing that was asked for runs it again.
-    #[error("its task {0} did not complete and would not run again")]
     LeftOut(String),
 }
 
@@ -92,6 +91,12 @@ impl Selection {
     }
 }
 
+/// Whether a job in this state, with so many tasks, is offered to be rerun without the tasks that completed: where something failed
+/// and that may be less than all of it.
+pub fn can_rerun_failed(state: JobState, tasks: i64) -> bool {
+    matches!(state, JobState::Failed | JobState::Cancelled) && tasks > 1
+}
+
 /// Decides what becomes of each task of a new job with this specification.
 ///
 /// # Errors
@@ -118,8 +123,9 @@ pub fn select(
 
     for ((definition, fates), runs) in spec.tasks.iter().zip(&fates).zip(&runs) {
         let is_left_out = |(fate, runs): (&Fate, &bool)| *fate == Fate::Failed && !runs;
-        if let Some(at) = fates.iter().zip(runs).position(is_left_out) {
-            return Err(Refused::LeftOut(address(definition, at)));
+        let mut tasks = definition.indices.iter().zip(fates.iter().zip(runs));
+        if let Some((index, _)) = tasks.find(|(_, task)| is_left_out(*task)) {
+            return Err(Refused::LeftOut(definition.address(index)));
         }
     }
     if !runs.iter().flatten().any(|runs| *runs) {
@@ -183,10 +189,11 @@ fn fates(earlier: &JobSpec, uncompleted: &[Uncompleted], spec: &JobSpec) -> Vec<
 
 /// Adds the tasks that wait for tasks that run, directly or not.
 fn add_dependants(spec: &JobSpec, runs: &mut [Vec<bool>]) {
-    let waits = waits(spec);
-    for position in in_order(&waits) {
+    let awaited = all_awaited(&spec.tasks);
+    // An accepted job has no circle.
+    for position in in_order(&awaited, |_| {}) {
         let mut own = std::mem::take(&mut runs[position]);
-        for (other, index) in &waits[position] {
+        for Awaited { position: other, index, .. } in &awaited[position] {
             match index {
                 IndexMatch::All if runs[*other].contains(&true) => own.fill(true),
                 IndexMatch::All => {}
@@ -200,29 +207,6 @@ fn add_dependants(spec: &JobSpec, runs: &mut [Vec<bool>]) {
     }
 }
 
-/// The definitions, each after those that it waits for. There is no circle.
-fn in_order(waits: &[Vec<(usize, IndexMatch)>]) -> Vec<usize> {
-    fn visit(
-        position: usize,
-        waits: &[Vec<(usize, IndexMatch)>],
-        is_seen: &mut [bool],
-        order: &mut Vec<usize>,
-    ) {
-        if std::mem::replace(&mut is_seen[position], true) {
-            return;
-        }
-        for (other, _) in &waits[position] {
-            visit(*other, waits, is_seen, order);
-        }
-        order.push(position);
-    }
-    let (mut is_seen, mut order) = (vec![false; waits.len()], Vec::with_capacity(waits.len()));
-    for position in 0..waits.len() {
-        visit(position, waits, &mut is_seen, &mut order);
-    }
-    order
-}
-
 /// The indices from `first` on that are marked.
 fn ranges(first: u32, marks: impl Iterator<Item = bool>) -> Vec<RangeInclusive<u32>> {
     let mut ranges: Vec<RangeInclusive<u32>> = Vec::new();
@@ -233,14 +217,6 @@ fn ranges(first: u32, marks: impl Iterator<Item = bool>) -> Vec<RangeInclusive<u
         }
     }
     ranges
-}
-
-/// `name`, or `name.index` of one of several tasks.
-fn address(definition: &TaskSpec, at: usize) -> String {
-    match definition.indices.is_single() {
-        true => definition.name.clone(),
-        false => format!("{}.{}", definition.name, *definition.indices.iter().start() as usize + at),
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Which definitions of a service can be scaled while it runs, and to how many instances.
 
-use crate::conditions;
-use crate::spec::{IndexMatch, Indices, JobKind, JobSpec, MAX_TASKS_PER_JOB, On, When};
+use crate::spec::{Awaited, IndexMatch, Indices, JobKind, JobSpec, MAX_TASKS_PER_JOB, On, When, all_awaited};
 
 /// Why a definition is not scaled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,16 +88,16 @@ pub fn can_scale(spec: &JobSpec, position: usize) -> Result<(), Refused> {
     if task.when != When::Success {
         return Err(Refused::RunsAfterOthers(name()));
     }
-    match spec.tasks.iter().enumerate().find(|(other, _)| awaits_completion(spec, *other, position)) {
-        Some((_, by)) => Err(Refused::IsAwaited { name: name(), by: by.name.clone() }),
+    let awaited = all_awaited(&spec.tasks);
+    match spec.tasks.iter().zip(&awaited).find(|(_, awaited)| awaits_completion(awaited, position)) {
+        Some((by, _)) => Err(Refused::IsAwaited { name: name(), by: by.name.clone() }),
         None => Ok(()),
     }
 }
 
-/// Whether the tasks of one definition wait for those of another to complete, or for the ones with their indices: an
+/// Whether tasks that wait for this wait for those of a definition to complete, or for the ones with their indices: an
 /// instance that is scaled down does neither.
-fn awaits_completion(spec: &JobSpec, waiting: usize, position: usize) -> bool {
-    let awaited = conditions::awaited(spec, waiting);
+fn awaits_completion(awaited: &[Awaited], position: usize) -> bool {
     let mut of_it = awaited.iter().filter(|awaited| awaited.position == position);
     of_it.any(|awaited| awaited.on == On::Completed || awaited.index == IndexMatch::Same)
 }

@@ -15,9 +15,11 @@ mod driver;
 mod each;
 mod exit_codes;
 pub mod field;
+mod filling;
 mod health;
 mod job;
 mod node;
+mod parameter;
 mod program;
 mod reservation;
 mod restart;
@@ -27,10 +29,12 @@ pub mod schema;
 mod stop;
 mod stored;
 mod strategy;
+mod submission;
 mod task;
 #[cfg(test)]
 pub(crate) mod tests;
 mod update;
+mod waits;
 
 pub use crate::resources::Resources;
 pub use container::{
@@ -41,12 +45,14 @@ pub use dependency::{Dependency, IndexMatch, On, When};
 pub use driver::DriverKind;
 pub use each::{Each, Item, MAX_AXES, MAX_ITEM_BYTES, MAX_TASKS_PER_JOB, Texts};
 pub use exit_codes::ExitCodes;
+pub use filling::{Filled, Unfilled};
 pub use health::{HealthCheck, InvalidStatusRange, MAX_IN_A_ROW, Probe, StatusRange};
 pub use job::{
     JOB_FIELDS, JobKind, JobSpec, MAX_DEFINITIONS_PER_JOB, MAX_NAME_CHARS, MAX_SPEC_BYTES,
     SINGLE_TASK_JOB_FIELDS,
 };
 pub use node::FieldError;
+pub use parameter::{Declared, PARAMETER};
 pub use program::Action;
 pub use reservation::Reservation;
 pub use restart::{Backoff, OnLost, Restart, RestartPolicy};
@@ -55,5 +61,7 @@ pub use scheduling::{Affinity, Concurrency, OnDrain, Placement};
 pub use stop::{StopSignal, StopSpec, UnknownSignal};
 pub use stored::{STORED_VERSION, UnreadableSpec};
 pub use strategy::{Strategy, UnknownStrategy};
+pub use submission::{SUBMISSION, Source, Submission};
 pub use task::{Indices, OnLimit, OutputLimit, TASK, TaskSpec};
 pub use update::{UPDATE, Update};
+pub use waits::{Awaited, all_awaited, in_order};

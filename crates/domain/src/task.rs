@@ -554,7 +554,7 @@ impl StateName {
         self == StateName::Cancelled && is_no_failure
     }
 
-    /// The word used on every door and in the database.
+    /// Name in the API, the CLI, the database and on pages.
     pub fn as_str(self) -> &'static str {
         match self {
             StateName::Blocked => "blocked",

@@ -91,7 +91,7 @@ impl WorkerState {
         matches!(self, WorkerState::Online | WorkerState::Cordoned | WorkerState::Draining)
     }
 
-    /// The word used on every door.
+    /// Name in the API, the CLI and on pages.
     pub fn as_str(self) -> &'static str {
         match self {
             WorkerState::Online => "online",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use gaffer_domain::AttemptRef;
+use gaffer_domain::placement::Feature;
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{DriverKind, Resources};
@@ -56,6 +57,7 @@ pub fn hello(name: &str) -> Hello {
         capacity: resources,
         countables: Default::default(),
         drivers: vec![DriverStatus { driver: DriverKind::Host, healthy: true, detail: None }],
+        features: Feature::ALL.map(|feature| feature.as_str().to_owned()).into(),
         arch: "x86_64".to_owned(),
         os: "linux".to_owned(),
         held: Vec::new(),

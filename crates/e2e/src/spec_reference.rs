@@ -2,7 +2,7 @@
 //! generate-docs` writes them; a test compares.
 
 use gaffer_domain::spec::field::{ANY_NAME, Absent, Field, Kind, Most, Tables, with_pointers};
-use gaffer_domain::spec::{CONTAINER, JOB_FIELDS, TASK};
+use gaffer_domain::spec::{CONTAINER, JOB_FIELDS, PARAMETER, TASK};
 
 /// The pages that have such tables, between `<!-- fields: NAME -->` and `<!-- end -->`.
 pub const PAGES: [&str; 2] = ["docs/job-specification.md", "docs/containers.md"];
@@ -21,6 +21,7 @@ pub fn with_tables(page: &str) -> String {
             "job" => JOB_FIELDS,
             "task" => &[TASK],
             "container" => &[CONTAINER],
+            "parameter" => &[PARAMETER],
             other => panic!("there is no table of fields named {other}"),
         };
         text.push_str(&format!("{before}{marker}\n{}{END}", table(fields)));

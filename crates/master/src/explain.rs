@@ -10,6 +10,7 @@ use gaffer_domain::placement::{
     DefinitionRef, Help, Infeasible, Requirements, WorkerSnapshot, feasible, suitable, what_would_help,
 };
 use gaffer_domain::queue::{Class, InUse, Line, WaitReason, lines};
+use gaffer_domain::spec::all_awaited;
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 
 use crate::background::scheduler::reservations::ReservedFor;
@@ -45,6 +46,7 @@ pub async fn explain(
     let lines = lines(&line);
     let kept = views.status.reservations.get();
     let judge = Judge::new(&snapshot, &kept, &line, usize::MAX);
+    let awaited = all_awaited(&spec.tasks);
     let mut waiting = Vec::new();
     for WaitingDefinition { position, class, pending, blocked, unseen_until } in
         store.job_waiting(job).await?
@@ -74,7 +76,7 @@ pub async fn explain(
                 .push(WaitingTasks { position, ..judge.explain(&definition.name, pending, &needs, class) });
         }
         if blocked > 0 {
-            let message = conditions::waits_for(&spec, position);
+            let message = conditions::waits_for(&spec, &awaited, position);
             waiting.push(told(&definition.name, blocked, message));
         }
     }
@@ -235,6 +237,8 @@ impl<'a> Judge<'a> {
             ("no worker is large enough", Some("reserve less, or add a larger worker"))
         } else if some(|unfit| matches!(unfit, Infeasible::Driver { .. })) {
             ("no connected worker has a healthy driver for it", Some("add a worker with that driver"))
+        } else if some(|unfit| matches!(unfit, Infeasible::Outdated { .. })) {
+            ("no connected worker is recent enough for it", Some("update gaffer on the workers"))
         } else if some(|unfit| matches!(unfit, Infeasible::Datacenter { .. })) {
             ("no worker is in a datacenter of the job", Some("add a worker there, or change `datacenters`"))
         } else if some(|unfit| matches!(unfit, Infeasible::Constraint { .. })) {

@@ -6,7 +6,7 @@
 //! seconds have 360,000 results an hour, and nothing is decided by old ones. What changes, a state, is an event in the
 //! database.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::TimeDelta;
@@ -19,11 +19,11 @@ use crate::records::{AttemptHealth, CheckSummary, HealthResult, Job, TaskPorts};
 
 /// How long results are kept.
 const KEPT: TimeDelta = TimeDelta::hours(1);
-/// The most bytes of results of all attempts, and of one check of an attempt. Those of attempts that are over go first.
+/// The most bytes of results of all attempts, and of one check of an attempt. Those of attempts that have ended go first.
 const MAX_BYTES: usize = 64 << 20;
 const MAX_BYTES_PER_CHECK: usize = 256 << 10;
-/// The most attempts that are over and whose results are kept.
-const MAX_OVER: usize = 10_000;
+/// The most attempts that have ended and whose results are kept.
+const MAX_ENDED: usize = 10_000;
 
 /// A handle on all of it.
 #[derive(Debug, Clone, Default)]
@@ -32,10 +32,10 @@ pub struct Healths(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     attempts: HashMap<AttemptRef, Entry>,
-    /// The open ones of each job.
-    of_job: HashMap<JobId, BTreeSet<AttemptRef>>,
+    /// How many attempts are available, by job and position of their definition; no entry for 0.
+    available: HashMap<(JobId, usize), u64>,
     /// When attempts ended, the earliest first.
-    over: VecDeque<(Time, AttemptRef)>,
+    ended: VecDeque<(Time, AttemptRef)>,
     bytes: usize,
     checks: usize,
 }
@@ -46,7 +46,7 @@ struct Entry {
     job: JobId,
     position: usize,
     is_stopping: bool,
-    is_over: bool,
+    has_ended: bool,
     checks: BTreeMap<CheckKind, Check>,
 }
 
@@ -57,15 +57,15 @@ struct Check {
     since: Time,
     /// Of the latest result; 0 before the first.
     number: u64,
-    /// What the last event said.
-    told: HealthState,
+    /// The state that the latest event reported.
+    reported: HealthState,
     results: VecDeque<CheckResult>,
     bytes: usize,
 }
 
 /// The attempt of a result, as the database knows it.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct LiveAttempt {
     pub worker: WorkerId,
     pub job: JobId,
     /// Position of its definition in the job.
@@ -79,110 +79,105 @@ pub struct Known {
 
 /// What became of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
+pub enum Recorded {
     /// The attempt is not known here: ask the database.
     Unknown,
-    /// It says nothing: a later one is known, or its attempt is over or another worker's.
+    /// It says nothing: a later one is known, or its attempt has ended or is another worker's.
     Stale,
     /// It counts.
     Counted {
-        /// There is something to tell: [`Healths::news`].
-        has_news: bool,
+        /// There is something to do: [`Healths::pending_change`].
+        has_change: bool,
     },
 }
 
 /// What is to be done about the state of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
-    /// The state as it is told.
+pub struct HealthChange {
+    /// The state.
     pub state: HealthState,
-    /// Kind and message of the event; none if it was told before.
+    /// Kind and message of the event; none if the state was reported before.
     pub event: Option<(&'static str, String)>,
     /// Why the attempt is to be stopped.
     pub stop: Option<String>,
 }
 
 impl Healths {
-    /// Takes a result. Every result but the latest of its check is stale; the latest may come again, as what followed from it may
+    /// Records a result. Every result but the latest of its check is stale; the latest may come again, as what followed from it may
     /// have been lost.
-    pub fn take(&self, worker: WorkerId, checked: &Checked, now: Time) -> Taken {
+    pub fn record(&self, worker: WorkerId, checked: &Checked, now: Time) -> Recorded {
         let mut inner = self.lock();
-        let Inner { attempts, bytes, checks, .. } = &mut *inner;
-        let Some(entry) = attempts.get_mut(&checked.attempt) else { return Taken::Unknown };
-        if entry.worker != worker || entry.is_over {
-            return Taken::Stale;
-        }
-        let Some(check) = entry.checks.get_mut(&checked.check) else { return Taken::Stale };
-        if checked.number < check.number {
-            return Taken::Stale;
-        }
-        if checked.number > check.number {
-            check.judge(checked, now);
-            let room = (MAX_BYTES / (*checks).max(1)).min(MAX_BYTES_PER_CHECK);
-            let (before, after) = check.keep(checked.result.clone(), room, now);
-            *bytes = (*bytes + after).saturating_sub(before);
-        }
-        let state = check.health.state;
-        let is_failing = checked.check == CheckKind::Health && state == HealthState::Unhealthy;
-        let has_news = state != check.told || (is_failing && !checked.result.passed);
+        let room = (MAX_BYTES / inner.checks.max(1)).min(MAX_BYTES_PER_CHECK);
+        let recorded = inner.change(checked.attempt, |entry| {
+            if entry.worker != worker || entry.has_ended {
+                return (Recorded::Stale, 0, 0);
+            }
+            let check = entry.checks.get_mut(&checked.check);
+            let Some(check) = check.filter(|check| checked.number >= check.number) else {
+                return (Recorded::Stale, 0, 0);
+            };
+            let mut bytes = (0, 0);
+            if checked.number > check.number {
+                check.judge(checked, now);
+                bytes = check.keep(checked.result.clone(), room, now);
+            }
+            let state = check.health.state;
+            let is_failing = checked.check == CheckKind::Health && state == HealthState::Unhealthy;
+            let has_change = state != check.reported || (is_failing && !checked.result.passed);
+            (Recorded::Counted { has_change }, bytes.0, bytes.1)
+        });
+        let Some((recorded, bytes_before, bytes_after)) = recorded else { return Recorded::Unknown };
+        inner.bytes = (inner.bytes + bytes_after).saturating_sub(bytes_before);
         inner.forget_old(now);
-        Taken::Counted { has_news }
+        recorded
     }
 
     /// Makes an attempt known.
-    pub fn open(&self, attempt: AttemptRef, known: Known, now: Time) {
+    pub fn open(&self, attempt: AttemptRef, live: LiveAttempt, now: Time) {
         let mut inner = self.lock();
         inner.forget_old(now);
         if inner.attempts.contains_key(&attempt) {
             return;
         }
-        let Known { worker, job, position, is_stopping, health, readiness } = known;
+        let LiveAttempt { worker, job, position, is_stopping, health, readiness } = live;
         let checks = [(CheckKind::Health, health), (CheckKind::Readiness, readiness)];
         let check = |(kind, of): (CheckKind, Option<Thresholds>)| Some((kind, Check::new(of?, now)));
         let checks: BTreeMap<_, _> = checks.into_iter().filter_map(check).collect();
         inner.checks += checks.len();
-        inner.of_job.entry(job).or_default().insert(attempt);
-        inner.attempts.insert(attempt, Entry { worker, job, position, is_stopping, is_over: false, checks });
+        let entry = Entry { worker, job, position, is_stopping, has_ended: false, checks };
+        inner.count((job, position), false, entry.is_available());
+        inner.attempts.insert(attempt, entry);
     }
 
-    /// These attempts are over; their results are kept for a while.
+    /// These attempts have ended; their results are kept for a while.
     pub fn close(&self, attempts: &[AttemptRef], now: Time) {
         let mut inner = self.lock();
         for attempt in attempts {
-            let Some(entry) = inner.attempts.get_mut(attempt).filter(|entry| !entry.is_over) else {
-                continue;
-            };
-            entry.is_over = true;
-            let job = entry.job;
-            if let Some(open) = inner.of_job.get_mut(&job) {
-                open.remove(attempt);
-                if open.is_empty() {
-                    inner.of_job.remove(&job);
-                }
+            if inner.change(*attempt, |entry| std::mem::replace(&mut entry.has_ended, true)) == Some(false) {
+                inner.ended.push_back((now, *attempt));
             }
-            inner.over.push_back((now, *attempt));
         }
         inner.forget_old(now);
     }
 
-    /// What is to be told of a check of an attempt; none if there is nothing any more.
-    pub fn news(&self, attempt: AttemptRef, kind: CheckKind) -> Option<News> {
+    /// What is to be done about a check of an attempt; none if that is nothing any more.
+    pub fn pending_change(&self, attempt: AttemptRef, kind: CheckKind) -> Option<HealthChange> {
         let inner = self.lock();
-        let check = inner.attempts.get(&attempt).filter(|entry| !entry.is_over)?.checks.get(&kind)?;
+        let check = inner.attempts.get(&attempt).filter(|entry| !entry.has_ended)?.checks.get(&kind)?;
         let state = check.health.state;
         let message = check.message(kind);
-        let event = (state != check.told && state != HealthState::Starting)
+        let event = (state != check.reported && state != HealthState::Starting)
             .then(|| (event_kind(kind, state), message.clone()));
         let stop = (kind == CheckKind::Health && state == HealthState::Unhealthy).then_some(message);
-        (event.is_some() || stop.is_some()).then_some(News { state, event, stop })
+        (event.is_some() || stop.is_some()).then_some(HealthChange { state, event, stop })
     }
 
     /// The event about a state is stored.
-    pub fn told(&self, attempt: AttemptRef, kind: CheckKind, state: HealthState) {
+    pub fn reported(&self, attempt: AttemptRef, kind: CheckKind, state: HealthState) {
         let mut inner = self.lock();
         let check = inner.attempts.get_mut(&attempt).and_then(|entry| entry.checks.get_mut(&kind));
         if let Some(check) = check {
-            check.told = state;
+            check.reported = state;
         }
     }
 
@@ -226,9 +221,7 @@ impl Healths {
     pub fn stopping(&self, attempts: impl IntoIterator<Item = AttemptRef>) {
         let mut inner = self.lock();
         for attempt in attempts {
-            if let Some(entry) = inner.attempts.get_mut(&attempt) {
-                entry.is_stopping = true;
-            }
+            inner.change(attempt, |entry| entry.is_stopping = true);
         }
     }
 
@@ -254,16 +247,36 @@ impl Healths {
 impl Inner {
     /// How many attempts of a definition are available.
     fn available(&self, job: JobId, position: usize) -> u64 {
-        let open = self.of_job.get(&job).into_iter().flatten().filter_map(|open| self.attempts.get(open));
-        open.filter(|entry| entry.position == position && entry.is_available()).count() as u64
+        self.available.get(&(job, position)).copied().unwrap_or(0)
     }
 
-    /// Forgets attempts that ended long ago, are too many, or take memory that those need which are not over.
+    /// Changes an attempt, and the number of available ones with it; none if it is not known.
+    fn change<T>(&mut self, attempt: AttemptRef, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let entry = self.attempts.get_mut(&attempt)?;
+        let (definition, was_available) = ((entry.job, entry.position), entry.is_available());
+        let changed = change(entry);
+        let is_available = entry.is_available();
+        self.count(definition, was_available, is_available);
+        Some(changed)
+    }
+
+    fn count(&mut self, definition: (JobId, usize), was_available: bool, is_available: bool) {
+        if was_available == is_available {
+            return;
+        }
+        let count = self.available.entry(definition).or_default();
+        *count = if is_available { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            self.available.remove(&definition);
+        }
+    }
+
+    /// Forgets attempts that ended long ago, are too many, or take memory that those need which have not ended.
     fn forget_old(&mut self, now: Time) {
-        while let Some((ended, attempt)) = self.over.front().copied()
-            && (ended < now - KEPT || self.over.len() > MAX_OVER || self.bytes > MAX_BYTES)
+        while let Some((ended, attempt)) = self.ended.front().copied()
+            && (ended < now - KEPT || self.ended.len() > MAX_ENDED || self.bytes > MAX_BYTES)
         {
-            self.over.pop_front();
+            self.ended.pop_front();
             if let Some(entry) = self.attempts.remove(&attempt) {
                 self.checks -= entry.checks.len();
                 let bytes: usize = entry.checks.values().map(|check| check.bytes).sum();
@@ -286,7 +299,7 @@ impl Entry {
     fn is_available(&self) -> bool {
         let state = |kind: CheckKind| self.checks.get(&kind).map(|check| check.health.state);
         let passes = is_available(state(CheckKind::Health), state(CheckKind::Readiness));
-        passes && !self.is_over && !self.is_stopping
+        passes && !self.has_ended && !self.is_stopping
     }
 }
 
@@ -297,7 +310,7 @@ impl Check {
             health: Health::default(),
             since: now,
             number: 0,
-            told: HealthState::Starting,
+            reported: HealthState::Starting,
             results: VecDeque::new(),
             bytes: 0,
         }
@@ -307,7 +320,7 @@ impl Check {
     fn judge(&mut self, checked: &Checked, now: Time) {
         let state_before = self.health.state;
         if self.number == 0 {
-            self.told = checked.before.state;
+            self.reported = checked.before.state;
         }
         if self.number == 0 || checked.is_whole {
             self.health = checked.before;

@@ -40,7 +40,7 @@ use crate::operations::metrics::StandbyMetrics;
 use crate::views::Views;
 use api::{
     events, health, jobs, keys, metrics, openapi, output, ports, queue, retention, scale, schema, system,
-    tasks, versions, workers,
+    tasks, templates, versions, workers,
 };
 use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
@@ -75,6 +75,7 @@ fn api_v1() -> Api {
         .post("/jobs", &jobs::SUBMIT, jobs::submit)
         .get("/jobs/{job}", &jobs::SHOW, jobs::show)
         .delete("/jobs/{job}", &jobs::DELETE, jobs::delete)
+        .get("/jobs/{job}/source", &jobs::SOURCE, jobs::source)
         .post("/jobs/{job}/stop", &jobs::STOP, jobs::stop)
         .post("/jobs/{job}/scale", &scale::OF_JOB, scale::of_job)
         .post("/jobs/{job}/rerun", &jobs::RERUN, jobs::rerun)
@@ -84,6 +85,12 @@ fn api_v1() -> Api {
         .get("/jobs/{job}/events", &events::OF_JOB, events::of_job)
         .get("/jobs/{job}/output", &output::OF_JOB, output::of_job)
         .get("/jobs/{job}/ports", &ports::OF_JOB, ports::of_job)
+        .section("Templates")
+        .get("/templates", &templates::LIST, templates::list)
+        .get("/templates/{template}", &templates::SHOW, templates::show)
+        .post("/templates/{template}", &templates::SAVE, templates::save)
+        .delete("/templates/{template}", &templates::DELETE, templates::delete)
+        .get("/templates/{template}/versions", &templates::VERSIONS, templates::versions)
         .section("Tasks")
         .get("/jobs/{job}/tasks", &tasks::LIST, tasks::list)
         .get("/jobs/{job}/tasks/{task}", &tasks::SHOW, tasks::show)

@@ -1,21 +1,23 @@
-//! The jobs that are too large to be stopped, or to have their dependencies settled, in one transaction: which, and how far each is.
+//! Jobs whose stop or dependency updates are not done yet: what is too large for one transaction, or follows from what was taken over
+//! from another job.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use gaffer_domain::JobId;
 
 use crate::store::transitions::{Place, SliceResult, Unfinished};
+use crate::unknown_outcome::UnknownOutcome;
 use crate::wakes::Wake;
 
-/// The jobs that are to be gone on with, and where.
+/// Unfinished updates of jobs, and their progress.
 #[derive(Debug, Clone, Default)]
 pub struct LargeJobs {
     jobs: Arc<Mutex<BTreeMap<JobId, Progress>>>,
-    /// How often what is known here has come to be too little.
-    unknown: Arc<AtomicU64>,
+    /// Set while transactions may have left updates unfinished that are not known here.
+    unknown: Arc<Mutex<Option<UnknownOutcome>>>,
     wake: Wake,
 }
 
@@ -54,16 +56,32 @@ impl LargeJobs {
         self.wake.call();
     }
 
-    /// There may be more to do than is known here: something was committed, and nobody heard what it has left. It is to be read
-    /// from the database.
+    /// There was no answer to a transaction: it may have been committed, and it may still be. Until that is certain, unfinished
+    /// updates are read from the database every second.
     pub fn outcome_is_unknown(&self) {
-        self.unknown.fetch_add(1, Ordering::AcqRel);
+        *self.unknown_outcome() = Some(UnknownOutcome::new(Instant::now()));
         self.wake.call();
     }
 
-    /// Changes whenever what is left is to be read from the database.
-    pub fn unknown(&self) -> u64 {
-        self.unknown.load(Ordering::Acquire)
+    /// Whether unfinished updates are to be read from the database now.
+    pub fn is_read_due(&self, now: Instant) -> bool {
+        self.unknown_outcome().is_some_and(|unknown| unknown.is_due(now))
+    }
+
+    /// How long until they are to be read again; none if that is not needed.
+    pub fn reads_again_in(&self) -> Option<Duration> {
+        self.unknown_outcome().map(|unknown| unknown.due_in(Instant::now()))
+    }
+
+    /// They were read, from `began` on, and added.
+    pub fn were_read(&self, began: Instant) {
+        let mut unknown = self.unknown_outcome();
+        *unknown = unknown.and_then(|unknown| unknown.after_read(began));
+    }
+
+    /// A job is about to be submitted whose tasks may wait for what it takes over from another one.
+    pub fn submission(&self) -> Submission<'_> {
+        Submission { jobs: self, is_told: false }
     }
 
     /// Called when there is more to do.
@@ -101,15 +119,46 @@ impl LargeJobs {
         false
     }
 
+    fn unknown_outcome(&self) -> MutexGuard<'_, Option<UnknownOutcome>> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<JobId, Progress>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// A submission that may be committed at any moment, if it is not told what came of it: nobody waited for the answer, or none came.
+#[derive(Debug)]
+pub struct Submission<'a> {
+    jobs: &'a LargeJobs,
+    is_told: bool,
+}
+
+impl Submission<'_> {
+    /// This job is committed; none if nothing is.
+    pub fn told(mut self, job: Option<JobId>) {
+        self.is_told = true;
+        self.jobs.add(job.map(|job| Unfinished { job, is_stopping: false }).into_iter().collect());
+    }
+}
+
+impl Drop for Submission<'_> {
+    fn drop(&mut self) {
+        if !self.is_told {
+            self.jobs.outcome_is_unknown();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+    use crate::store::COMMITTED_WITHIN;
     use crate::store::transitions::Walk;
+    use crate::unknown_outcome::READ_INTERVAL;
 
     const JOB: JobId = JobId(7);
     const FOUND: Unfinished = Unfinished { job: JOB, is_stopping: false };
@@ -145,6 +194,41 @@ mod tests {
         assert_eq!(jobs.all()[&JOB].after, None);
         jobs.sliced(JOB, jobs.all()[&JOB], SliceResult::Done);
         assert!(jobs.all().is_empty());
+    }
+
+    /// As if so much time had passed.
+    fn later(jobs: &LargeJobs, by: Duration) {
+        let mut unknown = jobs.unknown_outcome();
+        *unknown = Some(unknown.unwrap().earlier(by).unwrap());
+    }
+
+    #[test]
+    fn after_a_submission_of_which_nobody_hears_jobs_are_read_every_second_until_it_cannot_be_committed_any_more()
+     {
+        let jobs = LargeJobs::default();
+        jobs.submission().told(None);
+        assert_eq!(jobs.reads_again_in(), None);
+        drop(jobs.submission());
+        for _ in 0..3 {
+            assert!(jobs.is_read_due(Instant::now()));
+            jobs.were_read(Instant::now());
+            assert!(!jobs.is_read_due(Instant::now()) && jobs.reads_again_in().is_some());
+            later(&jobs, READ_INTERVAL);
+        }
+        later(&jobs, COMMITTED_WITHIN);
+        jobs.were_read(Instant::now());
+        assert_eq!(jobs.reads_again_in(), None);
+        jobs.submission().told(Some(JOB));
+        assert_eq!((jobs.all().len(), jobs.reads_again_in()), (1, None));
+    }
+
+    #[test]
+    fn what_becomes_unknown_while_jobs_are_read_is_read_afterwards() {
+        let jobs = LargeJobs::default();
+        let began = Instant::now().checked_sub(READ_INTERVAL).unwrap();
+        jobs.outcome_is_unknown();
+        jobs.were_read(began);
+        assert!(jobs.is_read_due(Instant::now()));
     }
 
     #[test]

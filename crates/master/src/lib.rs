@@ -46,6 +46,7 @@ pub mod snapshot;
 mod standby;
 pub mod store;
 pub mod troubles;
+mod unknown_outcome;
 pub mod views;
 pub mod wakes;
 pub mod write_batcher;

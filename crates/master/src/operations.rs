@@ -19,6 +19,7 @@ pub mod services;
 pub mod sign_in;
 pub mod system;
 pub mod tasks;
+pub mod templates;
 pub mod updates;
 pub mod workers;
 

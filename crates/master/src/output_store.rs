@@ -35,6 +35,9 @@ const READERS: usize = 8;
 /// A check answers within the sum of both, which is less than its client waits.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(15);
 const CHECK_DELETE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum number of calls of a store on a disk that are under way. Each may hold a thread, also after everybody has given up on it:
+/// for as long as the disk hangs.
+const DISK_CALLS: usize = 24;
 /// Maximum number of objects that are deleted together: no store needs more than one request for them.
 pub const DELETED_TOGETHER: u32 = 250;
 /// Maximum size of the cache of objects that were read, in bytes.
@@ -50,6 +53,8 @@ pub struct OutputStore {
     address: OutputStoreAddress,
     objects: Arc<dyn ObjectStore>,
     readers: Semaphore,
+    /// None for a store that is asked over the network: a call that is given up ends there.
+    disk_calls: Option<Arc<Semaphore>>,
     kept: Mutex<KeptObjects>,
 }
 
@@ -65,7 +70,8 @@ pub struct Listed {
 
 /// A listing of objects, in any order. It may rest between two calls.
 pub struct Listing {
-    found: BoxStream<'static, Result<ObjectMeta, ObjectError>>,
+    /// None after a failure.
+    found: Option<BoxStream<'static, Result<ObjectMeta, ObjectError>>>,
 }
 
 impl std::fmt::Debug for Listing {
@@ -85,6 +91,7 @@ impl OutputStore {
             address: address.clone(),
             objects: address.connect()?,
             readers: Semaphore::new(READERS),
+            disk_calls: address.is_on_disk().then(|| Arc::new(Semaphore::new(DISK_CALLS))),
             kept: Mutex::new(Kept::new(KEPT_BYTES)),
         })
     }
@@ -99,8 +106,8 @@ impl OutputStore {
     /// # Errors
     /// When the store does not answer or refuses; whether the object is there is unknown then.
     pub async fn put(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
-        let path = path(name)?;
-        self.call(CALL_TIMEOUT, self.objects.put(&path, PutPayload::from_bytes(bytes)))
+        let (objects, path) = (self.objects.clone(), path(name)?);
+        self.call(CALL_TIMEOUT, async move { objects.put(&path, PutPayload::from_bytes(bytes)).await })
             .await?
             .map(drop)
             .map_err(|error| self.unavailable(&error))
@@ -111,7 +118,8 @@ impl OutputStore {
     /// # Errors
     /// When the store does not answer or refuses.
     pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
-        match self.call(CALL_TIMEOUT, self.objects.delete(&path(name)?)).await? {
+        let (objects, path) = (self.objects.clone(), path(name)?);
+        match self.call(CALL_TIMEOUT, async move { objects.delete(&path).await }).await? {
             Ok(()) | Err(ObjectError::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.unavailable(&error)),
         }
@@ -130,9 +138,12 @@ impl OutputStore {
         let (mut answers, mut result) = (Vec::new(), Ok(()));
         let mut deleted = self.objects.delete_stream(futures::stream::iter(paths).boxed());
         loop {
-            match self.call(CALL_TIMEOUT, deleted.next()).await {
-                Ok(Some(answer)) => answers.push(answer),
-                Ok(None) => break,
+            match self.call(CALL_TIMEOUT, next_of(deleted)).await {
+                Ok((Some(answer), rest)) => {
+                    answers.push(answer);
+                    deleted = rest;
+                }
+                Ok((None, _)) => break,
                 Err(error) => {
                     result = Err(error);
                     break;
@@ -154,7 +165,7 @@ impl OutputStore {
 
     /// Lists all objects in a directory.
     pub fn list(&self, directory: Uuid) -> Listing {
-        Listing { found: self.objects.list(Some(&Path::from(directory.to_string()))) }
+        Listing { found: Some(self.objects.list(Some(&Path::from(directory.to_string())))) }
     }
 
     /// The next objects of a listing, at most `most`; fewer at the end.
@@ -163,10 +174,14 @@ impl OutputStore {
     /// When the store does not answer or refuses. The listing cannot be continued then.
     pub async fn next_listed(&self, listing: &mut Listing, most: usize) -> Result<Vec<Listed>, StoreError> {
         let mut page = Vec::new();
-        while page.len() < most
-            && let Some(found) = self.call(CALL_TIMEOUT, listing.found.next()).await?
-        {
-            let found = found.map_err(|error| self.unavailable(&error))?;
+        while page.len() < most {
+            let Some(rest) = listing.found.take() else {
+                return Err(self.unavailable(&"the listing broke off"));
+            };
+            let (next, rest) = self.call(CALL_TIMEOUT, next_of(rest)).await?;
+            let found = next.transpose().map_err(|error| self.unavailable(&error))?;
+            listing.found = Some(rest);
+            let Some(found) = found else { break };
             page.push(Listed { name: found.location.to_string(), modified_at: found.last_modified });
         }
         Ok(page)
@@ -197,9 +212,9 @@ impl OutputStore {
             }
             self.check_object(&name).await
         };
-        let checked = self.call(CHECK_TIMEOUT, checked).await.flatten();
+        let checked = self.in_time(CHECK_TIMEOUT, checked).await.flatten();
         // Also when the check failed: it may have been written.
-        let deleted = self.call(CHECK_DELETE_TIMEOUT, self.delete(&name)).await.flatten();
+        let deleted = self.in_time(CHECK_DELETE_TIMEOUT, self.delete(&name)).await.flatten();
         checked.and(deleted)
     }
 
@@ -254,8 +269,9 @@ impl OutputStore {
 
     /// Reads an object.
     async fn read(&self, path: &Path) -> Result<Result<Bytes, ObjectError>, StoreError> {
-        let reading = async {
-            let found = self.objects.get(path).await?;
+        let (objects, path) = (self.objects.clone(), path.clone());
+        let reading = async move {
+            let found = objects.get(&path).await?;
             if found.meta.size > object::MOST_BYTES {
                 // Of another size than any that was put there: it is not read into memory.
                 return Ok(Bytes::new());
@@ -266,14 +282,36 @@ impl OutputStore {
     }
 
     async fn has_marker(&self) -> Result<bool, StoreError> {
-        match self.call(READ_TIMEOUT, self.objects.head(&path(MARKER)?)).await? {
+        let (objects, path) = (self.objects.clone(), path(MARKER)?);
+        match self.call(READ_TIMEOUT, async move { objects.head(&path).await }).await? {
             Ok(_) => Ok(true),
             Err(ObjectError::NotFound { .. }) => Ok(false),
             Err(error) => Err(self.unavailable(&error)),
         }
     }
 
-    async fn call<T>(&self, within: Duration, call: impl Future<Output = T>) -> Result<T, StoreError> {
+    /// Asks the store, for no longer than `within`.
+    async fn call<T: Send + 'static>(
+        &self,
+        within: Duration,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Some(places) = self.disk_calls.clone() else { return self.in_time(within, call).await };
+        let in_its_place = async move {
+            let place = places.acquire_owned().await;
+            // The call keeps its place until it comes back, even if nobody waits for it any more.
+            tokio::spawn(async move {
+                let _place = place;
+                call.await
+            })
+            .await
+        };
+        self.in_time(within, in_its_place)
+            .await?
+            .map_err(|error| self.unavailable(&format!("a call did not come back: {error}")))
+    }
+
+    async fn in_time<T>(&self, within: Duration, call: impl Future<Output = T>) -> Result<T, StoreError> {
         let answer = tokio::time::timeout(within, call).await;
         answer.map_err(|_| self.unavailable(&format!("no answer within {} s", within.as_secs())))
     }
@@ -295,6 +333,11 @@ impl OutputStore {
     fn kept<T>(&self, with: impl FnOnce(&mut KeptObjects) -> T) -> T {
         with(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// The next item of a stream, and the rest of it.
+async fn next_of<T>(mut stream: BoxStream<'static, T>) -> (Option<T>, BoxStream<'static, T>) {
+    (stream.next().await, stream)
 }
 
 fn path(name: &str) -> Result<Path, StoreError> {
@@ -389,5 +432,31 @@ impl StoredOutput {
                 cause: format!("output of {} is there, and GAFFER_OUTPUT_STORE is not set", object.attempt),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tokio::sync::watch;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_of_a_disk_that_hangs_keeps_its_place_until_it_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let address = OutputStoreAddress::parse(&format!("file://{}", dir.path().display()), []).unwrap();
+        let store = OutputStore::connect(&address).unwrap();
+        let (hangs, _) = watch::channel(true);
+        let soon = Duration::from_millis(1);
+        for _ in 0..DISK_CALLS {
+            let mut hangs = hangs.subscribe();
+            let hanging = async move { drop(hangs.wait_for(|hangs| !hangs).await) };
+            assert!(store.call(soon, hanging).await.is_err());
+        }
+        assert!(store.call(soon, async {}).await.is_err(), "no further thread for it");
+        hangs.send_replace(false);
+        store.put("after", Bytes::from_static(b"it came back")).await.unwrap();
     }
 }

@@ -11,13 +11,11 @@ use chrono::TimeDelta;
 use gaffer_domain::{TaskId, Time, WorkerId};
 
 use crate::records::{LiveChange, LiveOnWorker, OnWorker, PlaceInQueue};
-use crate::store::COMMITTED_WITHIN;
+use crate::unknown_outcome::UnknownOutcome;
 use crate::wakes::Wake;
 
 /// Stored times are coarser than those in memory.
 const COARSER: TimeDelta = TimeDelta::milliseconds(1);
-/// Interval of full reads while the outcome of a transaction is unknown.
-const READ_WHILE_UNKNOWN: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -41,10 +39,7 @@ struct Known {
 /// The outcome of some transactions is unknown.
 #[derive(Debug, Clone, Copy)]
 struct Unknown {
-    /// The latest time at which one of them can be committed.
-    until: Instant,
-    /// When to read again.
-    read_at: Instant,
+    outcome: UnknownOutcome,
     /// One of them may change what is live.
     is_live: bool,
 }
@@ -102,14 +97,14 @@ impl SchedulingState {
     }
 
     fn outcome_is_unknown(&self, is_live: bool) {
-        let (mut known, read_at) = (self.known(), Instant::now());
+        let (mut known, outcome) = (self.known(), UnknownOutcome::new(Instant::now()));
         let is_live = is_live || known.unknown.is_some_and(|unknown| unknown.is_live);
-        known.unknown = Some(Unknown { until: read_at + COMMITTED_WITHIN, read_at, is_live });
+        known.unknown = Some(Unknown { outcome, is_live });
     }
 
     /// How long until everything is to be read again, because something may be committed of which nobody will tell.
     pub fn reads_again_in(&self) -> Option<Duration> {
-        self.known().unknown.map(|unknown| unknown.read_at.saturating_duration_since(Instant::now()))
+        self.known().unknown.map(|unknown| unknown.outcome.due_in(Instant::now()))
     }
 
     /// Something is about to be submitted.
@@ -123,14 +118,12 @@ impl SchedulingState {
         let mut known = self.known();
         known.waiting.values_mut().for_each(|waiting| waiting.told = None);
         let now = Instant::now();
-        if let Some(unknown) = known.unknown.filter(|unknown| unknown.read_at <= now) {
+        if let Some(unknown) = known.unknown.filter(|unknown| unknown.outcome.is_due(now)) {
             known.is_waiting_whole = false;
             if unknown.is_live {
                 known.live = None;
             }
-            // After the last commit that there can be, it is read once more.
-            let next = Unknown { read_at: now + READ_WHILE_UNKNOWN, ..unknown };
-            known.unknown = (now < unknown.until).then_some(next);
+            known.unknown = unknown.outcome.after_read(now).map(|outcome| Unknown { outcome, ..unknown });
         }
         // Until somebody says so again.
         let is_whole = std::mem::replace(&mut known.is_waiting_whole, true);
@@ -234,6 +227,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::store::COMMITTED_WITHIN;
+    use crate::unknown_outcome::READ_INTERVAL;
 
     fn at(millis: i64) -> Time {
         Time::UNIX_EPOCH + TimeDelta::milliseconds(millis)
@@ -280,8 +275,7 @@ mod tests {
     fn later(state: &SchedulingState, by: Duration) {
         let mut known = state.known();
         let unknown = known.unknown.as_mut().unwrap();
-        unknown.until = unknown.until.checked_sub(by).unwrap();
-        unknown.read_at = unknown.read_at.checked_sub(by).unwrap();
+        unknown.outcome = unknown.outcome.earlier(by).unwrap();
     }
 
     #[test]
@@ -294,7 +288,7 @@ mod tests {
             state.waiting_was_read([7]);
             assert!(state.begin_pass().is_some(), "once a second, however many passes there are");
             assert!(state.reads_again_in().is_some_and(|time| time > Duration::ZERO));
-            later(&state, READ_WHILE_UNKNOWN);
+            later(&state, READ_INTERVAL);
         }
         // Another one that is told of changes nothing of that.
         state.submission().told(&[9], at(2_000));
@@ -317,7 +311,7 @@ mod tests {
             assert_eq!((state.begin_pass(), state.live()), (None, None));
             state.waiting_was_read([7]);
             state.live_was_counted(&[]);
-            later(&state, READ_WHILE_UNKNOWN);
+            later(&state, READ_INTERVAL);
         }
     }
 

@@ -177,7 +177,8 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let samples = Samples::default();
     let healths = Healths::default();
     let (write_batcher, write_batcher_handle) = WriteBatcher::new(write_batcher::Parts {
-        store: stores.transitions.clone(),
+        batches: stores.batches.clone(),
+        store: stores.scheduling.clone(),
         hub: hub.clone(),
         live: live.clone(),
         pace: pace.clone(),
@@ -199,7 +200,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     };
     let loops = Loops {
         scheduler: Scheduler {
-            store: stores.transitions.clone(),
+            store: stores.scheduling.clone(),
             pace,
             write_batcher: write_batcher_handle.clone(),
             state: scheduling.clone(),

@@ -39,6 +39,7 @@ pub mod retention;
 pub mod search;
 pub mod specs;
 pub mod tasks;
+pub mod templates;
 mod timeline;
 pub mod totals;
 pub mod transitions;
@@ -52,10 +53,13 @@ pub use error::{StoreError, failures};
 use events::SettledEvents;
 pub use pools::{COMMITTED_WITHIN, Pools, Stores};
 use specs::SpecCache;
+use transitions::KnownRows;
 
 /// Settings of a hot-path transaction: 5 s per statement, 500 ms per lock. Exceeding the first means too much work,
 /// the second a lock; neither may delay others.
 const SHORT: &str = "SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '500ms'";
+/// The same for all transactions of a connection.
+const SHORT_SESSION: [(&str, &str); 2] = [("statement_timeout", "5s"), ("lock_timeout", "500ms")];
 
 /// The migrations, embedded.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
@@ -75,6 +79,7 @@ pub struct WriteStore {
     reads: ReadStore,
     leadership: Leadership,
     large: Arc<Semaphore>,
+    known: KnownRows,
 }
 
 /// Moves tasks, keeps sessions, serves the loops. Can do all the rest, too.

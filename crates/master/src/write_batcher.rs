@@ -307,6 +307,9 @@ impl WriteBatcherHandle {
 /// What the write batcher works with.
 #[derive(Debug)]
 pub struct Parts {
+    /// Applies batches, one at a time.
+    pub batches: Store,
+    /// Does the rest.
     pub store: Store,
     /// Delivers messages to workers.
     pub hub: Hub,
@@ -342,8 +345,6 @@ pub struct WriteBatcher {
     deferred: Deferred,
     /// How many changes make a full batch: fewer while the database is slow.
     most_changes: usize,
-    /// A batch may have been committed of which nobody has heard.
-    is_outcome_unknown: bool,
     tempo: Tempo,
 }
 
@@ -356,16 +357,8 @@ impl WriteBatcher {
         let most_changes = MAX_BATCH_CHANGES;
         let tempo = Tempo::new(Instant::now());
         let output = parts.output_metrics.clone();
-        let write_batcher = WriteBatcher {
-            items,
-            next: None,
-            parts,
-            compacting,
-            deferred,
-            most_changes,
-            is_outcome_unknown: false,
-            tempo,
-        };
+        let write_batcher =
+            WriteBatcher { items, next: None, parts, compacting, deferred, most_changes, tempo };
         (write_batcher, WriteBatcherHandle { items: sender, queued: Arc::default(), output })
     }
 

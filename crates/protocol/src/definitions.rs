@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use gaffer_domain::parameters::variables;
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::spec::{
@@ -104,7 +105,8 @@ impl Definition {
             nice: task.nice,
             stdin: task.stdin,
             action: task.action.clone(),
-            env: task.env.clone(),
+            // No name in `env` begins as theirs do.
+            env: task.env.clone().into_iter().chain(variables(&spec.parameters)).collect(),
             resources: task.resources.amounts,
             countables: task.resources.countables.clone(),
             timeout: task.timeout,

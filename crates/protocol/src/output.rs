@@ -40,7 +40,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// The word used on every door.
+    /// Name in the API, the CLI and on pages.
     pub fn as_str(self) -> &'static str {
         match self {
             Stream::Stdout => "stdout",

@@ -2,6 +2,7 @@
 
 mod health;
 mod output;
+mod parameters;
 mod ports;
 mod problem;
 mod queue;
@@ -9,6 +10,7 @@ mod reruns;
 mod scale;
 mod stdin;
 mod system;
+mod templates;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -29,17 +31,19 @@ use crate::ports::NamedPort;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
 pub use health::{CheckedResult, HealthResult, TaskChecks, TaskHealth};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
+pub use parameters::{JobSource, ParameterValue, SubmitRequest};
 pub use ports::{
     TargetGroup, TaskPorts, TraefikBalancer, TraefikConfiguration, TraefikHttp, TraefikServer, TraefikService,
 };
 pub use problem::{Problem, ProblemField};
 pub use queue::{Pass, Passes, Queue, QueueClass};
-pub use reruns::{RerunRequest, ResultOf};
+pub use reruns::{RERUN_IN_PART, RerunRequest, ResultOf};
 pub use scale::ScaleRequest;
 pub use stdin::{StdinPosition, StdinState};
 pub use system::{
     BackgroundLoop, DeadLetter, LockedJob, OutputStoreCheck, RetentionEra, RetentionPreview, System, Trouble,
 };
+pub use templates::{JobTemplate, Template, TemplateParameter, TemplateVersion, TemplateVersionEntry};
 
 pub use versions::{FieldDifference, JobVersion, JobVersions, RollbackRequest, ServiceDiff, ServiceUpdate};
 
@@ -112,6 +116,9 @@ pub struct Job {
     /// Number of tasks that did not run in this job: they have the results of an earlier one.
     #[serde(default)]
     pub taken_over: u32,
+    /// The template that the job was made from.
+    #[serde(default)]
+    pub template: Option<JobTemplate>,
     /// When the job was accepted.
     pub created_at: DateTime<Utc>,
     /// When its first attempt started.
@@ -121,6 +128,13 @@ pub struct Job {
     /// How long the job ran, or has been running, in seconds; null before its first attempt starts.
     #[serde(default)]
     pub ran_seconds: Option<f64>,
+    /// Values of the job's parameters by name, as they are in the environment of its tasks. A list has them only with
+    /// `spec=1`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
+    /// What may be a mistake in the specification. Only in the answer to a request that submits the job.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<ProblemField>,
     /// The specification with every default made explicit. A list has it only with `spec=1`.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
@@ -555,4 +569,8 @@ pub struct Version {
     pub version: String,
     /// Version of the worker protocol.
     pub worker_protocol: u32,
+    /// What this server understands that earlier ones pass over in silence: `rerun_in_part` is `failed`, `from` and `spec` of a
+    /// rerun.
+    #[serde(default)]
+    pub features: Vec<String>,
 }

@@ -120,6 +120,9 @@ pub struct Hello {
     pub countables: BTreeMap<String, u32>,
     /// Drivers.
     pub drivers: Vec<DriverStatus>,
+    /// Names of what its program can do that earlier ones could not: see [`gaffer_domain::placement::Feature`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
     /// Processor architecture, as printed by `uname -m`.
     pub arch: String,
     /// Operating system: `linux`.

@@ -19,7 +19,9 @@ use chrono::TimeDelta;
 
 use self::outcome::Ledger;
 pub use self::outcome::{Outcome, Waits, table};
-use gaffer_domain::placement::{Lasting, Measured, Requirements, Strategy, Taken, WorkerSnapshot, suitable};
+use gaffer_domain::placement::{
+    Feature, Lasting, Measured, Requirements, Strategy, Taken, WorkerSnapshot, suitable,
+};
 use gaffer_domain::quantity::{Bytes, Cpu, Span, shown};
 use gaffer_domain::queue::{Class, InUse, PassOptions, Turns, decide};
 use gaffer_domain::spec::{DriverKind, Resources};
@@ -319,6 +321,7 @@ fn machine(id: i64, capacity: Resources) -> WorkerSnapshot {
         arch: "x86_64".to_owned(),
         os: "linux".to_owned(),
         version: String::new(),
+        features: Feature::ALL.into(),
         labels: BTreeMap::new(),
         drivers: vec![DriverKind::Host],
         broken_drivers: Vec::new(),

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use gaffer_domain::placement::Feature;
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::place::Place;
 use gaffer_protocol::wire::{
@@ -223,6 +224,7 @@ fn hello(
         capacity: settings.capacity,
         countables: settings.countables.clone(),
         drivers,
+        features: Feature::ALL.map(|feature| feature.as_str().to_owned()).into(),
         arch: settings.arch.clone(),
         os: "linux".to_owned(),
         held,

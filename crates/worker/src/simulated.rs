@@ -8,6 +8,7 @@ use chrono::Utc;
 use futures::stream::SplitSink;
 use futures::{SinkExt as _, StreamExt as _};
 use gaffer_domain::AttemptRef;
+use gaffer_domain::placement::Feature;
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{DriverKind, Resources};
@@ -147,6 +148,7 @@ impl SimulatedWorker {
             capacity: CAPACITY,
             countables: BTreeMap::new(),
             drivers: if self.takes_tasks { vec![driver] } else { Vec::new() },
+            features: Feature::ALL.map(|feature| feature.as_str().to_owned()).into(),
             arch: std::env::consts::ARCH.to_owned(),
             os: "linux".to_owned(),
             held: Vec::new(),

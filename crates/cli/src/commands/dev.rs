@@ -22,6 +22,7 @@ use gaffer_master::operations::{Actor, Context as Operations, OperationError};
 use gaffer_master::output_store::OutputStoreAddress;
 use gaffer_master::records::{KeyKind, Worker};
 use gaffer_master::secret::MetricsToken;
+use gaffer_master::store::jobs::Origin;
 use gaffer_protocol::output::Stream;
 use gaffer_worker::ExecutorPlace;
 use gaffer_worker::config::{ApiKey, WorkerConfig};
@@ -292,7 +293,12 @@ async fn sample_job(context: &Operations, operator: &Actor) -> anyhow::Result<Op
     let spec = json!({"name": "welcome to gaffer", "labels": {"sample": "yes"}, "script": SAMPLE});
     let spec =
         JobSpec::read(&spec).map_err(|mistakes| anyhow::anyhow!("the sample job is wrong: {mistakes:?}"))?;
-    let wanted = Submit { spec: &spec, idempotency_key: Some("gaffer dev: the sample job") };
+    let wanted = Submit {
+        spec: &spec,
+        origin: Origin::default(),
+        request: None,
+        idempotency_key: Some("gaffer dev: the sample job"),
+    };
     match jobs::submit(context, operator, wanted).await {
         Ok(accepted) => Ok(Some(accepted.job).filter(|_| accepted.is_new)),
         // An earlier version had another sample.

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use gaffer_domain::health::{HealthState, outcome_word};
+use gaffer_domain::health::{CheckKind, outcome_word};
 use gaffer_protocol::rest::{CheckedResult, Page, Task, TaskChecks, TaskHealth};
 
 use crate::client::{Client, Query};
@@ -71,11 +71,9 @@ async fn only_task(client: &Client, job: &str) -> Result<String, Failure> {
 fn shown(out: &Out, task: &str, checks: &TaskChecks, format: Format) -> String {
     let now = timestamp::now();
     let mut words: Vec<String> = Vec::new();
-    words.extend(
-        checks.health.as_ref().map(|health| state(health, ["starting", "healthy", "unhealthy"], now)),
-    );
-    let readiness = ["not ready yet", "ready", "not ready"];
-    words.extend(checks.readiness.as_ref().map(|health| state(health, readiness, now)));
+    for (kind, check) in [(CheckKind::Health, &checks.health), (CheckKind::Readiness, &checks.readiness)] {
+        words.extend(check.as_ref().map(|check| state(kind, check, now)));
+    }
     if words.is_empty() {
         words.push("no check has a result".to_owned());
     }
@@ -90,14 +88,9 @@ fn shown(out: &Out, task: &str, checks: &TaskChecks, format: Format) -> String {
     text
 }
 
-/// `healthy for 3m12s`: the word of its state, of starting, passing and failing.
-fn state(health: &TaskHealth, [starting, passing, failing]: [&str; 3], now: DateTime<Utc>) -> String {
-    let word = match health.state {
-        HealthState::Starting => starting,
-        HealthState::Healthy => passing,
-        HealthState::Unhealthy => failing,
-    };
-    format!("{word} for {}", timestamp::lasted(health.since, now))
+/// `healthy for 3m12s`
+fn state(kind: CheckKind, check: &TaskHealth, now: DateTime<Utc>) -> String {
+    format!("{} for {}", kind.word(check.state), timestamp::lasted(check.since, now))
 }
 
 impl Entry for CheckedResult {

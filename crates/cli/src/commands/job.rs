@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use gaffer_domain::health::{Answered, in_words};
+use gaffer_domain::health::{CheckStatus, in_words};
 use gaffer_domain::task::StateName;
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::{Job, Page, ResultOf, Task, TaskHealth};
@@ -73,6 +73,12 @@ fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), 
     field("rerun of", &job.rerun_of.map(|of| format!("{of}{taken_over}")).unwrap_or_default());
     let labels: Vec<_> = job.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     field("labels", &labels.join(", "));
+    let template = job.template.as_ref();
+    let template = template.map(|from| format!("template {}, version {}", from.name, from.version));
+    field("from", &template.unwrap_or_default());
+    for (name, value) in &job.parameters {
+        field("parameter", &format!("{name}={value}"));
+    }
     let counts: Vec<_> = job.task_counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let counts = counts.join(", ");
     field("tasks", &if job.available.is_some() { format!("{}: {counts}", tasks_of(job)) } else { counts });
@@ -132,7 +138,7 @@ impl Entry for Task {
 fn why(task: &Task) -> String {
     match (task.ready, &task.reason) {
         (Some(ready), _) if task.known_state() == Some(StateName::Running) => {
-            in_words(task.health.as_ref().map(answered), task.readiness.as_ref().map(answered), ready)
+            in_words(task.health.as_ref().map(check_status), task.readiness.as_ref().map(check_status), ready)
         }
         (_, Some(reason)) => reason.message.clone(),
         (_, None) => {
@@ -142,9 +148,9 @@ fn why(task: &Task) -> String {
     }
 }
 
-fn answered(check: &TaskHealth) -> Answered<'_> {
+fn check_status(check: &TaskHealth) -> CheckStatus<'_> {
     let last = check.last.as_ref().map(|last| (last.passed, last.detail.as_str()));
-    Answered { state: check.state, last }
+    CheckStatus { state: check.state, last }
 }
 
 fn exit_of(task: &Task) -> Option<String> {

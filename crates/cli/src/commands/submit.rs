@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::Job;
-use serde_json::value::RawValue;
 
 use crate::attach;
 use crate::backoff::Backoff;
@@ -16,6 +15,7 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::follow::{self, FollowOptions, Source};
 use crate::out::Out;
+use crate::parameters::ParameterFlags;
 use crate::sink::{Manner, Sink};
 use crate::spec_flags::SpecFlags;
 use crate::spec_input::{EachLine, Input, Wanted};
@@ -26,6 +26,8 @@ use crate::status::Status;
 #[command(after_help = "\
 Examples:
   gaffer submit job.yaml                             a job from a file: YAML, TOML or JSON
+  gaffer submit train.yaml -p lr=0.1 -p steps=200    values for its parameters
+  gaffer submit --template train -p lr=0.1           a template, see `gaffer templates`
   gaffer submit --workdir /srv/project -- make -j2   a command
   gaffer submit --script build.sh                    a script
   gaffer submit --each-line files -- ./convert       one task for each line, which is in GAFFER_ITEM
@@ -39,7 +41,12 @@ pub struct SubmitArgs {
     #[arg(value_name = "FILE", conflicts_with_all = ["command", "script"])]
     file: Option<PathBuf>,
     /// Command and arguments
-    #[arg(last = true, value_name = "CMD", required_unless_present_any = ["file", "script", "image"], conflicts_with = "script")]
+    #[arg(
+        last = true,
+        value_name = "CMD",
+        required_unless_present_any = ["file", "script", "image", "template"],
+        conflicts_with = "script"
+    )]
     command: Vec<String>,
     /// Script file (- for standard input)
     #[arg(long, value_name = "FILE")]
@@ -52,6 +59,12 @@ pub struct SubmitArgs {
     /// Only show what a service's file would change
     #[arg(long, conflicts_with_all = ["wait", "follow", "new"])]
     dry_run: bool,
+    /// Template to submit a job from, see `gaffer templates`
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["file", "command", "script", "each_line"])]
+    template: Option<String>,
+    /// Version of the template [default: the latest]
+    #[arg(long, value_name = "N", requires = "template")]
+    version: Option<u32>,
     /// Wait until the job has finished
     #[arg(long)]
     wait: bool,
@@ -63,6 +76,8 @@ pub struct SubmitArgs {
     quiet: bool,
     #[command(flatten)]
     items: EachLine,
+    #[command(flatten)]
+    parameters: ParameterFlags,
     #[command(flatten)]
     spec: SpecFlags,
 }
@@ -81,16 +96,23 @@ impl SubmitArgs {
 pub async fn run(args: SubmitArgs, out: &Out) -> Result<u8, Failure> {
     let attached = args.is_attached();
     let is_file = args.file.is_some();
-    let wanted = match (args.file, args.script) {
-        (Some(file), _) => Wanted::File(file),
-        (None, Some(script)) => Wanted::Script(script),
-        (None, None) => Wanted::Command(args.command),
+    let wanted = match (args.template, args.file, args.script) {
+        (Some(name), ..) => Wanted::Template(name, args.version),
+        (None, Some(file), _) => Wanted::File(file),
+        (None, None, Some(script)) => Wanted::Script(script),
+        (None, None, None) => Wanted::Command(args.command),
     };
     let mut input = wanted.input(&args.spec, config::passed_on)?;
     args.items.apply(&mut input)?;
+    input.values = args.parameters.read()?;
     let client = Client::new(&config::access()?)?;
     let status = Status::new(out, args.quiet);
     let service = versions::service_name(&input).filter(|_| is_file && !args.new);
+    if service.as_ref().is_some_and(|name| name.contains("{{")) {
+        let problem =
+            "a service is updated by its name, which has a placeholder here; --new submits another one";
+        return Err(Failure::Usage(problem.to_owned()));
+    }
     if args.dry_run {
         let Some(name) = service else {
             out.remark("this would be a new job");
@@ -138,15 +160,23 @@ async fn post(
     status: &Status<'_>,
 ) -> Result<Submitted, Failure> {
     let tell = |failure: &Failure| status.note(&format!("{failure}; retrying (Ctrl-C gives up)"));
-    // As text, so that numbers are sent as they were written.
-    let spec = RawValue::from_string(input.spec.to_json())
-        .map_err(|error| Failure::Local(format!("cannot write the specification as JSON: {error}")))?;
-    let answer = client.post_patiently(path, &spec, &mut Backoff::for_a_start(), tell).await;
+    let answer = client.post_patiently(path, &input.body()?, &mut Backoff::for_a_start(), tell).await;
     let answer = answer.map_err(|failure| match failure {
         Failure::Problem(problem) => Failure::Problem(Box::new(input.explain(*problem))),
         other => other,
     })?;
-    Ok(Submitted { job: answer.read()?, page: answer.page })
+    let job: Job = answer.read()?;
+    tell_hints(&job, status, |pointer| input.place(pointer));
+    Ok(Submitted { job, page: answer.page })
+}
+
+/// Says what may be a mistake in an accepted job.
+pub fn tell_hints(job: &Job, status: &Status<'_>, place: impl Fn(&str) -> Option<String>) {
+    for hint in &job.hints {
+        let place = place(&hint.pointer).unwrap_or_else(|| hint.pointer.clone());
+        let suggestion = hint.suggestion.as_ref().map(|meant| format!(" ({meant})")).unwrap_or_default();
+        status.note(&format!("hint: {place}: {}{suggestion}", hint.detail));
+    }
 }
 
 /// The number alone for a program, what to do next for a person.

@@ -6,7 +6,6 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use gaffer_domain::versions::differences;
 use gaffer_protocol::rest::{FieldDifference, Job, JobVersions, RollbackRequest, ServiceDiff, TaskPorts};
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Query};
@@ -202,12 +201,11 @@ pub fn service_name(input: &Input) -> Option<String> {
 /// # Errors
 /// What the API or the network says, in terms of the input.
 pub async fn preview(client: &Client, name: &str, input: &Input) -> Result<ServiceDiff, Failure> {
-    let spec = RawValue::from_string(input.spec.to_json())
-        .map_err(|error| Failure::Local(format!("cannot write the specification as JSON: {error}")))?;
-    let answer = client.post(&["services", name, "diff"], &spec).await.map_err(|failure| match failure {
-        Failure::Problem(problem) => Failure::Problem(Box::new(input.explain(*problem))),
-        other => other,
-    })?;
+    let answer =
+        client.post(&["services", name, "diff"], &input.body()?).await.map_err(|failure| match failure {
+            Failure::Problem(problem) => Failure::Problem(Box::new(input.explain(*problem))),
+            other => other,
+        })?;
     answer.read()
 }
 

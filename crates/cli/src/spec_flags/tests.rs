@@ -48,7 +48,8 @@ fn each_option_says_what_it_is_in_one_short_line() {
 
 #[test]
 fn options_of_both_checks_go_together_and_those_of_one_exclude_each_other() {
-    let words = ["--type", "service", "-p", "http", "--health-http", "/health", "--health-failures", "5"];
+    let words =
+        ["--type", "service", "--publish", "http", "--health-http", "/health", "--health-failures", "5"];
     let words = [&words[..], &["--readiness-command", "./ready -q", "--readiness-interval", "2s"]].concat();
     let mut spec = Document::from(&json!({ "command": ["server"] }));
     parsed(&words).unwrap().apply(&mut spec, |_| None).unwrap();

@@ -3,10 +3,12 @@
 
 use std::fs;
 
-use gaffer_domain::spec::JobSpec;
+use gaffer_domain::document::Language;
+use gaffer_domain::spec::{JobSpec, MAX_SPEC_BYTES};
 use gaffer_protocol::rest::ProblemField;
 
 use super::*;
+use crate::document_file::language_of;
 
 fn no_env(_: &str) -> Option<OsString> {
     None
@@ -66,7 +68,7 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         "--user=1000:100",
         "-v",
         "/data:/data:ro",
-        "-p",
+        "--publish",
         "8080:80",
         "--network=bridge",
         "--cap-add=CHOWN",

@@ -209,6 +209,46 @@ async fn the_last_job_is_looked_up() -> Outcome {
 }
 
 #[tokio::test]
+async fn a_server_that_would_run_everything_again_is_not_asked_for_a_part() -> Outcome {
+    let server = |version: Value| {
+        Fake::start(move |asked: &Asked| match asked.line.as_str() {
+            "GET /version" => Reply::json(200, &version),
+            "POST /jobs/9/rerun" => Reply::json(201, &job(10, "pending", 1)),
+            _ => Reply::problem(404, "not_found", "no", json!([])),
+        })
+    };
+    let older = json!({"name": "gaffer", "version": "0.0.9", "worker_protocol": 2});
+    let old = server(older.clone()).await?;
+    let directory = tempfile::tempdir()?;
+    fs::write(directory.path().join("job.yaml"), "command: [a]\n")?;
+    let cases =
+        [("--failed", 1), ("--from a", 1), ("--spec job.yaml", 1), ("--edit", 1), ("--failed -f", 125)];
+    for (options, expected) in cases {
+        let mut command = gaffer(&old, &format!("rerun 9 {options}"));
+        command.current_dir(directory.path());
+        let output = finished(command).await?;
+        assert_eq!((code(&output), stdout(&output).as_str()), (expected, ""), "{options}");
+        let said = stderr(&output);
+        assert!(
+            said.contains("the server runs gaffer 0.0.9, which can only run a whole job again"),
+            "{said}"
+        );
+    }
+    assert!(old.lines().iter().all(|line| line == "GET /version"), "{:?}", old.lines());
+    let output = finished(gaffer(&old, "rerun 9")).await?;
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "10\n"), "{}", stderr(&output));
+
+    let mut newer = older;
+    newer["features"] = json!(["rerun_in_part"]);
+    let new = server(newer).await?;
+    let output = finished(gaffer(&new, "rerun 9 --failed")).await?;
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "10\n"), "{}", stderr(&output));
+    let asked = new.asked().pop().map(|asked| asked.json());
+    assert_eq!(asked, Some(json!({"failed": true})));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_new_key_stands_alone() -> Outcome {
     let fake = Fake::start(|_| {
         Reply::json(

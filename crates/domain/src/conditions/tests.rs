@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::job::JobState;
+use crate::spec::Dependency;
 use crate::spec::tests::tasks_with;
 
 /// What one task of the model is.
@@ -484,7 +485,8 @@ fn what_a_task_waits_for_is_said_in_the_words_of_its_specification() {
         let names = ["a", "b", "c", "d", "e", "f"];
         let mut tasks: Vec<_> = names.iter().map(|name| (*name, json!({}))).collect();
         tasks.push(("last", fields));
-        waits_for(&JobSpec::read(&tasks_with(&tasks)).unwrap(), 6)
+        let spec = JobSpec::read(&tasks_with(&tasks)).unwrap();
+        waits_for(&spec, &all_awaited(&spec.tasks), 6)
     };
     assert_eq!(waits(json!({"depends_on": ["a"]})), "waits for a to complete");
     let same = json!({"depends_on": ["a", {"task": "b", "index": "same"}]});

@@ -67,6 +67,12 @@ fn what_nobody_could_read_is_no_picture() {
     let dense: Vec<(&str, &[&str])> =
         (0..MANY).map(|at| (names[at].as_str(), before[at].as_slice())).collect();
     assert_eq!(DependencyGraph::of(&spec(&dense)), None);
+
+    // Two layers, so no line passes another layer: each of 20 waits for each of 60.
+    let wide: Vec<(&str, &[&str])> =
+        (0..80).map(|at| (names[at].as_str(), if at < 60 { [].as_slice() } else { &before[60] })).collect();
+    assert_eq!(DependencyGraph::of(&spec(&wide)), None);
+    assert!(DependencyGraph::of(&spec(&wide[..70])).is_some());
 }
 
 #[test]

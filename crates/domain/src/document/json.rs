@@ -232,27 +232,41 @@ impl Reader<'_> {
     }
 }
 
-pub(super) fn write(value: &Value, into: &mut String) {
+pub(super) fn write(value: &Value, indent: Option<usize>, into: &mut String) {
+    let inner = indent.map(|indent| indent + 1);
     match &value.data {
         Data::Scalar(scalar) => scalar_as_json(scalar, into),
+        Data::List(items) if items.is_empty() => into.push_str("[]"),
+        Data::Object(entries) if entries.is_empty() => into.push_str("{}"),
         Data::List(items) => {
             into.push('[');
             for (position, item) in items.iter().enumerate() {
                 into.push_str(if position > 0 { "," } else { "" });
-                write(item, into);
+                new_line(inner, into);
+                write(item, inner, into);
             }
+            new_line(indent, into);
             into.push(']');
         }
         Data::Object(entries) => {
             into.push('{');
             for (position, entry) in entries.iter().enumerate() {
                 into.push_str(if position > 0 { "," } else { "" });
+                new_line(inner, into);
                 string_as_json(&entry.key, into);
-                into.push(':');
-                write(&entry.value, into);
+                into.push_str(if indent.is_some() { ": " } else { ":" });
+                write(&entry.value, inner, into);
             }
+            new_line(indent, into);
             into.push('}');
         }
+    }
+}
+
+fn new_line(indent: Option<usize>, into: &mut String) {
+    if let Some(indent) = indent {
+        into.push('\n');
+        into.extend(std::iter::repeat_n("  ", indent));
     }
 }
 

@@ -11,6 +11,9 @@ use self::metered::{Ahead, Metered};
 use super::{Budget, Data, Entry, MAX_DEPTH, Place, Scalar, ScalarKind, SyntaxError, Value};
 
 const MERGE_KEY: &str = "<<";
+/// Two braces without quotes are an object whose key is an object.
+const KEY_IS_NO_TEXT: &str =
+    "a key is a text, not a list or an object; a value that begins with `{{` has to be in quotes";
 
 pub(super) fn read(text: &str) -> Result<Value, SyntaxError> {
     let ahead = Ahead::default();
@@ -186,9 +189,9 @@ impl<'t> Reader<'t> {
         // Its source text: `1.10`, `on` and `null` are valid names.
         match self.value(event, place, MAX_DEPTH) {
             Ok(Value { data: Data::Scalar(Scalar { text, .. }), .. }) => Ok(Key::Own(text)),
-            Ok(_) => Err(SyntaxError::at(place, "a key is a text, not a list or an object")),
+            Ok(_) => Err(SyntaxError::at(place, KEY_IS_NO_TEXT)),
             Err(error) if error == SyntaxError::too_deep(place) => {
-                Err(SyntaxError::at(place, "a key is a text, not a list or an object"))
+                Err(SyntaxError::at(place, KEY_IS_NO_TEXT))
             }
             Err(error) => Err(error),
         }

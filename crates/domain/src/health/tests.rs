@@ -65,7 +65,7 @@ fn a_task_is_available_once_it_is_ready_and_not_found_unhealthy() {
 #[test]
 fn what_checks_say_is_told_with_the_answer_that_matters() {
     use HealthState::{Healthy, Starting, Unhealthy};
-    let answered = |state, passed, detail| Some(Answered { state, last: Some((passed, detail)) });
+    let answered = |state, passed, detail| Some(CheckStatus { state, last: Some((passed, detail)) });
     let good = answered(Healthy, true, "status 200");
     assert_eq!(in_words(good, None, true), "healthy");
     assert_eq!(in_words(good, good, true), "ready");
@@ -73,7 +73,7 @@ fn what_checks_say_is_told_with_the_answer_that_matters() {
     let both = in_words(answered(Unhealthy, false, "a"), answered(Unhealthy, false, "b"), false);
     assert_eq!(both, "unhealthy: a");
     assert_eq!(in_words(good, answered(Starting, false, "refused"), false), "starting: refused");
-    assert_eq!(in_words(Some(Answered { state: Starting, last: None }), None, false), "starting");
+    assert_eq!(in_words(Some(CheckStatus { state: Starting, last: None }), None, false), "starting");
 }
 
 /// The state by looking at all results again and again.

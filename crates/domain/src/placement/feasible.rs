@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::feature::Feature;
 use super::infeasible::{Infeasible, Resource};
 use super::requirements::{HostPort, Requirements};
 use super::worker_snapshot::WorkerSnapshot;
@@ -19,6 +20,7 @@ enum Unsuitable<'a> {
     OtherProject,
     State(WorkerState),
     Driver,
+    Outdated(Feature),
     Datacenter,
     Constraint(&'a Constraint),
     TooSmall(Amount<'a>),
@@ -95,6 +97,9 @@ fn unsuitable<'a>(
     }
     if !offer.drivers.contains(&needs.driver) {
         return Some(Unsuitable::Driver);
+    }
+    if let Some(missing) = needs.features.iter().find(|feature| !offer.features.contains(feature)) {
+        return Some(Unsuitable::Outdated(*missing));
     }
     if !needs.datacenters.is_empty() && !needs.datacenters.contains(&offer.datacenter) {
         return Some(Unsuitable::Datacenter);
@@ -230,6 +235,7 @@ impl Unsuitable<'_> {
                 let broken = offer.broken_drivers.iter().find(|(driver, _)| *driver == needs.driver);
                 Infeasible::Driver { driver: needs.driver, why: broken.map(|(_, why)| why.clone()) }
             }
+            Unsuitable::Outdated(feature) => Infeasible::Outdated { feature, version: offer.version.clone() },
             Unsuitable::Datacenter => Infeasible::Datacenter { datacenter: offer.datacenter.clone() },
             Unsuitable::Constraint(constraint) => {
                 let (constraint, found) = match constraint.check(&offer.facts()) {

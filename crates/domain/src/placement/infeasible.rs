@@ -5,6 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::feature::Feature;
 use super::requirements::HostPort;
 use crate::Time;
 use crate::quantity::{Bytes, Cpu};
@@ -33,6 +34,13 @@ pub enum Infeasible {
         /// Why the driver does not work, if the worker has it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
+    },
+    /// The program of the worker is older than something that the task needs.
+    Outdated {
+        /// What it does not have.
+        feature: Feature,
+        /// Version of its program.
+        version: String,
     },
     /// The worker is in another datacenter.
     Datacenter {
@@ -98,6 +106,9 @@ impl fmt::Display for Infeasible {
             Infeasible::Driver { driver, why: Some(why) } => {
                 write!(f, "has no healthy {} driver: {why}", driver.as_str())
             }
+            Infeasible::Outdated { feature, version } => {
+                write!(f, "runs gaffer {version}, which does not support `{feature}`")
+            }
             Infeasible::Datacenter { datacenter } => write!(f, "is in datacenter {datacenter}"),
             Infeasible::Constraint { constraint, found } => {
                 write!(f, "does not meet constraint `{constraint}`: {found}")
@@ -143,7 +154,7 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// The word used on every door.
+    /// Name in the API, the CLI and on pages.
     pub fn as_str(&self) -> &str {
         match self {
             Resource::Cpu => "cpu",

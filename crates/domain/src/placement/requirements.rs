@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Strategy;
+use super::feature::Feature;
 use crate::JobId;
 use crate::constraint::{Constraint, Fact};
 use crate::spec::{Affinity, Concurrency, DriverKind, JobKind, JobSpec, PortProtocol, Resources, TaskSpec};
@@ -17,6 +18,9 @@ use crate::spec::{Affinity, Concurrency, DriverKind, JobKind, JobSpec, PortProto
 pub struct Requirements {
     /// What executes it.
     pub driver: DriverKind,
+    /// What not every version of a worker can do; sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<Feature>,
     /// What it reserves.
     pub resources: Resources,
     /// Where it may run; sorted, empty means anywhere.
@@ -106,6 +110,7 @@ impl Requirements {
         });
         Requirements {
             driver: task.driver,
+            features: task.each.iter().map(|_| Feature::Each).collect(),
             resources: task.resources.amounts,
             datacenters: sorted(job.datacenters.clone()),
             countables: task.resources.countables.clone(),
@@ -135,6 +140,7 @@ impl Requirements {
     pub fn of_resources(driver: DriverKind, resources: Resources) -> Requirements {
         Requirements {
             driver,
+            features: Vec::new(),
             resources,
             datacenters: Vec::new(),
             countables: BTreeMap::new(),

@@ -51,6 +51,7 @@ pub(crate) fn offer(worker: i64) -> WorkerSnapshot {
         arch: "x86_64".to_owned(),
         os: "linux".to_owned(),
         version: "0.1.0".to_owned(),
+        features: Feature::ALL.into(),
         labels: BTreeMap::new(),
         drivers: vec![DriverKind::Host],
         broken_drivers: Vec::new(),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::feature::Feature;
 use super::requirements::{DefinitionRef, HostPort, Requirements};
 use crate::constraint::Facts;
 use crate::quantity::{Bytes, Cpu, Span};
@@ -31,6 +32,8 @@ pub struct WorkerSnapshot {
     pub os: String,
     /// Version of its program.
     pub version: String,
+    /// What its program can do that earlier ones could not.
+    pub features: Vec<Feature>,
     /// Its operator's marks.
     pub labels: BTreeMap<String, String>,
     /// Drivers.

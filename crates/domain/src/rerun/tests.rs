@@ -41,11 +41,7 @@ fn uncompleted_of(position: usize, ends: impl Iterator<Item = (u32, End)>) -> Ve
 fn running(spec: &JobSpec, selection: &Selection) -> Vec<String> {
     let of = |(definition, share): (&TaskSpec, &Share)| {
         let indices = share.runs.iter().cloned().flatten();
-        let address = |index| match definition.indices.is_single() {
-            true => definition.name.clone(),
-            false => format!("{}.{index}", definition.name),
-        };
-        indices.map(address).collect::<Vec<_>>()
+        indices.map(|index| definition.address(index)).collect::<Vec<_>>()
     };
     spec.tasks.iter().zip(selection.definitions()).flat_map(of).collect()
 }
@@ -244,7 +240,7 @@ fn random_jobs_run_again_where_they_must_and_what_they_take_over_is_what_would_c
                 nothing += 1;
                 continue;
             }
-            Err(refused) => panic!("{refused} {first:?} {part:?}"),
+            Err(refused) => panic!("{refused:?} {first:?} {part:?}"),
         };
         assert!(!all.any(|task| is_open(&task)), "a failure is taken over: {first:?} {part:?}");
         let of = |(at, share): (usize, &Share)| {

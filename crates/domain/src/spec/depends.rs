@@ -6,15 +6,9 @@ use super::dependency::{DEPENDENCY, Dependency, IndexMatch, On, When};
 use super::field::Words as _;
 use super::node::Node;
 use super::task::{Draft, TaskSpec};
+use super::waits::{Awaited, all_awaited, in_order};
 use crate::quantity::shown;
 use crate::spelling::did_you_mean;
-
-/// The waits of one definition, as positions in the list of definitions.
-struct Waits<'a> {
-    /// Where they are written.
-    node: Option<Node<'a>>,
-    positions: Vec<usize>,
-}
 
 /// Fills in `depends_on`, for which all the names had to be known, and reports names that occur twice.
 pub(super) fn resolve(drafts: Vec<Draft<'_>>) -> Vec<TaskSpec> {
@@ -31,30 +25,28 @@ pub(super) fn resolve(drafts: Vec<Draft<'_>>) -> Vec<TaskSpec> {
     }
 
     let mut tasks = Vec::with_capacity(drafts.len());
-    let mut waits = Vec::with_capacity(drafts.len());
+    // Where the waits of each definition are written.
+    let mut nodes = Vec::with_capacity(drafts.len());
     for (position, mut draft) in drafts.into_iter().enumerate() {
         let node = draft.depends_on.take();
         let read = |node: &Node<'_>| dependencies(node, position, draft.spec.when, &position_of);
-        let found = node.as_ref().map(read).unwrap_or_default();
-        let positions = found.iter().map(|(position, _)| *position).collect();
-        draft.spec.depends_on = found.into_iter().map(|(_, dependency)| dependency).collect();
+        draft.spec.depends_on = node.as_ref().map(read).unwrap_or_default();
         tasks.push(draft.spec);
-        waits.push(Waits { node: node.or(draft.when.take()), positions });
+        nodes.push(node.or(draft.when.take()));
     }
-    report_other_indices(&tasks, &waits);
-    wait_for_the_others(&tasks, &mut waits);
-    report_circles(&tasks, &waits);
+    let awaited = all_awaited(&tasks);
+    report_other_indices(&tasks, &awaited, &nodes);
+    report_nobody_to_wait_for(&tasks, &awaited, &nodes);
+    report_circles(&tasks, &awaited, &nodes);
     tasks
 }
 
 /// Reports tasks that are to match indices that they do not have.
-fn report_other_indices(tasks: &[TaskSpec], waits: &[Waits<'_>]) {
-    for (task, waits) in tasks.iter().zip(waits) {
-        for (dependency, position) in task.depends_on.iter().zip(&waits.positions) {
-            let Some(other) = tasks.get(*position).filter(|_| dependency.index == IndexMatch::Same) else {
-                continue;
-            };
-            let Some(node) = &waits.node else { continue };
+fn report_other_indices(tasks: &[TaskSpec], awaited: &[Vec<Awaited>], nodes: &[Option<Node<'_>>]) {
+    for ((task, awaited), node) in tasks.iter().zip(awaited).zip(nodes) {
+        let Some(node) = node else { continue };
+        for other in awaited.iter().filter(|awaited| awaited.index == IndexMatch::Same) {
+            let other = &tasks[other.position];
             if let (Some(own), Some(others)) = (&task.each, &other.each)
                 && own != others
             {
@@ -82,20 +74,18 @@ fn range(task: &TaskSpec) -> String {
     format!("{}-{}", indices.start(), indices.end())
 }
 
-/// What waits for an outcome without saying whose waits for all definitions that do not.
-fn wait_for_the_others(tasks: &[TaskSpec], waits: &mut [Waits<'_>]) {
-    let others: Vec<usize> = (0..tasks.len()).filter(|other| tasks[*other].when.is_success()).collect();
-    for (task, waits) in tasks.iter().zip(waits) {
-        if task.when.is_success() || !task.depends_on.is_empty() {
+/// Reports tasks that wait for an outcome without saying whose, where there is no other task to wait for.
+fn report_nobody_to_wait_for(tasks: &[TaskSpec], awaited: &[Vec<Awaited>], nodes: &[Option<Node<'_>>]) {
+    for ((task, awaited), node) in tasks.iter().zip(awaited).zip(nodes) {
+        if task.when.is_success() || !awaited.is_empty() {
             continue;
         }
-        if let Some(node) = waits.node.as_ref().filter(|_| others.is_empty()) {
+        if let Some(node) = node {
             node.wrong::<()>(format!(
                 "`when: {}` needs other tasks to wait for, and no task of the job is without `when`",
                 task.when.word()
             ));
         }
-        waits.positions = others.clone();
     }
 }
 
@@ -105,10 +95,10 @@ fn dependencies(
     own_position: usize,
     when: When,
     position_of: &BTreeMap<String, usize>,
-) -> Vec<(usize, Dependency)> {
-    let mut positions = Vec::new();
+) -> Vec<Dependency> {
+    let mut found = Vec::new();
     let mut seen = HashSet::new();
-    let Some(nodes) = node.list() else { return positions };
+    let Some(nodes) = node.list() else { return found };
     for node in nodes {
         let Some((node, name, on, index)) = dependency(&node, when) else { continue };
         let position = position_of.get(name).copied();
@@ -116,14 +106,14 @@ fn dependencies(
             node.wrong::<()>(format!("{} is named twice", shown(name)));
         } else if position == Some(own_position) {
             node.wrong::<()>("a task cannot wait for itself");
-        } else if let Some(position) = position {
-            positions.push((position, Dependency { task: name.to_owned(), on, index }));
+        } else if position.is_some() {
+            found.push(Dependency { task: name.to_owned(), on, index });
         } else {
             let known = position_of.keys().map(String::as_str);
             node.wrong_with::<()>(format!("there is no task {}", shown(name)), || did_you_mean(name, known));
         }
     }
-    positions
+    found
 }
 
 /// Reads a member: a name, or an object that has one. Gives where the name is written, too.
@@ -150,45 +140,17 @@ fn dependency<'a>(node: &Node<'a>, when: When) -> Option<(Node<'a>, &'a str, On,
     Some((node, name, on, index))
 }
 
-/// Reports every circle that a walk along the waits comes upon.
-fn report_circles(tasks: &[TaskSpec], waits: &[Waits]) {
-    let mut walk = Walk { tasks, waits, path: Vec::new(), is_done: vec![false; tasks.len()] };
-    for position in 0..tasks.len() {
-        walk.visit(position);
-    }
-}
-
-/// A depth-first walk; its depth is bounded by the number of definitions that a job may have.
-struct Walk<'w, 'a> {
-    tasks: &'w [TaskSpec],
-    waits: &'w [Waits<'a>],
-    path: Vec<usize>,
-    is_done: Vec<bool>,
-}
-
-impl Walk<'_, '_> {
-    fn visit(&mut self, position: usize) {
-        if self.is_done[position] {
-            return;
-        }
-        self.path.push(position);
-        for next in &self.waits[position].positions {
-            match self.path.iter().position(|on_path| on_path == next) {
-                Some(start) => self.report(start),
-                None => self.visit(*next),
-            }
-        }
-        self.path.pop();
-        self.is_done[position] = true;
-    }
-
-    /// Reports the circle from `start` to the end of the path, at the task that closes it.
-    fn report(&self, start: usize) {
-        let circle = self.path[start..].iter().chain(&self.path[start..=start]);
-        let names: Vec<_> = circle.map(|position| format!("`{}`", self.tasks[*position].name)).collect();
-        let closing = self.path.last().and_then(|last| self.waits[*last].node.as_ref());
+/// Reports every circle that a walk along the waits comes upon, at the task that closes it.
+fn report_circles(tasks: &[TaskSpec], awaited: &[Vec<Awaited>], nodes: &[Option<Node<'_>>]) {
+    in_order(awaited, |circle| {
+        let names: Vec<_> = circle
+            .iter()
+            .chain(circle.first())
+            .map(|position| format!("`{}`", tasks[*position].name))
+            .collect();
+        let closing = circle.last().and_then(|last| nodes[*last].as_ref());
         if let Some(node) = closing {
             node.wrong::<()>(format!("these tasks wait for each other in a circle: {}", names.join(" → ")));
         }
-    }
+    });
 }

@@ -25,7 +25,7 @@ impl DriverKind {
         DriverKind::ALL.iter().copied().find(|driver| driver.as_str() == word)
     }
 
-    /// The word used on every door.
+    /// Name in the API, the CLI and on pages.
     pub fn as_str(self) -> &'static str {
         match self {
             DriverKind::Host => "host",

@@ -8,6 +8,7 @@
 
 use std::ops::RangeInclusive;
 
+use crate::parameters::Code;
 use crate::quantity::{Bytes, Cpu, Span};
 
 use super::driver::DriverKind;
@@ -42,6 +43,8 @@ pub struct Field {
     pub excludes: &'static [&'static str],
     /// The drivers whose tasks may have it.
     pub drivers: &'static [DriverKind],
+    /// What else than gaffer parses the strings in it, if anything does.
+    pub code: Option<Code>,
     /// The option of `gaffer run` and `gaffer submit`.
     pub flag: Option<Flag>,
     /// Its label, if the page *New job* has it.
@@ -236,6 +239,7 @@ impl Field {
             limits: "",
             excludes: &[],
             drivers: DriverKind::ALL,
+            code: None,
             flag: None,
             label: None,
         }
@@ -279,6 +283,11 @@ impl Field {
     /// Only for tasks of these drivers.
     pub const fn only(self, drivers: &'static [DriverKind]) -> Field {
         Field { drivers, ..self }
+    }
+
+    /// Whose strings something else parses, too: values of parameters in them are words without a meaning.
+    pub const fn code(self, code: Code) -> Field {
+        Field { code: Some(code), ..self }
     }
 
     /// With an option of the command line.

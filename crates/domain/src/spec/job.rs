@@ -8,7 +8,8 @@ use super::container::repository;
 use super::depends;
 use super::each::MAX_TASKS_PER_JOB;
 use super::field::{Field, Kind, Most, Tables, Words};
-use super::node::{FieldError, Mistakes, Node, Object};
+use super::node::{Node, Object};
+use super::parameter::PARAMETERS;
 use super::program::Action;
 use super::restart::RestartPolicy;
 use super::retention::{Retention, SHORTEST};
@@ -18,8 +19,8 @@ use super::scheduling::{
 use super::task::{self, Draft, MAX_FAILURES, TASK_FIELDS, TaskSpec};
 use super::update::{self, UPDATE, Update};
 use crate::constraint::Constraint;
-use crate::document::Value;
 use crate::lease::SHORTEST_LOST_AFTER;
+use crate::parameters::{Code, Parameters};
 use crate::quantity::{Span, shown};
 use crate::visible::spoils_a_line;
 
@@ -71,6 +72,9 @@ pub struct JobSpec {
     /// How the instances of a service are replaced when it is updated; none means as [`Update::default`] says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub update: Option<Update>,
+    /// Its parameters; their values are in the strings of the specification already.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: Parameters,
     /// At least one; names are unique; `depends_on` names other definitions and has no cycle.
     pub tasks: Vec<TaskSpec>,
 }
@@ -120,9 +124,11 @@ pub const JOB: &[Field] = &[
     .flag("datacenter", "NAME"),
     Field::new("constraints", CONSTRAINTS, "Requirements on workers, for all tasks")
         .details("An expression over the facts of a worker, such as 'labels.gpu == a100 and memory >= 8GiB'.")
+        .code(Code::Constraint)
         .example(r#"["arch == arm64"]"#)
         .flag("constraint", "EXPRESSION"),
     Field::new("affinities", AFFINITIES, "Preferences for workers, for all tasks")
+        .code(Code::Constraint)
         .example(r#"[{when: "labels.ssd", weight: 50}]"#),
     Field::new(
         "placement",
@@ -164,6 +170,7 @@ pub const JOB: &[Field] = &[
     Field::new("update", Kind::Object(&[UPDATE]), "How the instances of a service are replaced")
         .details("Without meaning for a batch job.")
         .example("{parallel: 2, canary: 1}"),
+    PARAMETERS,
     Field::new(
         "tasks",
         Kind::List { noun: "tasks", max: MAX_DEFINITIONS_PER_JOB, item: &Kind::Object(TASK_FIELDS) },
@@ -237,31 +244,10 @@ impl JobSpec {
     pub fn has_cleanup(&self) -> bool {
         self.tasks.iter().any(TaskSpec::is_cleanup)
     }
-
-    /// As [`JobSpec::of`], from JSON that a program has made: numbers have lost the text they were written with.
-    ///
-    /// # Errors
-    /// All mistakes.
-    pub fn read(value: &serde_json::Value) -> Result<JobSpec, Vec<FieldError>> {
-        JobSpec::of(&Value::from(value))
-    }
-
-    /// Reads a specification and fills in its defaults, or says everything that is wrong with it: at least
-    /// one mistake, and at most a bounded number of them.
-    ///
-    /// # Errors
-    /// All mistakes.
-    pub fn of(value: &Value) -> Result<JobSpec, Vec<FieldError>> {
-        let mistakes = Mistakes::default();
-        let spec = job(&Node::root(value, &mistakes));
-        match (spec, mistakes.into_list()) {
-            (Some(spec), mistakes) if mistakes.is_empty() => Ok(spec),
-            (_, mistakes) => Err(mistakes),
-        }
-    }
 }
 
-fn job(node: &Node<'_>) -> Option<JobSpec> {
+/// Reads a job in whose strings the values of its parameters are.
+pub(super) fn job(node: &Node<'_>, parameters: Parameters) -> Option<JobSpec> {
     let mut object =
         node.object("a job: an object with `tasks`, or with a `command` or a `script`", JOB_FIELDS)?;
     let name = object.read("name", job_name);
@@ -310,6 +296,7 @@ fn job(node: &Node<'_>) -> Option<JobSpec> {
         retention,
         pin,
         update,
+        parameters,
         tasks,
     })
 }

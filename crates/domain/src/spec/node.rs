@@ -88,10 +88,29 @@ impl<'a> Node<'a> {
 
     /// The whole document.
     pub fn root(value: &'a Value, mistakes: &'a Mistakes) -> Node<'a> {
-        Node { value, field: None, pointer: String::new(), mistakes }
+        Node::at("", value, mistakes)
     }
 
-    fn child(&self, name: &str, value: &'a Value) -> Node<'a> {
+    /// A document that is a part of what was sent.
+    pub fn at(pointer: &str, value: &'a Value, mistakes: &'a Mistakes) -> Node<'a> {
+        Node { value, field: None, pointer: pointer.to_owned(), mistakes }
+    }
+
+    /// Another value in its place.
+    pub fn with<'b>(&self, value: &'b Value) -> Node<'b>
+    where
+        'a: 'b,
+    {
+        Node { value, ..self.clone() }
+    }
+
+    /// Where it stands.
+    pub fn pointer(&self) -> &str {
+        &self.pointer
+    }
+
+    /// A value in this one, by its name or its position.
+    pub fn child(&self, name: &str, value: &'a Value) -> Node<'a> {
         // RFC 6901 escapes the two characters that mean something in a pointer.
         let name = name.replace('~', "~0").replace('/', "~1");
         let pointer = format!("{}/{name}", self.pointer);

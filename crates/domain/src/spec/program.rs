@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::field::{Field, Kind, Most};
 use super::node::{Node, Object};
 use crate::document::{Data, Value};
+use crate::parameters::Code;
 use crate::quantity::shown;
 use crate::text;
 
@@ -41,6 +42,7 @@ pub(super) const SCRIPT: Field = Field::new(
 )
 .details("The interpreter is that of its `#!` line, else `/bin/sh`.")
 .not_with(&["command"])
+.code(Code::Script)
 .example("echo hello");
 /// `env`
 pub(super) const ENV: Field = Field::new(

@@ -163,10 +163,12 @@ fn or_null(mut schema: Value) -> Value {
 fn of_kind(kind: &Kind) -> Value {
     match kind {
         // A scalar in quotes is read as one without.
-        Kind::Bool => json!({ "type": ["boolean", "string"], "pattern": "^([Tt]rue|TRUE|[Ff]alse|FALSE)$" }),
+        Kind::Bool => json!({
+            "type": ["boolean", "string"], "pattern": or_placeholder("^([Tt]rue|TRUE|[Ff]alse|FALSE)$"),
+        }),
         Kind::Whole(range) => json!({
             "type": ["integer", "string"], "minimum": range.start(), "maximum": range.end(),
-            "pattern": "^[+-]?(0[xob])?[0-9A-Fa-f_]+$",
+            "pattern": or_placeholder("^[+-]?(0[xob])?[0-9A-Fa-f_]+$"),
         }),
         Kind::Time(range) => {
             let seconds = |millis: u64| millis as f64 / 1000.0;
@@ -189,12 +191,13 @@ fn of_kind(kind: &Kind) -> Value {
             json!({ "anyOf": [items, lists] })
         }
         Kind::Words(words) => {
-            json!({ "enum": words().iter().map(|word| word.word).collect::<Vec<_>>() })
+            let words = json!({ "enum": words().iter().map(|word| word.word).collect::<Vec<_>>() });
+            json!({ "anyOf": [words, { "type": "string", "pattern": PLACEHOLDER }] })
         }
         Kind::Text { pattern, most, .. } => {
             let mut schema = text();
             if !pattern.is_empty() {
-                schema["pattern"] = json!(pattern);
+                schema["pattern"] = json!(or_placeholder(pattern));
             }
             // Nothing counts bytes there.
             if let Most::Chars(most) = most {
@@ -206,7 +209,8 @@ fn of_kind(kind: &Kind) -> Value {
             // Only the hyphen means something else among characters. Validators refuse an escape that is not needed.
             let others = others.replace('-', "\\-");
             let rest = max_len - 1;
-            merged(text(), json!({ "pattern": format!("^[A-Za-z0-9][A-Za-z0-9{others}]{{0,{rest}}}$") }))
+            let pattern = format!("^[A-Za-z0-9][A-Za-z0-9{others}]{{0,{rest}}}$");
+            merged(text(), json!({ "pattern": or_placeholder(&pattern) }))
         }
         Kind::AllOr(range) => {
             json!({ "anyOf": [{ "const": "all" }, of_kind(&Kind::Whole(range.clone()))] })
@@ -244,12 +248,19 @@ fn text() -> Value {
     json!({ "type": ["string", "number", "boolean"] })
 }
 
+/// A text with the value of a parameter in it, of which a schema does not know what it will be.
+const PLACEHOLDER: &str = r"\{\{";
+
+fn or_placeholder(pattern: &str) -> String {
+    format!("{pattern}|{PLACEHOLDER}")
+}
+
 /// A number in an amount.
 const NUMBER: &str = r"[0-9.][0-9.eE+]*\s*";
 
 /// Amounts are numbers, or texts with units, of which a schema sees no size.
 fn amount(least: f64, most: f64, units: &str) -> Value {
-    let pattern = format!(r"^\s*{NUMBER}{units}$");
+    let pattern = or_placeholder(&format!(r"^\s*{NUMBER}{units}$"));
     json!({ "type": ["number", "string"], "minimum": least, "maximum": most, "pattern": pattern })
 }
 

@@ -19,6 +19,7 @@ use super::{
     Restart, RestartPolicy, Retention, StopSignal, StopSpec, Strategy, TaskSpec, Update, When,
 };
 use crate::constraint::{Constraint, Fact};
+use crate::parameters::Parameters;
 use crate::quantity::{Bytes, Cpu, Span};
 
 /// The version of the form that serialising a [`JobSpec`] gives.
@@ -62,6 +63,7 @@ impl JobSpec {
             retention: Retention::default(),
             pin: false,
             update: None,
+            parameters: Parameters::new(),
             tasks,
         }
     }
@@ -141,6 +143,7 @@ struct FirstJob {
     pin: bool,
     #[serde(default)]
     update: Option<Update>,
+    parameters: Parameters,
     tasks: Vec<Value>,
 }
 
@@ -258,6 +261,7 @@ fn read_first(value: &Value) -> Result<JobSpec, String> {
         retention: job.retention,
         pin: job.pin,
         update: job.update,
+        parameters: job.parameters,
         tasks,
     })
 }

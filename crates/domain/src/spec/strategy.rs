@@ -56,7 +56,7 @@ impl Strategy {
         Strategy::EpvmLieb,
     ];
 
-    /// The word used on every door.
+    /// Name in the API, the CLI and on pages.
     pub fn as_str(self) -> &'static str {
         self.word()
     }

@@ -17,7 +17,9 @@ use super::restart::{self, OnLost, RESTART, Restart, RestartPolicy};
 use super::scheduling::{self, AFFINITIES, Affinity, CONSTRAINTS};
 use super::stop::{self, STOP, StopSpec};
 use crate::constraint::{Constraint, Fact, MAX_CONSTRAINT_BYTES};
+use crate::parameters::Code;
 use crate::quantity::{Bytes, Span, shown};
+use crate::task_address;
 
 /// The name of the task of a job that does not list its tasks.
 pub(super) const ONLY_NAME: &str = "main";
@@ -116,6 +118,16 @@ impl TaskSpec {
         self.container.as_ref().is_none_or(Container::shares_network)
     }
 
+    /// How users address its task with this index: see [`task_address`].
+    pub fn address(&self, index: u32) -> String {
+        task_address(&self.name, index, self.indices.is_single())
+    }
+
+    /// Whether something checks its running tasks.
+    pub fn has_checks(&self) -> bool {
+        self.health.is_some() || self.readiness.is_some()
+    }
+
     /// The item of its task with this index, if it has items.
     pub fn item(&self, index: u32) -> Option<Item> {
         self.each.as_ref()?.item(index.checked_sub(*self.indices.iter().start())?)
@@ -210,6 +222,7 @@ pub const TASK: &[Field] = &[
         Kind::text("a fact of workers such as `labels.rack`", Most::Bytes(MAX_CONSTRAINT_BYTES)),
         "Spread the tasks over the values of a fact",
     )
+    .code(Code::Constraint)
     .example("labels.rack")
     .flag("spread", "FACT"),
     Field::new("distinct_workers", Kind::Bool, "Run no two of the tasks on one worker")
@@ -244,8 +257,10 @@ pub const TASK: &[Field] = &[
         .example("{tcp: http}")
         .only(&[DriverKind::Host, DriverKind::Docker]),
     Field::new("constraints", CONSTRAINTS, "Requirements on workers, in addition to the job's")
+        .code(Code::Constraint)
         .example(r#"["arch == arm64"]"#),
     Field::new("affinities", AFFINITIES, "Preferences for workers, in addition to the job's")
+        .code(Code::Constraint)
         .example(r#"[{when: "labels.ssd", weight: 50}]"#),
 ];
 
@@ -265,7 +280,7 @@ const PORTS: Field =
         .limits("on the host only named ones; not with `network: none`")
         .example("[http, metrics]")
         .only(&[DriverKind::Host, DriverKind::Docker])
-        .short_flag('p', "publish", "PORT")
+        .flag("publish", "PORT")
         .on_page("Ports");
 
 /// The fields of `output`.

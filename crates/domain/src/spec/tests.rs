@@ -7,6 +7,7 @@ mod each;
 mod exit_codes;
 mod health;
 mod mistakes;
+mod parameters;
 mod scheduling;
 mod schema;
 

@@ -137,6 +137,12 @@ impl<'a> Comparison<'a> {
     }
 
     fn schema(&mut self, side: Side, at: &str, old: &'a Value, new: &'a Value) {
+        // What clients send may be something else from now on, if it may be what it was as well.
+        let choices = ["anyOf", "oneOf"].iter().find_map(|keyword| new[*keyword].as_array());
+        let same = choices.into_iter().flatten().find(|choice| choice["$ref"] == old["$ref"]);
+        if let (Side::Client, Some(same), true) = (side, same, old["$ref"].is_string()) {
+            return self.schema(side, at, old, same);
+        }
         if let (Some(old), Some(new)) = (old["$ref"].as_str(), new["$ref"].as_str()) {
             // What is said of a named schema is said where it is met first.
             if !self.compared.insert((side, old.to_owned(), new.to_owned())) {
@@ -471,6 +477,17 @@ mod tests {
             let variants = json!([{ "type": "string" }, { "type": "object", "properties": fields }]);
             json!({ "paths": { "/a": { "post": { "requestBody": { "content": { "application/json": { "schema": { "anyOf": variants } } } } } } } })
         };
+        let body = |schema: Value| {
+            json!({
+                "paths": { "/a": { "post": { "requestBody": { "content": { "application/json": { "schema": schema } } } } } },
+                "components": { "schemas": { "Job": { "type": "object" }, "Other": { "type": "object" } } },
+            })
+        };
+        let (job, other) =
+            (json!({ "$ref": "#/components/schemas/Job" }), json!({ "$ref": "#/components/schemas/Other" }));
+        let more = body(json!({ "anyOf": [job.clone(), other.clone()] }));
+        assert_eq!(breaking(&body(job.clone()), &more), Vec::<String>::new());
+        assert_eq!(breaking(&more, &body(job)).len(), 2);
         let (two, three) = (json!({ "a": {}, "b": {} }), json!({ "a": {}, "b": {}, "c": {} }));
         assert_eq!(breaking(&choice(two.clone()), &choice(three.clone())), Vec::<String>::new());
         assert_eq!(breaking(&choice(three), &choice(two)).len(), 1);

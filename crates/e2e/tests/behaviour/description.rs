@@ -130,7 +130,7 @@ async fn every_route_answers_as_it_is_described() {
 
     // A job that waits, as there is no worker.
     let waiting = reader.must(201, post("/jobs", "/jobs").json(&script("true"))).await["id"].clone();
-    for path in ["explain", "events", "output", "ports", "tasks"] {
+    for path in ["explain", "events", "output", "ports", "source", "tasks"] {
         reader.must(200, get(&format!("/jobs/{{job}}/{path}"), &format!("/jobs/{waiting}/{path}"))).await;
     }
     let stdin = format!("/jobs/{waiting}/tasks/main/stdin?writer=11111111-1111-4111-8111-111111111111");
@@ -140,6 +140,20 @@ async fn every_route_answers_as_it_is_described() {
     reader.must(409, delete("/jobs/{job}", &cannot)).await;
     reader.must(202, post("/jobs/{job}/stop", &format!("/jobs/{waiting}/stop"))).await;
     reader.must(409, post("/jobs/{job}/stop", &format!("/jobs/{waiting}/stop"))).await;
+
+    let (list, one) = ("/templates", "/templates/train");
+    let template = json!({ "command": ["a", "{{ x }}"], "parameters": { "x": { "default": "y" } } });
+    reader.must(201, post("/templates/{template}", one).json(&template)).await;
+    reader.must(200, post("/templates/{template}", one).json(&template)).await;
+    reader.must(422, post("/templates/{template}", one).json(&json!({}))).await;
+    reader.must(200, get(list, list)).await;
+    reader.must(200, get("/templates/{template}", "/templates/train?version=1")).await;
+    reader.must(404, get("/templates/{template}", "/templates/train?version=2")).await;
+    reader.must(200, get("/templates/{template}/versions", "/templates/train/versions")).await;
+    let from_template = json!({ "template": "train", "version": 1, "parameters": { "x": 1.5 } });
+    let made = reader.must(201, post("/jobs", "/jobs").json(&from_template)).await["id"].clone();
+    reader.must(202, post("/jobs/{job}/stop", &format!("/jobs/{made}/stop"))).await;
+    reader.must(204, delete("/templates/{template}", one)).await;
 
     let service = json!({ "name": "web", "type": "service", "script": "true", "ports": ["http"] });
     let service = reader.must(201, post("/jobs", "/jobs").json(&service)).await["id"].clone();

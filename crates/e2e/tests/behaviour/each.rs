@@ -4,10 +4,11 @@ use std::process::Stdio;
 
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::Item;
+use gaffer_e2e::eventually;
 use gaffer_e2e::gaffer::{Dev, data_dir};
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
-use gaffer_protocol::wire::ToWorker;
+use gaffer_protocol::wire::{Hello, ToWorker};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
@@ -124,4 +125,32 @@ async fn tasks_with_equal_items_match_by_index_and_a_rerun_finds_them_by_item() 
     assert_eq!(dev.client.finished(again).await.state, "completed");
     let own = [true, false, false, true, false, false];
     assert_eq!(states(again).await, own.map(|is_taken_over| format!("completed {is_taken_over}")));
+}
+
+#[tokio::test]
+async fn a_worker_of_a_version_without_items_gets_no_task_with_one() {
+    let stage = Stage::set().await;
+    let older = Hello { features: Vec::new(), ..hello("old") };
+    let mut old = RawWorker::connect(&stage.worker_url(), &stage.worker_key, older.clone()).await;
+    let job = stage.client.submit(json!({"command": ["x"], "each": ["a"]})).await;
+    let plain = stage.client.submit(json!({"command": ["x"]})).await;
+    let start = old.next_start().await;
+    assert_eq!(start.definition.job.0, plain, "it takes what it can run");
+    let told = eventually("it waits", async || {
+        let told = stage.client.get(&format!("/jobs/{job}/explain")).await.body;
+        (told["waiting"][0]["workers"][0]["unfit"]["code"] == "outdated").then_some(told)
+    })
+    .await;
+    let waiting = &told["waiting"][0];
+    let message = "old runs gaffer 0.0.0-test, which does not support `each`";
+    assert_eq!(waiting["workers"][0]["message"], message);
+    assert_eq!(waiting["help"], "update gaffer on the workers");
+    old.ended(start.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
+    stage.client.finished(plain).await;
+    old.hang_up();
+
+    // The worker is updated.
+    let newer = Hello { features: hello("new").features, process: hello("new").process, ..older };
+    let mut new = RawWorker::connect(&stage.worker_url(), &stage.worker_key, newer).await;
+    assert_eq!(new.next_start().await.definition.job.0, job);
 }

@@ -135,7 +135,7 @@ async fn every_loop_the_database_the_ports_and_the_process_are_in_the_metrics() 
     }
     stage.client.get("/jobs/4711").await;
     let scrape = of(&stage).await;
-    for pool in ["transitions", "control", "writes", "reads"] {
+    for pool in ["batches", "scheduling", "control", "writes", "reads"] {
         assert!(scrape.get("gaffer_database_pool_max_connections", &[("pool", pool)]) >= Some(3.0), "{pool}");
         assert!(scrape.get("gaffer_database_pool_connections", &[("pool", pool)]).is_some(), "{pool}");
     }

@@ -124,7 +124,7 @@ async fn every_page_fits_light_and_dark_wide_and_narrow() {
 }
 
 /// The page has one heading, no error and fits, wide and narrow, light and dark; a picture of each stays.
-async fn look_at(browser: &Browser, url: &str, name: &str) {
+pub async fn look_at(browser: &Browser, url: &str, name: &str) {
     // Loaded once: that takes longer than all the looks at it.
     browser.resize(360, 900).await;
     browser.prefer(Scheme::Light).await;
@@ -279,6 +279,13 @@ async fn hostile_text_is_escaped_in_the_source_of_every_page() {
     stage.client.finished(job).await;
     set_aside(&stage, hostile).await;
 
+    let parameters =
+        json!({"x": {"default": hostile, "description": hostile}, "y": {"values": [hostile, "b"]}});
+    let template = json!({"command": ["true", "{{ x }}"], "parameters": parameters});
+    assert_eq!(stage.client.post("/templates/hostile", &template).await.status, 201);
+    let made =
+        stage.client.post("/jobs", &json!({"template": "hostile", "parameters": {"y": hostile}})).await;
+    let made = made.body["id"].as_i64().unwrap();
     let cookie = stage.sign_in(&stage.client).await;
     let id = worker.welcome.worker;
     for path in [
@@ -298,6 +305,11 @@ async fn hostile_text_is_escaped_in_the_source_of_every_page() {
         "/events".to_owned(),
         "/system".to_owned(),
         "/reference".to_owned(),
+        "/templates".to_owned(),
+        "/templates/hostile".to_owned(),
+        format!("/jobs/{made}"),
+        format!("/jobs/{made}?tab=spec"),
+        format!("/jobs/new?from={made}"),
     ] {
         let page = stage.page(&path, &cookie).await;
         assert_eq!(page.status(), 200, "{path}");

@@ -27,7 +27,7 @@ fn critical(page: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_timeline_shows_when_each_task_waited_and_ran_and_what_the_duration_came_of() {
+async fn a_timeline_shows_when_each_task_waited_and_ran_and_the_critical_path() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
     let flag = dir.path().join("go");
@@ -59,9 +59,57 @@ async fn a_timeline_shows_when_each_task_waited_and_ran_and_what_the_duration_ca
     let page = visitor.page(&format!("/jobs/{many}?tab=timeline")).await;
     assert!(page.contains("205 × many") && page.contains("1 × first"), "{page}");
     assert_eq!(critical(&page), ["1 × first", "205 × many"]);
+    // One failure among many is said, and does not make all of it red.
+    let failing = json!({"tasks": [{"name": "most", "count": 205, "script": "test $GAFFER_TASK_INDEX != 7"},
+        {"name": "all", "script": "exit 1"}]});
+    let failing = dev.client.submit(failing).await;
+    dev.client.finished(failing).await;
+    let page = visitor.page(&format!("/jobs/{failing}?tab=timeline")).await;
+    let bar_of = |name: &str| page.split(name).nth(1).unwrap().split("</tr>").next().unwrap().to_owned();
+    let most = bar_of("205 × most");
+    assert!(most.contains("<rect class=\"ran\"") && most.contains("1 failed"), "{most}");
+    assert!(bar_of("1 × all").contains("<rect class=\"failed\""), "{page}");
     let none = dev.client.submit(json!({"script": "true", "count": 10_001, "resources": {"cpu": 512}})).await;
     let page = visitor.page(&format!("/jobs/{none}?tab=timeline")).await;
     assert!(page.contains("No timeline is drawn of more than 10,000 tasks"), "{page}");
+    dev.interrupt().await;
+}
+
+#[tokio::test]
+async fn a_timeline_tells_a_back_off_from_a_wait_and_a_stop_from_a_failure() {
+    let dir = data_dir();
+    let dev = Dev::start(dir.path()).await;
+    let restart = json!({"policy": "on-failure", "limit": 30, "delay": "10ms", "backoff": "constant"});
+    let spec = json!({"tasks": [
+        {"name": "often", "restart": restart, "script": "test $GAFFER_ATTEMPT -ge 23"},
+        {"name": "endless", "script": "sleep 1000", "resources": {"cpu": 0}},
+        {"name": "later", "script": "exit 1",
+            "restart": {"policy": "on-failure", "limit": 1, "delay": "1h"}},
+    ]});
+    let job = dev.client.submit(spec).await;
+    eventually("one is through, the others run and wait", async || {
+        let tasks = dev.client.tasks(job).await;
+        let states: Vec<&str> = tasks.iter().map(|task| task.state.as_str()).collect();
+        (states == ["completed", "running", "pending"] && tasks[2].attempt == 1).then_some(())
+    })
+    .await;
+    let visitor = Visitor::of(&dev).await;
+    let row = async |task: &str| {
+        let page = visitor.page(&format!("/jobs/{job}?tab=timeline")).await;
+        let row = page.split(&format!("/tasks/{task}\"")).nth(1).unwrap();
+        row.split("</tr>").next().unwrap().to_owned()
+    };
+    let often = row("often").await;
+    assert!(often.contains("latest 20 attempts") && often.contains("<rect class=\"backoff\""), "{often}");
+    assert_eq!(often.matches("<rect class=\"failed\"").count(), 19, "{often}");
+    assert_eq!(often.matches("<rect class=\"ran\"").count(), 1, "{often}");
+    // It waits for the end of its back-off, and for no worker.
+    let later = row("later").await;
+    assert!(later.rsplit("<rect").next().unwrap().starts_with(" class=\"backoff\""), "{later}");
+    dev.client.post(&format!("/jobs/{job}/stop"), &json!({})).await;
+    dev.client.finished(job).await;
+    let endless = row("endless").await;
+    assert!(endless.contains("<rect class=\"stopped\"") && !endless.contains("\"failed\""), "{endless}");
     dev.interrupt().await;
 }
 

@@ -5,8 +5,10 @@ use gaffer_e2e::client::Client;
 use gaffer_e2e::gaffer::{Dev, data_dir};
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
+use gaffer_e2e::{eventually, wait_for_a_lock};
 use gaffer_protocol::rest::{ResultOf, Task};
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 
 use crate::texts::Visitor;
 
@@ -75,6 +77,11 @@ async fn of_a_thousand_tasks_only_the_eleven_that_failed_run_again() {
         };
         assert_eq!(whose, expected, "{index}");
     }
+
+    // The address of a result stays what it was when its job is deleted.
+    assert_eq!(stage.client.delete(&format!("/jobs/{first}")).await.status, 204);
+    let of_first = stage.client.tasks(last).await[0].result_of.clone().unwrap();
+    assert_eq!((of_first.task.as_str(), of_first.is_deleted), ("main.0", true));
 }
 
 /// A pipeline in which `build` fails while a file is missing.
@@ -214,6 +221,54 @@ async fn from_a_task_on_all_that_depends_on_it_runs_again() {
 }
 
 #[tokio::test]
+async fn a_rerun_in_part_whose_client_went_away_while_it_was_committed_runs_nevertheless() {
+    let stage = Stage::set().await;
+    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("w")).await;
+    let first = stage
+        .client
+        .submit(json!({"tasks": [
+            {"name": "a", "script": "true"},
+            {"name": "b", "script": "true", "depends_on": ["a"]},
+        ]}))
+        .await;
+    end_all(&mut worker, 1, &[]).await;
+    end_all(&mut worker, 1, &[0]).await;
+    assert_eq!(stage.client.finished(first).await.state, "failed");
+
+    let mut other = PgConnection::connect(&stage.database_url).await.unwrap();
+    let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$; \
+         CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON jobs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW \
+             EXECUTE FUNCTION wait(); \
+         SELECT pg_advisory_lock(42)";
+    sqlx::raw_sql(wait).execute(&mut other).await.unwrap();
+    let (client, path) = (stage.client.clone(), format!("/jobs/{first}/rerun"));
+    let request = tokio::spawn(async move { client.post(&path, &json!({"failed": true})).await });
+    let mut looking = PgConnection::connect(&stage.database_url).await.unwrap();
+    wait_for_a_lock(&mut looking, "gaffer", 1).await;
+    request.abort();
+    let large_jobs = &stage.running.control.large_jobs;
+    eventually("the master notices", async || large_jobs.reads_again_in()).await;
+    let looks = async || {
+        let system = stage.client.get("/system").await.body;
+        let loops = system["loops"].as_array().unwrap();
+        loops.iter().find(|one| one["name"] == "large_jobs").unwrap()["runs"].as_u64().unwrap()
+    };
+    let before = looks().await;
+    // The first of them may have begun earlier.
+    eventually("it has looked in vain", async || (looks().await > before + 1).then_some(())).await;
+    sqlx::query("SELECT pg_advisory_unlock(42)").execute(&mut other).await.unwrap();
+
+    // What `b` waits for was taken over, so nothing else releases it.
+    let start = worker.next_start().await;
+    let again = start.definition.job.0;
+    assert_eq!((again > first, start.definition.task.as_str()), (true, "b"));
+    worker.ended(start.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
+    let done = stage.client.finished(again).await;
+    assert_eq!((done.state.as_str(), done.taken_over), ("completed", 1));
+}
+
+#[tokio::test]
 async fn a_rerun_in_part_that_makes_no_sense_is_refused_with_the_reason() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
@@ -234,7 +289,7 @@ async fn a_rerun_in_part_that_makes_no_sense_is_refused_with_the_reason() {
     assert!(nothing.text.contains(&format!("nothing of job {job} failed")), "{}", nothing.text);
     let unknown = dev.client.post(&path, &json!({"from": "c"})).await;
     assert_eq!((unknown.status.as_u16(), &unknown.body["errors"][0]["pointer"]), (422, &json!("/from")));
-    assert!(unknown.text.contains("the job has a, b"), "{}", unknown.text);
+    assert!(unknown.text.contains("the job has a and b"), "{}", unknown.text);
     let mistaken =
         dev.client.post(&path, &json!({"spec": {"tasks": [{"name": "a", "comand": ["x"]}]}})).await;
     assert_eq!(mistaken.status, 422);
@@ -286,6 +341,7 @@ async fn the_command_reruns_what_failed_with_an_edited_specification() {
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains(" /nme: unknown field `nme`"), "{said}");
     let kept = said.split("your changes are kept in ").nth(1).unwrap().split(':').next().unwrap();
+    assert!(said.contains(&format!("run\n  gaffer rerun {first} --spec {kept}\n")), "{said}");
     assert!(std::fs::read_to_string(kept).unwrap().contains("nme: p"), "{kept}");
     let fixed =
         std::fs::read_to_string(kept).unwrap().replace("nme: p", "name: q").replace("exit 3", "exit 0");
@@ -294,6 +350,16 @@ async fn the_command_reruns_what_failed_with_an_edited_specification() {
     assert_eq!((code, said.as_str()), (Some(0), ""));
     assert_eq!(dev.client.finished(made.trim().parse().unwrap()).await.name, "q");
     std::fs::remove_file(kept).unwrap();
+    // Nor with an editor that fails after it has written, or breaks down.
+    let (code, _, said) =
+        with_editor("f() { sed -i 's/exit 3/exit 4/' \"$1\"; exit 9; }; f", &["--failed", "--edit"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    let kept = said.split("your changes are kept in ").nth(1).unwrap().split(':').next().unwrap();
+    assert!(said.ends_with(&format!("run\n  gaffer rerun {first} --failed --spec {kept}\n")), "{said}");
+    assert!(std::fs::read_to_string(kept).unwrap().contains("exit 4"), "{kept}");
+    std::fs::remove_file(kept).unwrap();
+    let (code, _, said) = with_editor("false", &["--edit"]).await;
+    assert!(code == Some(1) && !said.contains("your changes are kept"), "{said}");
     let refused = dev.cli(&["rerun", made.trim(), "--failed"]).output().await.unwrap();
     assert_eq!(refused.status.code(), Some(5));
 }

@@ -53,6 +53,7 @@ async fn what_one_project_has_is_not_there_for_another_on_any_route() {
         "/output?q=m",
         "/ports",
         "/versions",
+        "/source",
         "/tasks",
         "/tasks/main",
         "/tasks/main/output",

@@ -74,11 +74,17 @@ impl Visitor {
 
     /// Sends the form for a new job; the number of the job, or the page that refuses it.
     async fn submit(&self, fields: &[(&str, &str)]) -> Result<i64, String> {
+        let place = self.send_fields("/jobs/new", fields).await?;
+        Ok(place.rsplit('/').next().unwrap().parse().unwrap())
+    }
+
+    /// Sends a form; the page that follows, or the page that refuses it.
+    pub async fn send_fields(&self, path: &str, fields: &[(&str, &str)]) -> Result<String, String> {
         let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
         let body: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
-        let response = self.send("/jobs/new", body.join("&")).await;
+        let response = self.send(path, body.join("&")).await;
         match response.headers().get(LOCATION) {
-            Some(place) => Ok(place.to_str().unwrap().rsplit('/').next().unwrap().parse().unwrap()),
+            Some(place) => Ok(place.to_str().unwrap().to_owned()),
             None => Err(response.text().await.unwrap()),
         }
     }

@@ -12,7 +12,7 @@ use gaffer_e2e::raw_worker::{ended, hello};
 use gaffer_e2e::stage::new_key;
 use gaffer_master::secret::{NewSecret, Purpose};
 use gaffer_master::store::Store;
-use gaffer_master::store::jobs::{NewJob, Submitted};
+use gaffer_master::store::jobs::{NewJob, Origin, Submitted};
 use gaffer_master::store::tasks::TaskFilter;
 use gaffer_master::store::transitions::{Batch, Detail, Dispatch, Input, Outcome, StopJob, StopResult};
 use serde_json::json;
@@ -60,6 +60,7 @@ impl Bench {
         let new = NewJob {
             project: self.project,
             spec: &spec,
+            origin: Origin::default(),
             created_by: "ana",
             rerun_of: None,
             idempotency: None,
@@ -317,6 +318,7 @@ async fn a_repeated_submission_is_accepted_once() {
     let new = |request: u8| NewJob {
         project: bench.project,
         spec: &spec,
+        origin: Origin::default(),
         created_by: "ana",
         rerun_of: None,
         idempotency: Some(("k1", [request; 32])),
@@ -343,6 +345,7 @@ async fn a_submission_whose_key_is_in_use_leaves_no_class_behind() {
         let new = NewJob {
             project: bench.project,
             spec: &spec,
+            origin: Origin::default(),
             created_by: "ana",
             rerun_of: None,
             idempotency: Some(("k1", [request; 32])),

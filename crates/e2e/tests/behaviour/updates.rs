@@ -266,6 +266,34 @@ async fn commands_show_what_an_update_changes_and_take_it_back() {
 }
 
 #[tokio::test]
+async fn other_values_of_parameters_are_another_version() {
+    let dir = data_dir();
+    let dev = Dev::start(dir.path()).await;
+    let mut spec = service("one", 1, quick());
+    spec["script"] = json!("echo up $GAFFER_PARAM_MODE; exec sleep 1000");
+    spec["parameters"] = json!({"mode": {"default": "a"}});
+    spec["labels"] = json!({"mode": "{{ mode }}"});
+    let with = |value: &str| json!({"spec": spec, "parameters": {"mode": value}});
+    let job = apply(&dev, &with("a")).await.1.id.0;
+    settled(&dev, job, 1).await;
+    apply(&dev, &with("b")).await;
+    let found = settled(&dev, job, 1).await;
+    assert_eq!((found.version, found.labels["mode"].as_str()), (2, "b"));
+    let task = running(&dev, job).await.remove(0);
+    let output = dev.client.get(&format!("/jobs/{job}/tasks/{}/output", task.address)).await.text;
+    assert_eq!(output, "up b\n");
+    // A rerun has the present values, and may have others.
+    let source = dev.client.get(&format!("/jobs/{job}/source")).await.body;
+    assert_eq!(
+        (&source["parameters"]["mode"], &source["spec"]["labels"]["mode"]),
+        (&json!("b"), &json!("{{ mode }}"))
+    );
+
+    let from_template = dev.client.post("/services/web", &json!({"template": "web"})).await;
+    assert_eq!(from_template.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", from_template.text);
+}
+
+#[tokio::test]
 async fn an_instance_that_crashes_before_its_turn_runs_again_with_its_own_version() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;

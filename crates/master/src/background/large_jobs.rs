@@ -1,6 +1,6 @@
 //! Continues stops and dependency updates of jobs that are too large for one transaction.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::driver::{Background, Ran};
 use crate::large_jobs::LargeJobs;
@@ -18,15 +18,14 @@ pub struct LargeJobsLoop {
     store: Store,
     write_batcher: WriteBatcherHandle,
     jobs: LargeJobs,
-    /// What was left was read when this was the number of [`LargeJobs::unknown`]; none before the first time, for what an earlier
-    /// master has left.
-    read_at: Option<u64>,
+    /// What an earlier master has left was read.
+    has_read: bool,
 }
 
 impl LargeJobsLoop {
     /// A loop over these jobs, and over what an earlier master has left.
     pub fn new(store: Store, write_batcher: WriteBatcherHandle, jobs: LargeJobs) -> LargeJobsLoop {
-        LargeJobsLoop { store, write_batcher, jobs, read_at: None }
+        LargeJobsLoop { store, write_batcher, jobs, has_read: false }
     }
 }
 
@@ -43,11 +42,12 @@ impl Background for LargeJobsLoop {
     }
 
     async fn run_once(&mut self) -> Result<Ran, StoreError> {
-        let unknown = self.jobs.unknown();
-        if self.read_at != Some(unknown) {
+        let now = Instant::now();
+        if !self.has_read || self.jobs.is_read_due(now) {
             let left = self.store.jobs_unsettled().await?;
             self.jobs.add(left);
-            self.read_at = Some(unknown);
+            self.jobs.were_read(now);
+            self.has_read = true;
         }
         // One slice of each in turn: a very large one does not hold up the others.
         let (mut done, mut is_busy) = (0, false);
@@ -66,6 +66,6 @@ impl Background for LargeJobsLoop {
             (false, true) => Some(BUSY_WAIT),
             (false, false) => Some(Duration::ZERO),
         };
-        Ok(Ran { done, again_after })
+        Ok(Ran { done, again_after: again_after.into_iter().chain(self.jobs.reads_again_in()).min() })
     }
 }

@@ -13,7 +13,7 @@ use super::driver::{Background, Ran};
 use crate::health::Healths;
 use crate::large_jobs::LargeJobs;
 use crate::store::specs::StoredSpec;
-use crate::store::transitions::{Unfinished, UpdateAction, UpdateStep};
+use crate::store::transitions::{UpdateAction, UpdateStep};
 use crate::store::versions::{InstanceRow, NewVersion, Updated, Updating};
 use crate::store::{Store, StoreError};
 use crate::wakes::Wake;
@@ -113,13 +113,15 @@ impl Updates {
                     project,
                     job,
                     spec: &earlier,
+                    source: None,
                     created_by: "gaffer",
                     message: &message,
                     reverts: true,
                     after: Some(present),
                 };
+                let submission = self.large_jobs.submission();
                 let updated = self.store.job_update(&new, Utc::now()).await?;
-                self.large_jobs.add(vec![Unfinished { job, is_stopping: false }]);
+                submission.told(Some(job));
                 if matches!(updated, Updated::Accepted(_) | Updated::Overtaken(_)) {
                     return Ok(true);
                 }
@@ -138,7 +140,7 @@ impl Updates {
         now: Time,
     ) -> Instance {
         let task = spec.and_then(|spec| spec.tasks.get(updating.position));
-        let has_checks = task.is_some_and(|task| task.health.is_some() || task.readiness.is_some());
+        let has_checks = task.is_some_and(|task| task.has_checks());
         let since = |at: Time| (now - at).num_milliseconds().max(0).unsigned_abs();
         let (condition, version) = match row.state {
             StateName::Blocked | StateName::Pending => {

@@ -15,5 +15,6 @@ pub mod scale;
 pub mod schema;
 pub mod system;
 pub mod tasks;
+pub mod templates;
 pub mod versions;
 pub mod workers;

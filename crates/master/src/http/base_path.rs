@@ -15,7 +15,7 @@ use gaffer_protocol::server_url::ServerUrl;
 use tower::ServiceBuilder;
 
 /// First segments of addresses that exist without a base path: one of them as a base path would mean two things.
-const OWN_SEGMENTS: [&str; 26] = [
+const OWN_SEGMENTS: [&str; 27] = [
     "api",
     "dead-letters",
     "events",
@@ -37,6 +37,7 @@ const OWN_SEGMENTS: [&str; 26] = [
     "services",
     "static",
     "system",
+    "templates",
     "theme",
     "trace",
     "version",

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use gaffer_domain::spec::Resources;
+use gaffer_domain::spec::{Declared, FieldError, Resources};
+use gaffer_domain::template::TemplateRef;
 use gaffer_domain::versions::Difference;
 use gaffer_domain::worker::Intake;
 use gaffer_protocol::health::CheckResult;
@@ -17,18 +18,24 @@ use crate::operations::keys::Created;
 use crate::operations::retention::{EraPreview, Preview};
 use crate::operations::system::{OutputStoreCheck, System};
 use crate::operations::tasks::{Progress, Reading};
+use crate::operations::templates::Opened;
 use crate::operations::updates::UpdatePreview;
 use crate::operations::workers::WorkerView;
 use crate::queue::Queue;
 use crate::records::{
     Attempt, AttemptHealth, CheckSummary, DeadLetter, Event, Explanation, HealthResult, Job, JobUpdate, Key,
-    QueueClass, QueuePosition, ResultOf, Task, TaskPorts, WaitingTasks, WorkerVerdict,
+    QueueClass, QueuePosition, ResultOf, Task, TaskPorts, Template, TemplateVersion, VersionEntry,
+    WaitingTasks, WorkerVerdict,
 };
 use crate::store::versions::Version;
 use crate::troubles::Trouble;
 
 /// A job; null leaves its specification out.
 pub fn job(job: Job, spec: Value) -> rest::Job {
+    let parameters = spec.get("parameters").and_then(Value::as_object).into_iter().flatten();
+    let value = |(name, parameter): (&String, &Value)| {
+        Some((name.clone(), parameter.get("value")?.as_str()?.to_owned()))
+    };
     let counted = job.task_counts.iter().filter(|(_, n)| *n != 0);
     let instances = job.running.iter().map(|running| (running.task.clone(), running.kept)).collect();
     rest::Job {
@@ -49,10 +56,13 @@ pub fn job(job: Job, spec: Value) -> rest::Job {
         created_by: job.created_by,
         rerun_of: job.rerun_of,
         taken_over: job.taken_over,
+        template: job.template.map(|TemplateRef { name, version }| rest::JobTemplate { name, version }),
         created_at: job.created_at,
         started_at: job.started_at,
         finished_at: job.finished_at,
         ran_seconds: job.ran_seconds,
+        parameters: parameters.filter_map(value).collect(),
+        hints: Vec::new(),
         spec,
     }
 }
@@ -73,6 +83,47 @@ pub fn diff(preview: UpdatePreview) -> rest::ServiceDiff {
     let (job, version) = preview.service.unzip();
     let difference = |Difference { field, before, after }| rest::FieldDifference { field, before, after };
     rest::ServiceDiff { job, version, differences: preview.differences.into_iter().map(difference).collect() }
+}
+
+/// A template.
+pub fn template(template: Template) -> rest::Template {
+    let Template { name, version, versions, saved_by, saved_at } = template;
+    rest::Template { name, version, versions, saved_by, saved_at }
+}
+
+/// A version of a template, without its specification.
+pub fn version_entry(entry: VersionEntry) -> rest::TemplateVersionEntry {
+    let VersionEntry { version, saved_by, saved_at } = entry;
+    rest::TemplateVersionEntry { version, saved_by, saved_at }
+}
+
+/// A version of a template.
+pub fn template_version(name: &str, opened: Opened) -> rest::TemplateVersion {
+    let TemplateVersion { version, text, saved_by, saved_at } = opened.found;
+    let parameter = |Declared { name, declaration, .. }| rest::TemplateParameter {
+        name,
+        kind: declaration.takes.name().to_owned(),
+        takes: declaration.takes.expected(),
+        description: declaration.description,
+        default: declaration.default,
+    };
+    rest::TemplateVersion {
+        name: name.to_owned(),
+        version,
+        saved_by,
+        saved_at,
+        language: text.language.name().to_lowercase(),
+        text: text.text,
+        parameters: opened.declared.into_iter().map(parameter).collect(),
+        hints: Vec::new(),
+    }
+}
+
+/// Mistakes in a specification, or what may be some.
+pub fn problem_fields(mistakes: Vec<FieldError>) -> Vec<rest::ProblemField> {
+    let field =
+        |FieldError { pointer, detail, suggestion }| rest::ProblemField { pointer, detail, suggestion };
+    mistakes.into_iter().map(field).collect()
 }
 
 /// A task.

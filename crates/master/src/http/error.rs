@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use gaffer_domain::spec::FieldError;
 use gaffer_protocol::rest::{Problem, ProblemField};
 
-use super::RETRY_AFTER;
+use super::{RETRY_AFTER, bodies};
 use crate::operations::OperationError;
 use crate::operations::sign_in::Refused;
 use crate::store::StoreError;
@@ -141,6 +141,7 @@ impl From<OperationError> for Error {
                 });
                 Error::Unprocessable { code, detail, errors: field.into_iter().collect() }
             }
+            OperationError::InvalidSpec(mistakes) => Error::spec(mistakes),
             OperationError::KeyReused => {
                 Error::Unprocessable { code: "idempotency_key_reused", detail, errors: Vec::new() }
             }
@@ -180,15 +181,7 @@ impl Error {
             [one] => format!("invalid job specification: {one}"),
             several => format!("invalid job specification: {} errors", several.len()),
         };
-        let errors = errors
-            .into_iter()
-            .map(|error| ProblemField {
-                pointer: error.pointer,
-                detail: error.detail,
-                suggestion: error.suggestion,
-            })
-            .collect();
-        Error::Unprocessable { code: "invalid_spec", detail, errors }
+        Error::Unprocessable { code: "invalid_spec", detail, errors: bodies::problem_fields(errors) }
     }
 
     pub fn status(&self) -> StatusCode {

@@ -23,6 +23,7 @@ mod log_search;
 mod login;
 mod new_job;
 mod overview;
+mod parameter_form;
 mod plot;
 mod queue;
 pub(super) mod reference;
@@ -32,6 +33,7 @@ mod stream;
 mod stream_lines;
 mod system;
 mod task;
+mod templates;
 mod theme;
 mod timeline;
 mod view;
@@ -77,6 +79,9 @@ pub fn routes() -> Router<Doors> {
         .route("/jobs/{job}/unpin", post(job::unpin))
         .route("/jobs/{job}/delete", post(job::delete))
         .route("/jobs/{job}/tasks/{task}", get(task::show))
+        .route("/templates", get(templates::list))
+        .route("/templates/{template}", get(templates::show).post(templates::submit))
+        .route("/templates/{template}/delete", post(templates::delete))
         .route("/queue", get(queue::show))
         .route("/queue/live", get(queue::live))
         .route("/workers", get(workers::list))

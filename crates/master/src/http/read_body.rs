@@ -3,6 +3,7 @@
 use axum::body::Bytes;
 use axum::http::{HeaderMap, header};
 use gaffer_domain::document::{self, Language, SyntaxError};
+use gaffer_domain::template::TemplateText;
 use gaffer_domain::text;
 use gaffer_protocol::rest::ProblemField;
 use serde::de::DeserializeOwned;
@@ -40,6 +41,13 @@ pub fn body_document(headers: &HeaderMap, body: &Bytes) -> Result<document::Valu
         unsupported("content-type", "expected application/json, application/yaml or application/toml")
     })?;
     document(language, body_text(headers, body)?)
+}
+
+/// The same as it was written, if it can be read.
+pub fn body_written(headers: &HeaderMap, body: &Bytes) -> Result<TemplateText, Error> {
+    body_document(headers, body)?;
+    let language = language(headers).unwrap_or(Language::Json);
+    Ok(TemplateText { language, text: body_text(headers, body)?.to_owned() })
 }
 
 /// A document, or the complaint of its reader.

@@ -1,6 +1,7 @@
 //! Errors of operations, with the text that users see.
 
 use gaffer_domain::permissions::{Action, Role};
+use gaffer_domain::spec::FieldError;
 
 use crate::store::StoreError;
 use crate::write_batcher::ShuttingDown;
@@ -24,6 +25,9 @@ pub enum OperationError {
         /// JSON pointer to the field at fault.
         field: Option<&'static str>,
     },
+    /// An invalid specification, or invalid values of its parameters.
+    #[error("invalid job specification")]
+    InvalidSpec(Vec<FieldError>),
     /// The name of this request was used for another one.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,

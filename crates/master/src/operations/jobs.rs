@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use chrono::Utc;
 use gaffer_domain::JobId;
+use gaffer_domain::document::{Language, Value as Document};
 use gaffer_domain::job::JobState;
+use gaffer_domain::parameters::Parameters;
 use gaffer_domain::permissions::Action;
-use gaffer_domain::quantity::shown;
+use gaffer_domain::quantity::{listed, shown};
 use gaffer_domain::rerun::{self, Part, Refused, Selection};
-use gaffer_domain::spec::{JobSpec, MAX_SPEC_BYTES};
+use gaffer_domain::spec::{FieldError, Filled, JobSpec, MAX_SPEC_BYTES, Unfilled};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -17,38 +19,50 @@ use super::context::Effects;
 use super::{Actor, Context, OperationError};
 use crate::look_rate::LookRate;
 use crate::records::Job;
+use crate::store::StoreError;
 use crate::store::deletion::Deleted;
-use crate::store::jobs::{NewJob, Submitted};
-use crate::store::transitions::{StopJob, StopResult, Unfinished};
+use crate::store::jobs::{NewJob, Origin, Submitted};
+use crate::store::transitions::{StopJob, StopResult};
 
 /// A job that is to be accepted.
 #[derive(Debug, Clone, Copy)]
 pub struct Submit<'a> {
     /// The specification.
     pub spec: &'a JobSpec,
+    pub origin: Origin<'a>,
+    /// What the client asked for, if that is not the specification: a repeated request asks for the same.
+    pub request: Option<&'a Value>,
     /// The client's name for this request: a repeated one is accepted once.
     pub idempotency_key: Option<&'a str>,
 }
 
+/// A job that has ended, and that its user may run again: see [`find_ended`].
+#[derive(Debug)]
+pub struct EndedJob(Job);
+
 /// A job that is to be run again, as a new one.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Rerun<'a> {
     /// The ended job.
-    pub job: JobId,
+    pub earlier: EndedJob,
     /// Which part of it; none for all of it.
     pub part: Option<Part<'a>>,
-    /// What the new job is, if not the same.
-    pub spec: Option<&'a JobSpec>,
+    /// What the new job is, if not the same; it stands at `/spec` in what was sent.
+    pub spec: Option<&'a Document>,
+    /// Values of parameters; the others keep theirs.
+    pub values: Option<&'a Document>,
     /// As in [`Submit`].
     pub idempotency_key: Option<&'a str>,
 }
 
 /// A job that is committed, and of which the scheduler knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
     pub job: JobId,
     /// Whether it was accepted now, and not by an earlier request of the same name.
     pub is_new: bool,
+    /// What may be a mistake in a specification that was read for this request.
+    pub hints: Vec<FieldError>,
 }
 
 /// A state to wait for.
@@ -86,18 +100,27 @@ pub async fn submit(
     accept(effects, actor, wanted, None).await
 }
 
+/// Finds a job to run again.
+///
+/// # Errors
+/// When there is no such job, it has not ended, or the user may not run it again.
+pub async fn find_ended(context: &Context, actor: &Actor, job: JobId) -> Result<EndedJob, OperationError> {
+    let found = find(context.permit(actor, Action::SubmitJob)?, actor, job).await?;
+    if found.is_over() {
+        return Ok(EndedJob(found));
+    }
+    let detail = format!("job {job} has not ended: it is {}", found.state);
+    Err(OperationError::Conflict { detail, state: found.state.as_str() })
+}
+
 /// Submits a finished job again, or a part of it, as a new job. What of it does not run has the results of the finished job.
 ///
 /// # Errors
-/// When there is no such job, it is not over, nothing of it would run, or nobody knows any more what it was to do.
+/// When nothing of it would run, or nobody knows any more what it was to do.
 pub async fn rerun(context: &Context, actor: &Actor, wanted: Rerun<'_>) -> Result<Accepted, OperationError> {
     let effects = context.permit(actor, Action::SubmitJob)?;
-    let Rerun { job, part, spec, idempotency_key } = wanted;
-    let earlier = find(effects, actor, job).await?;
-    if !earlier.is_over() {
-        let detail = format!("job {job} has not ended: it is {}", earlier.state);
-        return Err(OperationError::Conflict { detail, state: earlier.state.as_str() });
-    }
+    let Rerun { earlier: EndedJob(earlier), part, spec: document, values, idempotency_key } = wanted;
+    let job = earlier.id;
     let stored = effects.writes.spec(job).await?.ok_or_else(|| no_job(job))?;
     let readable = || {
         stored.readable().map_err(|problem| OperationError::Invalid {
@@ -106,15 +129,68 @@ pub async fn rerun(context: &Context, actor: &Actor, wanted: Rerun<'_>) -> Resul
             field: None,
         })
     };
-    let spec = spec.map_or_else(readable, Ok)?;
-    let submit = Submit { spec, idempotency_key };
-    let Some(part) = part else {
-        return accept(effects, actor, submit, Some(Repeats { job, part: None })).await;
+    let filled = match (document, values) {
+        (None, None) => {
+            let spec = readable()?.clone();
+            let has_source = !spec.parameters.is_empty();
+            let source = if has_source { effects.writes.job_source(job).await? } else { None };
+            Filled { spec, source, hints: Vec::new() }
+        }
+        (Some(document), values) => {
+            // Of a job that cannot be read, no values are kept.
+            let earlier = stored.readable().ok().map(|spec| &spec.parameters);
+            Unfilled { document, pointer: Some("/spec"), values, earlier }
+                .fill()
+                .map_err(OperationError::InvalidSpec)?
+        }
+        (None, values) => {
+            let earlier = Some(&readable()?.parameters);
+            let document = source(effects, job).await?;
+            Unfilled { document: &document, pointer: None, values, earlier }
+                .fill()
+                .map_err(OperationError::InvalidSpec)?
+        }
     };
-    let uncompleted = effects.writes.tasks_uncompleted(job).await?;
-    let selection = rerun::select(readable()?, &uncompleted, spec, part)
-        .map_err(|refused| not_in_part(&earlier, spec, &refused))?;
-    accept(effects, actor, submit, Some(Repeats { job, part: Some((part, &selection)) })).await
+    let Filled { spec, source, hints } = filled;
+    // One that was edited is not of the template any more.
+    let template = earlier.template.as_ref().filter(|_| document.is_none());
+    let origin = Origin { source: source.as_deref(), template };
+    let submit = Submit { spec: &spec, origin, request: None, idempotency_key };
+    let accepted = match part {
+        None => accept(effects, actor, submit, Some(Repeats { job, part: None })).await?,
+        Some(part) => {
+            let uncompleted = effects.writes.tasks_uncompleted(job).await?;
+            let selection = rerun::select(readable()?, &uncompleted, &spec, part)
+                .map_err(|refused| not_in_part(&earlier, &spec, &refused))?;
+            accept(effects, actor, submit, Some(Repeats { job, part: Some((part, &selection)) })).await?
+        }
+    };
+    Ok(Accepted { hints, ..accepted })
+}
+
+/// The specification of a job before the values of its parameters were put in.
+async fn source(effects: &Effects, job: JobId) -> Result<Document, OperationError> {
+    if let Some(source) = effects.writes.job_source(job).await? {
+        let unreadable = |error| StoreError::Unreadable(format!("the source of job {job}: {error}"));
+        return Ok(Language::Json.read(&source).map_err(unreadable)?);
+    }
+    let spec = effects.writes.job_specs(&[job], 0).await?.pop().unwrap_or_default();
+    Ok(Document::from(&spec))
+}
+
+/// The specification of a job as it was submitted, and the values of its parameters.
+///
+/// # Errors
+/// When there is no such job.
+pub async fn get_source(
+    context: &Context,
+    actor: &Actor,
+    job: JobId,
+) -> Result<(Document, Parameters), OperationError> {
+    let effects = context.permit(actor, Action::Look)?;
+    find(effects, actor, job).await?;
+    let stored = effects.writes.spec(job).await?.ok_or_else(|| no_job(job))?;
+    Ok((source(effects, job).await?, stored.parameters.clone()))
 }
 
 /// Why a part of a job is not run again.
@@ -134,13 +210,6 @@ fn not_in_part(earlier: &Job, spec: &JobSpec, refused: &Refused) -> OperationErr
     OperationError::Conflict { detail, state: state.as_str() }
 }
 
-/// The first few of some names.
-fn listed(names: &[&str]) -> String {
-    const MOST: usize = 8;
-    let more = if names.len() > MOST { ", …" } else { "" };
-    format!("{}{more}", names[..names.len().min(MOST)].join(", "))
-}
-
 /// The job that a new one repeats.
 struct Repeats<'a> {
     job: JobId,
@@ -154,53 +223,48 @@ async fn accept(
     wanted: Submit<'_>,
     repeats: Option<Repeats<'_>>,
 ) -> Result<Accepted, OperationError> {
-    let Submit { spec, idempotency_key } = wanted;
+    let Submit { spec, origin, request, idempotency_key } = wanted;
     let rerun_of = repeats.as_ref().map(|repeats| repeats.job);
     let (part, selection) = repeats.and_then(|repeats| repeats.part).unzip();
     let idempotency = idempotency_key.map(|key| {
-        let mut request = json!({ "spec": spec, "rerun_of": rerun_of });
-        if let Some(Part { failed, from }) = part {
-            request["part"] = json!({ "what_failed": failed, "from": from });
+        let mut request = match request {
+            Some(request) => request.clone(),
+            None => json!({ "spec": spec, "rerun_of": rerun_of }),
+        };
+        if let Some(part) = part {
+            request["part"] = json!(part);
         }
         (key, Sha256::digest(request.to_string()).into())
     });
-    let new = NewJob { project: actor.project, spec, created_by: &actor.user, rerun_of, idempotency };
+    let new = NewJob { project: actor.project, spec, origin, created_by: &actor.user, rerun_of, idempotency };
     let (submission, now) = (effects.scheduling.submission(), Utc::now());
+    // What its first tasks wait for may have been taken over: then nothing but a look at the job releases them.
+    let submission_in_part = selection.map(|_| effects.large_jobs.submission());
     let inserted = match selection {
         None => effects.writes.job_insert(&new, now).await,
         Some(selection) => effects.writes.job_insert_in_part(&new, selection, now).await,
     };
-    match inserted {
-        Ok(Submitted::Created { job, classes }) => {
-            submission.told(&classes, now);
-            // What its first tasks wait for may have been taken over.
-            if selection.is_some() {
-                effects.large_jobs.add(vec![Unfinished { job, is_stopping: false }]);
-            }
+    let known = match &inserted {
+        Ok(Submitted::Created { job, classes }) => Some((Some(*job), &classes[..])),
+        Ok(Submitted::Repeated(job)) => Some((Some(*job), &[][..])),
+        Ok(Submitted::EarlierGone(_) | Submitted::KeyReused) => Some((None, &[][..])),
+        // Otherwise the job may be there all the same, and is looked for.
+        Err(error) => (!error.may_have_happened()).then_some((None, &[][..])),
+    };
+    if let Some((job, classes)) = known {
+        submission.told(classes, now);
+        if let Some(submission) = submission_in_part {
+            submission.told(job);
+        }
+    }
+    match inserted? {
+        Submitted::Created { job, .. } => {
             effects.changes.announce(&[job]);
-            Ok(Accepted { job, is_new: true })
+            Ok(Accepted { job, is_new: true, hints: Vec::new() })
         }
-        Ok(Submitted::EarlierGone(earlier)) => {
-            submission.told(&[], now);
-            Err(no_job(earlier))
-        }
-        Ok(Submitted::Repeated(job)) => {
-            submission.told(&[], now);
-            Ok(Accepted { job, is_new: false })
-        }
-        Ok(Submitted::KeyReused) => {
-            submission.told(&[], now);
-            Err(OperationError::KeyReused)
-        }
-        Err(error) => {
-            // Otherwise the job may be there all the same, and the scheduler looks for it.
-            if !error.may_have_happened() {
-                submission.told(&[], now);
-            } else if selection.is_some() {
-                effects.large_jobs.outcome_is_unknown();
-            }
-            Err(error.into())
-        }
+        Submitted::EarlierGone(earlier) => Err(no_job(earlier)),
+        Submitted::Repeated(job) => Ok(Accepted { job, is_new: false, hints: Vec::new() }),
+        Submitted::KeyReused => Err(OperationError::KeyReused),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use gaffer_domain::conditions;
 use gaffer_domain::permissions::Action;
-use gaffer_domain::spec::StopSignal;
+use gaffer_domain::spec::{StopSignal, all_awaited};
 use gaffer_domain::task::StateName;
 use gaffer_domain::{AttemptRef, JobId, WorkerId};
 use gaffer_protocol::wire::{InputState, ToWorker};
@@ -179,10 +179,12 @@ async fn add_waits(reads: &ReadStore, job: JobId, tasks: &mut [Task]) -> Result<
         return Ok(());
     }
     let Some(spec) = reads.spec(job).await? else { return Ok(()) };
+    let awaited = all_awaited(&spec.tasks);
     let mut known: HashMap<i16, String> = HashMap::new();
     for task in tasks.iter_mut().filter(|task| task.state == StateName::Blocked) {
         let position = task.position;
-        let waits = known.entry(position).or_insert_with(|| conditions::waits_for(&spec, position as usize));
+        let waits = || conditions::waits_for(&spec, &awaited, position as usize);
+        let waits = known.entry(position).or_insert_with(waits);
         task.waits_for = Some(waits.clone()).filter(|waits| !waits.is_empty());
     }
     Ok(())

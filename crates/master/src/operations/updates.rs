@@ -11,7 +11,7 @@ use super::context::Effects;
 use super::jobs::{self, Accepted, Submit, no_job};
 use super::services;
 use super::{Actor, Context, OperationError};
-use crate::store::transitions::Unfinished;
+use crate::store::jobs::Origin;
 use crate::store::versions::{NewVersion, Updated, Version};
 use crate::views::Views;
 
@@ -25,24 +25,30 @@ pub struct UpdatePreview {
 }
 
 /// Makes a specification the next version of the service of its name; submits it if there is none that is not being stopped.
+/// `source`: what it was before the values of its parameters were put in.
 ///
 /// # Errors
 /// When it cannot be the next version, or the database does not answer.
-pub async fn apply(context: &Context, actor: &Actor, spec: &JobSpec) -> Result<Accepted, OperationError> {
+pub async fn apply(
+    context: &Context,
+    actor: &Actor,
+    spec: &JobSpec,
+    source: Option<&str>,
+) -> Result<Accepted, OperationError> {
     let effects = context.permit(actor, Action::SubmitJob)?;
+    let origin = Origin { source, template: None };
+    let as_new = Submit { spec, origin, request: None, idempotency_key: None };
     let job = match services::find(&effects.writes, actor, &spec.name).await {
         Ok(job) => job,
         Err(OperationError::NotFound(_)) => {
-            return jobs::submit(context, actor, Submit { spec, idempotency_key: None }).await;
+            return jobs::submit(context, actor, as_new).await;
         }
         Err(error) => return Err(error),
     };
-    match update(effects, actor, (job, spec), "").await {
-        Ok(()) => Ok(Accepted { job, is_new: false }),
+    match update(effects, actor, (job, spec, source), "").await {
+        Ok(()) => Ok(Accepted { job, is_new: false, hints: Vec::new() }),
         // It is being stopped: another one may begin beside it.
-        Err(OperationError::Conflict { .. }) => {
-            jobs::submit(context, actor, Submit { spec, idempotency_key: None }).await
-        }
+        Err(OperationError::Conflict { .. }) => jobs::submit(context, actor, as_new).await,
         Err(error) => Err(error),
     }
 }
@@ -96,7 +102,7 @@ pub async fn roll_back(
     }
     let spec = effects.writes.spec_of_version(job, version).await?;
     let spec = spec.ok_or_else(|| OperationError::field("/to", format!("version {version} is not kept")))?;
-    update(effects, actor, (job, &spec), &format!("back to version {version}")).await
+    update(effects, actor, (job, &spec, None), &format!("back to version {version}")).await
 }
 
 /// Lets the update of a service go on after its canaries.
@@ -127,22 +133,25 @@ pub async fn versions(views: &Views, actor: &Actor, job: JobId) -> Result<Vec<Ve
 async fn update(
     effects: &Effects,
     actor: &Actor,
-    (job, spec): (JobId, &JobSpec),
+    (job, spec, source): (JobId, &JobSpec, Option<&str>),
     message: &str,
 ) -> Result<(), OperationError> {
     let new = NewVersion {
         project: actor.project,
         job,
         spec,
+        source,
         created_by: &actor.user,
         message,
         reverts: false,
         after: None,
     };
-    match effects.writes.job_update(&new, Utc::now()).await? {
+    let submission = effects.large_jobs.submission();
+    let updated = effects.writes.job_update(&new, Utc::now()).await?;
+    // Numbers of instances may have changed, and there may be new definitions.
+    submission.told(matches!(updated, Updated::Accepted(_)).then_some(job));
+    match updated {
         Updated::Accepted(_) => {
-            // Numbers of instances may have changed, and there may be new definitions.
-            effects.large_jobs.add(vec![Unfinished { job, is_stopping: false }]);
             effects.wakes.updates.call();
             effects.changes.announce(&[job]);
             Ok(())

@@ -95,6 +95,11 @@ impl OutputStoreAddress {
         Ok(OutputStoreAddress { provider, place: place.to_owned(), prefix, variables: variables.collect() })
     }
 
+    /// Whether it is a directory of this machine, maybe of a disk that can hang.
+    pub(super) fn is_on_disk(&self) -> bool {
+        self.provider == Provider::File
+    }
+
     /// A client for it. Nothing is sent yet.
     pub(super) fn connect(&self) -> anyhow::Result<Arc<dyn ObjectStore>> {
         /// Sets the variables that a builder knows; programs of the provider have others.

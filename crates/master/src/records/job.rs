@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::reason::Reason;
 use gaffer_domain::spec::JobKind;
+use gaffer_domain::template::TemplateRef;
 use gaffer_domain::{JobId, Time};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +31,8 @@ pub struct Job {
     pub created_by: String,
     /// The job that it repeats.
     pub rerun_of: Option<JobId>,
+    /// The template that it was made from.
+    pub template: Option<TemplateRef>,
     /// How many of its tasks did not run, because they have results of an earlier job.
     pub taken_over: u32,
     pub created_at: Time,

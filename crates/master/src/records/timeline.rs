@@ -1,5 +1,6 @@
 //! When tasks waited and ran.
 
+use gaffer_domain::reason::ReasonCode;
 use gaffer_domain::{TaskId, Time};
 
 /// When an attempt waited and ran.
@@ -7,12 +8,14 @@ use gaffer_domain::{TaskId, Time};
 pub struct AttemptTimes {
     /// Its task.
     pub task: TaskId,
+    /// Its number.
+    pub attempt: u32,
     /// When it was placed on a worker.
     pub scheduled_at: Time,
     pub started_at: Option<Time>,
     pub finished_at: Option<Time>,
-    /// Whether there is a reason for its end: a failure, or somebody ended it.
-    pub has_reason: bool,
+    /// Why it ended; none for a success.
+    pub reason: Option<ReasonCode>,
 }
 
 /// When the tasks of a definition ran, all together.
@@ -20,9 +23,9 @@ pub struct AttemptTimes {
 pub struct DefinitionTimes {
     /// The place of the definition in the job.
     pub position: i16,
-    /// When the first of the latest attempts was placed on a worker.
+    /// When the first attempt was placed on a worker.
     pub scheduled_at: Option<Time>,
-    /// When the first of them started.
+    /// When the first attempt started.
     pub started_at: Option<Time>,
     /// When the last task ended; none while one has not.
     pub finished_at: Option<Time>,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gaffer_domain::placement::{Lasting, Taken};
+use gaffer_domain::placement::{Feature, Lasting, Taken};
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::{Intake, WorkerState};
 use gaffer_domain::{ProjectId, Time, WorkerId};
@@ -22,6 +22,8 @@ pub struct Worker {
     pub countables: BTreeMap<String, u32>,
     /// Drivers.
     pub drivers: Vec<DriverStatus>,
+    /// What its program can do that earlier ones could not.
+    pub features: Vec<Feature>,
     /// Processor architecture.
     pub arch: String,
     /// Operating system.

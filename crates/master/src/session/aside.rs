@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::reports::OUTPUT_AFTER_END;
 use super::{Session, SessionEnd};
-use crate::health::{Known, News, Taken};
+use crate::health::{HealthChange, LiveAttempt, Recorded};
 use crate::live::LiveOutput;
 use crate::store::StoreError;
 
@@ -43,7 +43,7 @@ enum Task {
     Ended(Box<Ended>),
     /// A result of an attempt that this master does not know. Not important: another one follows.
     Checked(Box<Checked>),
-    /// There is something to tell of a check. Not important: it is told with the next result.
+    /// The state of a check changed. Not important: it is reported with the next result.
     Health(AttemptRef, CheckKind),
 }
 
@@ -58,7 +58,7 @@ impl Aside {
     }
 
     pub fn note(&self, attempt: AttemptRef, message: String) {
-        self.offer(Task::Note(attempt, message));
+        self.send_if_room(Task::Note(attempt, message));
     }
 
     pub fn drivers(&self, drivers: Vec<DriverStatus>) -> Result<(), SessionEnd> {
@@ -78,19 +78,20 @@ impl Aside {
         self.send(Task::Ended(ended))
     }
 
-    /// Takes a result of a health check.
+    /// Records a result of a health check.
     pub fn checked(&self, checked: Box<Checked>) {
         let (attempt, check) = (checked.attempt, checked.check);
-        let task = match self.session.control.healths.take(self.session.handle.worker, &checked, Utc::now()) {
-            Taken::Unknown => Task::Checked(checked),
-            Taken::Counted { has_news: true } => Task::Health(attempt, check),
-            Taken::Counted { has_news: false } | Taken::Stale => return,
+        let task = match self.session.control.healths.record(self.session.handle.worker, &checked, Utc::now())
+        {
+            Recorded::Unknown => Task::Checked(checked),
+            Recorded::Counted { has_change: true } => Task::Health(attempt, check),
+            Recorded::Counted { has_change: false } | Recorded::Stale => return,
         };
-        self.offer(task);
+        self.send_if_room(task);
     }
 
     /// Leaves out what is not important if much waits: the rest of the queue is for what must not be lost.
-    fn offer(&self, task: Task) {
+    fn send_if_room(&self, task: Task) {
         if self.tasks.capacity() > MAX_WAITING / 2 {
             let _ = self.tasks.try_send(task);
         }
@@ -145,7 +146,7 @@ impl Worker {
             }
             Task::Ended(ended) => self.ended(ended).await?,
             Task::Checked(checked) => self.checked(*checked).await?,
-            Task::Health(attempt, check) => self.tell_health(attempt, check).await?,
+            Task::Health(attempt, check) => self.report_health_change(attempt, check).await?,
         }
         Ok(())
     }
@@ -153,25 +154,29 @@ impl Worker {
     /// A result of an attempt that is asked for, unless a result before it was.
     async fn checked(&self, checked: Checked) -> Result<(), String> {
         let (healths, worker) = (&self.session.control.healths, self.session.handle.worker);
-        let mut taken = healths.take(worker, &checked, Utc::now());
-        if taken == Taken::Unknown {
-            let Some(known) = self.patiently(|| self.known(checked.attempt)).await? else { return Ok(()) };
-            healths.open(checked.attempt, known, Utc::now());
+        let mut recorded = healths.record(worker, &checked, Utc::now());
+        if recorded == Recorded::Unknown {
+            let Some(live) = self.patiently(|| self.live_attempt(checked.attempt)).await? else {
+                return Ok(());
+            };
+            healths.open(checked.attempt, live, Utc::now());
             // Its end may have been committed meanwhile, when there was nothing to be closed.
             let store = &self.session.control.store;
             if self.patiently(|| store.attempt_of_worker(worker, checked.attempt)).await?.is_none() {
                 healths.close(&[checked.attempt], Utc::now());
             }
-            taken = healths.take(worker, &checked, Utc::now());
+            recorded = healths.record(worker, &checked, Utc::now());
         }
-        match taken {
-            Taken::Counted { has_news: true } => self.tell_health(checked.attempt, checked.check).await,
+        match recorded {
+            Recorded::Counted { has_change: true } => {
+                self.report_health_change(checked.attempt, checked.check).await
+            }
             _ => Ok(()),
         }
     }
 
     /// An attempt with its checks; none if it is not live on this worker.
-    async fn known(&self, attempt: AttemptRef) -> Result<Option<Known>, StoreError> {
+    async fn live_attempt(&self, attempt: AttemptRef) -> Result<Option<LiveAttempt>, StoreError> {
         let (store, worker) = (&self.session.control.store, self.session.handle.worker);
         let found = store.attempt_of_worker(worker, attempt).await?;
         let Some((definition, version, is_stopping)) = found else { return Ok(None) };
@@ -180,21 +185,22 @@ impl Worker {
         let Some(spec) = store.spec_of_definition(of).await? else { return Ok(None) };
         let Some(task) = spec.tasks.get(position) else { return Ok(None) };
         let [health, readiness] = [&task.health, &task.readiness].map(|check| check.as_ref().map(Into::into));
-        Ok(Some(Known { worker, job: definition.job, position, is_stopping, health, readiness }))
+        Ok(Some(LiveAttempt { worker, job: definition.job, position, is_stopping, health, readiness }))
     }
 
     /// Records a change of health; then, if the attempt is unhealthy, has it stopped.
-    async fn tell_health(&self, attempt: AttemptRef, check: CheckKind) -> Result<(), String> {
+    async fn report_health_change(&self, attempt: AttemptRef, check: CheckKind) -> Result<(), String> {
         let Session { control, handle, reports, .. } = &*self.session;
-        let Some(News { state, event, stop }) = control.healths.news(attempt, check) else { return Ok(()) };
+        let Some(change) = control.healths.pending_change(attempt, check) else { return Ok(()) };
+        let HealthChange { state, event, stop } = change;
         // One that may not be written now is written with a later result.
-        let event = event.filter(|_| reports.may_tell_health());
+        let event = event.filter(|_| reports.may_report_health());
         if let Some((kind, message)) = event {
-            let told = self
+            let stored = self
                 .patiently(|| control.store.attempt_event(handle.worker, attempt, kind, &message))
                 .await?;
-            let Some(job) = told else { return Ok(()) };
-            control.healths.told(attempt, check, state);
+            let Some(job) = stored else { return Ok(()) };
+            control.healths.reported(attempt, check, state);
             control.changes.announce(&[job]);
         }
         // After the commit; should it be lost, it is sent again with the next failure.

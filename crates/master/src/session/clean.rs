@@ -1,6 +1,9 @@
 //! Sanitises text and numbers of a worker for storage and display.
 
+use std::str::FromStr as _;
+
 use gaffer_domain::constraint::is_resource_name;
+use gaffer_domain::placement::Feature;
 use gaffer_domain::spec::MAX_PORT_NAME_LEN;
 use gaffer_domain::visible::spoils_a_line;
 use gaffer_protocol::ports::NamedPort;
@@ -52,6 +55,10 @@ pub(super) fn cleaned(mut hello: Hello) -> Result<Hello, SessionEnd> {
         *warning = clean(warning, MAX_TEXT_CHARS);
     }
     hello.drivers = cleaned_drivers(hello.drivers)?;
+    // What this master does not know of it does not need.
+    hello.features.retain(|feature| Feature::from_str(feature).is_ok());
+    hello.features.sort_unstable();
+    hello.features.dedup();
     Ok(hello)
 }
 

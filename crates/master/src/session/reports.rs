@@ -19,7 +19,7 @@ use crate::store::output::ReceivedOutput;
 use crate::write_batcher::{NotTaken, Reporter};
 
 const NOTES: Rate = Rate { at_once: 100.0, per_second: 5.0 };
-/// Changes of health: what exceeds this is told with a later result.
+/// Changes of health: what exceeds this is reported with a later result.
 const HEALTH: Rate = Rate { at_once: 200.0, per_second: 20.0 };
 const DRIVERS: Rate = Rate { at_once: 10.0, per_second: 0.5 };
 /// A worker that was away for long has many of them to tell.
@@ -94,7 +94,7 @@ impl Reports {
     }
 
     /// Whether a change of health may be written now.
-    pub fn may_tell_health(&self) -> bool {
+    pub fn may_report_health(&self) -> bool {
         self.lock().health.take(Instant::now()).is_ok()
     }
 

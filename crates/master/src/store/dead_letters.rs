@@ -207,7 +207,7 @@ impl WriteStore {
             lines_before: row.lines_before as u64,
             lines: row.lines as u32,
         };
-        let insert = sqlx::query(sqlx::AssertSqlSafe(chunks_insert(&mut 1)));
+        let insert = sqlx::query(sqlx::AssertSqlSafe(chunks_insert("", &mut 1)));
         ChunkColumns::of(&[chunk]).bind(insert).execute(&mut *tx).await?;
         sqlx::query(
             "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, actor, message, era) \

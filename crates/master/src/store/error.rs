@@ -133,8 +133,8 @@ fn of_state(code: &str) -> fn(SqlxError) -> StoreError {
         },
         // What `leader_check` fails with.
         "LT001" => |_| StoreError::NotLeader,
-        // Damaged data or index.
-        "XX001" | "XX002" => |error| StoreError::Unreadable(error.to_string()),
+        // Damaged data or index; or, by `all_written_check`, rows that somebody else has changed.
+        "XX001" | "XX002" | "LT002" => |error| StoreError::Unreadable(error.to_string()),
         _ => match code.get(..2) {
             Some("22" | "23") => StoreError::Refused,
             _ => StoreError::Unavailable,

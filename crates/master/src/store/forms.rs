@@ -27,9 +27,14 @@ pub(super) fn understood<T: DeserializeOwned>(what: &str, stored: Option<Value>)
     }
 }
 
-/// A stored reason. What another version has a word for is still one, with its sentence.
+/// A stored reason code. One that only another version has a word for is still one.
+pub(super) fn reason_code(stored: &str) -> ReasonCode {
+    stored.parse().unwrap_or(ReasonCode::Other)
+}
+
+/// A stored reason, with its sentence.
 pub(super) fn reason_from(code: Option<String>, message: Option<String>) -> Option<Reason> {
-    Some(Reason { code: code?.parse().unwrap_or(ReasonCode::Other), message: message? })
+    Some(Reason { code: reason_code(&code?), message: message? })
 }
 
 /// The members of a stored list that this version understands, and whether those were all.

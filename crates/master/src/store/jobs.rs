@@ -1,28 +1,33 @@
 //! Jobs: insert, list, delete.
 
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+mod insert;
 
-use chrono::Utc;
+use std::collections::BTreeMap;
+
+use chrono::{SubsecRound as _, Utc};
 use gaffer_domain::job::{JobState, TaskCounts};
-use gaffer_domain::placement::{DefinitionRef, Requirements};
+use gaffer_domain::placement::Requirements;
 use gaffer_domain::rerun::Selection;
 use gaffer_domain::scale;
-use gaffer_domain::spec::{JobKind, JobSpec, STORED_VERSION};
-use gaffer_domain::task::{StateName, Task};
+use gaffer_domain::spec::{JobKind, JobSpec};
+use gaffer_domain::task::StateName;
+use gaffer_domain::template::TemplateRef;
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
-use serde_json::Value;
-use sha2::{Digest, Sha256};
+use sqlx::FromRow;
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection};
 
 use super::counts::{COUNTS_OF_JOBS, CountsRow};
 use super::forms::{known, reason_from};
-use super::reruns::{Ranges, take_over};
+use super::reruns::take_over;
 use super::tasks::ran;
 use super::transitions::Unfinished;
 use super::{ReadStore, Store, StoreError, WriteStore};
+
 use crate::records::{Job, JobUpdate, RunningTasks};
+use insert::{JOB_NUMBER, JobWrite, missed_new_partitions, unwritable};
+
+pub(super) use insert::{Needs, classes_ensure};
+pub use insert::{NewJob, Origin};
 
 /// The counts of a definition, at how many instances it is kept if it was scaled, and its update if there is one.
 type Counted = (TaskCounts, Option<u32>, Option<JobUpdate>);
@@ -34,21 +39,8 @@ fn running(spec: &JobSpec, position: usize, (counts, kept, _): &Counted) -> Opti
         count: counts.get(StateName::Running).unsigned_abs(),
         kept: kept.unwrap_or(task.indices.len()),
         can_scale: scale::can_scale(spec, position).is_ok(),
-        has_checks: task.health.is_some() || task.readiness.is_some(),
+        has_checks: task.has_checks(),
     })
-}
-
-/// A job to be accepted.
-#[derive(Debug)]
-pub struct NewJob<'a> {
-    pub project: ProjectId,
-    /// The specification.
-    pub spec: &'a JobSpec,
-    pub created_by: &'a str,
-    /// The job that it repeats.
-    pub rerun_of: Option<JobId>,
-    /// The idempotency key, and the hash of the request.
-    pub idempotency: Option<(&'a str, [u8; 32])>,
 }
 
 /// What became of a submission.
@@ -91,6 +83,8 @@ pub(super) struct JobRow {
     created_by: String,
     rerun_of: Option<i64>,
     taken_over: i32,
+    template: Option<String>,
+    template_version: Option<i32>,
     reason_code: Option<String>,
     reason_message: Option<String>,
     created_at: Time,
@@ -102,7 +96,8 @@ pub(super) struct JobRow {
 
 /// Without the specification, which may be large.
 pub(super) const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, created_by, rerun_of, \
-     taken_over, reason_code, reason_message, created_at, started_at, finished_at, pinned, version";
+     taken_over, template, template_version, reason_code, reason_message, created_at, started_at, finished_at, pinned, \
+     version";
 
 impl WriteStore {
     /// Accepts a job with all its tasks, in one transaction.
@@ -147,6 +142,8 @@ impl WriteStore {
         now: Time,
     ) -> Result<Submitted, StoreError> {
         let _turn = self.turn_to_write_much().await?;
+        // As exact as it is stored.
+        let now = now.trunc_subsecs(6);
         let stored = serde_json::to_string(new.spec).map_err(unwritable)?;
         let term = self.leadership.term();
         // Classes of tasks that look at each other bear the number of their job, so these jobs get it beforehand.
@@ -176,9 +173,12 @@ impl WriteStore {
             write.with_classes(&mut *self.pool.acquire().await?).await?
         };
         match (inserted, &new.idempotency) {
-            (Some((job, classes)), _) => {
+            (Some((job, written)), _) => {
                 self.specs.put_new(job, 1, new.spec, stored.len());
-                Ok(Submitted::Created { job, classes })
+                if let Some(rows) = written.rows(new, now) {
+                    self.known.add(rows);
+                }
+                Ok(Submitted::Created { job, classes: written.classes })
             }
             (None, Some((key, request_sha256))) => {
                 self.idempotency_claimed(new.project, key, request_sha256).await
@@ -301,6 +301,10 @@ impl ReadStore {
                     created_by: row.created_by,
                     rerun_of: row.rerun_of.map(JobId),
                     taken_over: row.taken_over.unsigned_abs(),
+                    template: row
+                        .template
+                        .zip(row.template_version)
+                        .map(|(name, version)| TemplateRef { name, version: version.unsigned_abs() }),
                     created_at: row.created_at,
                     started_at: row.started_at,
                     finished_at: row.finished_at,
@@ -377,222 +381,4 @@ pub struct WaitingDefinition {
     pub blocked: i64,
     /// Until then none is placed: an attempt from before a restore may execute.
     pub unseen_until: Option<Time>,
-}
-
-/// The number of a job whose tasks get theirs in the same transaction: the era stays open until then.
-const JOB_NUMBER: &str = "SELECT nextval('jobs_id_seq') FROM (SELECT present_era() OFFSET 0) present";
-
-/// A job with its definitions, tasks, idempotency key and the first line of its history: one statement, which is a transaction of
-/// its own where none is open, so one answer to wait for. Nothing is inserted if a class does not exist, or if the key is in use.
-const JOB_WRITE: &str = "WITH led AS MATERIALIZED (SELECT leader_check($26) AS leads), \
-     present AS MATERIALIZED (SELECT present_era() AS era FROM led), \
-     given AS MATERIALIZED (SELECT g.*, c.id AS class_id \
-         FROM UNNEST($15::smallint[], $16::text[], $17::bytea[], $18::text[], $19::boolean[], $20::text[], $27::int[], \
-             $28::int[], $29::int[], $30::int[], $31::int[]) \
-             AS g(position, name, needs_sha256, driver, single, state, range_from, range_to, runs, completed, skipped) \
-         LEFT JOIN classes c ON c.project_id = $1 AND c.priority = $4 AND c.owner = $8 \
-             AND c.needs_sha256 = g.needs_sha256), \
-     known AS MATERIALIZED (SELECT count(class_id) = count(*) AS are_classes FROM given), \
-     numbered AS MATERIALIZED (SELECT COALESCE($14, nextval('jobs_id_seq')) AS id, era FROM present, known \
-         WHERE are_classes), \
-     claimed AS (INSERT INTO idempotency_keys (project_id, key, request_sha256, job_id) \
-         SELECT $1, $23, $24, id FROM numbered WHERE $23::text IS NOT NULL ON CONFLICT DO NOTHING RETURNING job_id), \
-     job AS (INSERT INTO jobs (id, project_id, name, kind, priority, labels, spec, lost_after_millis, created_by, \
-             rerun_of, created_at, spec_version, retention, pinned, era, taken_over) OVERRIDING SYSTEM VALUE \
-         SELECT id, $1, $2, $3, $4, $5, $6::text::jsonb, $7, $8, $9, $10, $11, $12, $13, era, \
-             (SELECT sum(completed + skipped) FROM given) FROM numbered \
-         WHERE $23::text IS NULL OR EXISTS (SELECT FROM claimed) RETURNING id, era), \
-     defined AS (INSERT INTO task_definitions (job_id, position, name, class_id, driver, single, blocked, pending, \
-             completed, cancelled, skipped) \
-         SELECT job.id, position, name, class_id, driver, single, CASE WHEN state = 'blocked' THEN runs ELSE 0 END, \
-             CASE WHEN state = 'pending' THEN runs ELSE 0 END, completed, skipped, skipped FROM job, given), \
-     told AS (INSERT INTO events (project_id, at, kind, job_id, actor, message, era) \
-         SELECT $1, $10, 'job.submitted', id, $8, $25, era FROM job), \
-     tasks AS (INSERT INTO live_tasks (job_id, position, index, class_id, state, since, not_before) \
-         SELECT job.id, position, index, class_id, state::task_state, $10, CASE WHEN state = 'pending' THEN $10 END \
-         FROM job, given, LATERAL UNNEST(($21::int[])[range_from:range_to], ($22::int[])[range_from:range_to]) \
-             AS r(first, last), generate_series(first, last) AS index ORDER BY position, index) \
-     SELECT are_classes, CASE WHEN are_classes THEN false ELSE \
-             EXISTS (SELECT FROM idempotency_keys WHERE project_id = $1 AND key = $23) END AS is_claimed, \
-         (SELECT id FROM job) AS job, \
-         ARRAY(SELECT DISTINCT class_id FROM given WHERE state = 'pending' AND runs > 0 AND class_id IS NOT NULL) AS classes \
-     FROM known";
-
-/// Whether a statement began before the partitions of its era were made: rows go to the partition of all that has none, which
-/// does not take them any more. The next statement sees them.
-fn missed_new_partitions(error: &StoreError) -> bool {
-    let StoreError::Refused(sqlx::Error::Database(error)) = error else { return false };
-    error.code().as_deref() == Some("23514") && error.table().is_some_and(|table| table.ends_with("_rest"))
-}
-
-fn unwritable(error: serde_json::Error) -> StoreError {
-    StoreError::Unreadable(format!("cannot write a specification as JSON: {error}"))
-}
-
-/// What the definitions of a job need, in their order, and the hash by which each class is found.
-pub(super) struct Needs {
-    values: Vec<Value>,
-    pub hashes: Vec<Vec<u8>>,
-}
-
-impl Needs {
-    pub fn of(spec: &JobSpec, job: JobId) -> Result<Needs, StoreError> {
-        let needs = |(position, definition)| {
-            let position = u16::try_from(position).unwrap_or(u16::MAX);
-            serde_json::to_value(Requirements::of(spec, definition, DefinitionRef { job, position }))
-        };
-        let values: Vec<Value> =
-            spec.tasks.iter().enumerate().map(needs).collect::<Result<_, _>>().map_err(unwritable)?;
-        let hashes = values.iter().map(|value| Sha256::digest(value.to_string()).to_vec()).collect();
-        Ok(Needs { values, hashes })
-    }
-}
-
-/// What an attempt to insert a job came to.
-#[derive(FromRow)]
-struct Written {
-    /// Whether all classes of its tasks exist; nothing is inserted else.
-    are_classes: bool,
-    /// If they do not: whether its idempotency key is in use.
-    is_claimed: bool,
-    /// Its number, if it was inserted.
-    job: Option<i64>,
-    /// The classes of its waiting tasks.
-    classes: Vec<i64>,
-}
-
-/// A job that is to be inserted, with all that belongs to it.
-struct JobWrite<'a> {
-    new: &'a NewJob<'a>,
-    /// Which of its tasks run, if not all of them.
-    selection: Option<&'a Selection>,
-    /// If it has its number already.
-    number: Option<i64>,
-    /// The specification as JSON.
-    stored: &'a str,
-    /// Of the master that accepts it.
-    term: i64,
-    now: Time,
-}
-
-impl JobWrite<'_> {
-    /// Inserts the job, and first the classes of its tasks if they are new. None if its idempotency key is in use.
-    async fn with_classes(
-        &self,
-        connection: &mut PgConnection,
-    ) -> Result<Option<(JobId, Vec<i64>)>, StoreError> {
-        let needs = Needs::of(self.new.spec, JobId(self.number.unwrap_or_default()))?;
-        // Those that bear the number of the job are always new.
-        if self.number.is_none() {
-            let written = self.write(connection, &needs).await?;
-            // Of a job that there will not be, no class is made.
-            if written.are_classes || written.is_claimed {
-                return Ok(written.job.map(|job| (JobId(job), written.classes)));
-            }
-        }
-        classes_ensure(connection, self.new, &needs, self.term).await?;
-        let written = self.write(connection, &needs).await?;
-        match written.are_classes {
-            true => Ok(written.job.map(|job| (JobId(job), written.classes))),
-            false => Err(StoreError::Unreadable("the classes of a new job are missing".to_owned())),
-        }
-    }
-
-    async fn write(&self, connection: &mut PgConnection, needs: &Needs) -> Result<Written, StoreError> {
-        let JobWrite { new, selection, number, stored, term, now } = *self;
-        let spec = new.spec;
-        let (mut positions, mut names, mut drivers, mut single) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut states, mut ranges) = (Vec::new(), Ranges::default());
-        let (mut runs, mut completed, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
-        for (position, definition) in spec.tasks.iter().enumerate() {
-            positions.push(position as i16);
-            names.push(definition.name.as_str());
-            drivers.push(definition.driver.as_str());
-            single.push(definition.indices.is_single());
-            states.push(Task::new(definition.waits_for_others(), now).state.name().as_str());
-            let share = selection.and_then(|selection| selection.definitions().get(position));
-            match share {
-                None => ranges.add([definition.indices.iter().into_inner()].into_iter()),
-                Some(share) => ranges.add(share.runs.iter().cloned().map(RangeInclusive::into_inner)),
-            }
-            let (completes, skips) = share.map_or((0, 0), |share| (share.completed, share.skipped));
-            runs.push((definition.indices.len() - completes - skips) as i32);
-            completed.push(completes as i32);
-            skipped.push(skips as i32);
-        }
-        let (key, request_sha256) = new.idempotency.as_ref().map(|(key, hash)| (*key, &hash[..])).unzip();
-        Ok(sqlx::query_as(JOB_WRITE)
-            .bind(new.project.0)
-            .bind(&spec.name)
-            .bind(spec.kind.as_str())
-            .bind(i16::from(spec.priority))
-            .bind(Json(&spec.labels))
-            .bind(stored)
-            .bind(spec.lost_after.as_millis() as i64)
-            .bind(new.created_by)
-            .bind(new.rerun_of.map(|job| job.0))
-            .bind(now)
-            .bind(STORED_VERSION as i16)
-            .bind(Json(&spec.retention))
-            .bind(spec.pin)
-            .bind(number)
-            .bind(positions)
-            .bind(names)
-            .bind(&needs.hashes)
-            .bind(drivers)
-            .bind(single)
-            .bind(states)
-            .bind(ranges.firsts)
-            .bind(ranges.lasts)
-            .bind(key)
-            .bind(request_sha256)
-            .bind(match (spec.task_count(), new.rerun_of, selection) {
-                (1, None, _) => "1 task".to_owned(),
-                (n, None, _) => format!("{n} tasks"),
-                (n, Some(of), None) => format!("{n} tasks, a rerun of job {of}"),
-                (n, Some(of), Some(selection)) => {
-                    format!("{n} tasks, {} of them run: a rerun in part of job {of}", selection.runs())
-                }
-            })
-            .bind(term)
-            .bind(ranges.from)
-            .bind(ranges.to)
-            .bind(runs)
-            .bind(completed)
-            .bind(skipped)
-            .fetch_one(connection)
-            .await?)
-    }
-}
-
-/// Makes the classes of tasks with these needs that do not exist yet.
-pub(super) async fn classes_ensure(
-    connection: &mut PgConnection,
-    new: &NewJob<'_>,
-    needs: &Needs,
-    term: i64,
-) -> Result<(), StoreError> {
-    // In one order, so that two submissions never wait for each other's classes.
-    let wanted: BTreeMap<&Vec<u8>, &Value> = needs.hashes.iter().zip(&needs.values).collect();
-    let (hashes, values): (Vec<&[u8]>, Vec<&Value>) =
-        wanted.into_iter().map(|(hash, value)| (&hash[..], value)).unzip();
-    sqlx::query(
-        "WITH led AS MATERIALIZED (SELECT leader_check($6) AS leads) \
-         INSERT INTO classes (project_id, priority, owner, needs, needs_sha256) \
-         SELECT $1, $2, $3, w.needs, w.needs_sha256 FROM led, UNNEST($4::jsonb[], $5::bytea[]) \
-             WITH ORDINALITY AS w(needs, needs_sha256, place) \
-         WHERE NOT EXISTS (SELECT FROM classes c WHERE c.project_id = $1 AND c.priority = $2 AND c.owner = $3 \
-             AND c.needs_sha256 = w.needs_sha256) \
-         ORDER BY w.place ON CONFLICT DO NOTHING",
-    )
-    .bind(new.project.0)
-    .bind(i16::from(new.spec.priority))
-    .bind(new.created_by)
-    .bind(values)
-    .bind(hashes)
-    .bind(term)
-    .execute(connection)
-    .await?;
-    Ok(())
 }

@@ -94,11 +94,11 @@ struct ReadChunk {
     lines: i32,
 }
 
-/// Inserts chunks, except those that are there.
-pub(super) fn chunks_insert(next: &mut usize) -> String {
+/// Inserts chunks, except those that are there. `gate`: a condition for all.
+pub(super) fn chunks_insert(gate: &str, next: &mut usize) -> String {
     let names = CHUNK.map(|(name, _)| name).join(", ");
     format!(
-        "INSERT INTO output_chunks ({names}) SELECT {names} FROM {} ON CONFLICT DO NOTHING",
+        "INSERT INTO output_chunks ({names}) SELECT {names} FROM {} WHERE true{gate} ON CONFLICT DO NOTHING",
         unnest(&CHUNK, next)
     )
 }

@@ -1,4 +1,4 @@
-//! Connections to the database, by who uses them: transitions, control, writes of users, readers. None can take another's.
+//! Connections to the database, by who uses them: batches, scheduling, control, writes of users, readers. None can take another's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use super::classes::ClassCache;
 use super::error::may_be_read_only;
 use super::events::SettledEvents;
 use super::specs::SpecCache;
-use super::{MIGRATIONS, ReadStore, Store, StoreError, WriteStore};
+use super::transitions::KnownRows;
+use super::{MIGRATIONS, ReadStore, SHORT_SESSION, Store, StoreError, WriteStore};
 use crate::leadership::Leadership;
 use crate::records::PoolUse;
 
@@ -31,8 +32,10 @@ const READ_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Unused connections are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The write batcher commits one batch at a time; beside it, the scheduler reads, and chunks of output are joined.
-const TRANSITION_CONNECTIONS: u32 = 4;
+/// The write batcher commits one batch at a time.
+const BATCH_CONNECTIONS: u32 = 1;
+/// The scheduler reads, and chunks of output are joined.
+const SCHEDULING_CONNECTIONS: u32 = 3;
 const CONTROL_CONNECTIONS: u32 = 6;
 const WRITE_CONNECTIONS: u32 = 6;
 /// How many of these slow writes may use; the rest checks keys and sessions.
@@ -42,8 +45,10 @@ const READ_CONNECTIONS: u32 = 6;
 /// The connections of a master, each part with its own.
 #[derive(Debug, Clone)]
 pub struct Stores {
-    /// For the write batcher only, so that transitions never wait for a connection.
-    pub transitions: Store,
+    /// For the batches of the write batcher only, so that they never wait for a connection.
+    pub batches: Store,
+    /// For the scheduler, and for what the write batcher does beside batches.
+    pub scheduling: Store,
     /// For sessions and loops.
     pub control: Store,
     /// For what users change.
@@ -69,11 +74,14 @@ impl Stores {
         let control = Store::of(control, leadership);
         let lazy = |connections, wait, options| pool(connections, wait).connect_lazy_with(options);
         let planned_once = writing.clone().options([PLANNED_ONCE]);
-        let transitions = lazy(TRANSITION_CONNECTIONS, ACQUIRE_TIMEOUT, planned_once);
+        let of_batches = planned_once.clone().options(LOOK_UPS).options(SHORT_SESSION);
+        let batches = lazy(BATCH_CONNECTIONS, ACQUIRE_TIMEOUT, of_batches);
+        let scheduling = lazy(SCHEDULING_CONNECTIONS, ACQUIRE_TIMEOUT, planned_once);
         let writes = lazy(WRITE_CONNECTIONS, ACQUIRE_TIMEOUT, writing);
         let reads = lazy(READ_CONNECTIONS, READ_ACQUIRE_TIMEOUT, reading);
         Ok(Stores {
-            transitions: Store(control.through(transitions)),
+            batches: Store(control.through(batches)),
+            scheduling: Store(control.through(scheduling)),
             writes: control.through(writes),
             reads: control.through(reads).reads,
             control,
@@ -84,7 +92,8 @@ impl Stores {
     pub fn pools(&self) -> Pools {
         let named = |name, pool: &PgPool| (name, pool.clone());
         Pools([
-            named("transitions", &self.transitions.pool),
+            named("batches", &self.batches.pool),
+            named("scheduling", &self.scheduling.pool),
             named("control", &self.control.pool),
             named("writes", &self.writes.pool),
             named("reads", &self.reads.pool),
@@ -101,10 +110,10 @@ impl Stores {
 
 /// The pools by their names: how many connections they have. Nothing can be asked through them.
 #[derive(Debug)]
-pub struct Pools([(&'static str, PgPool); 4]);
+pub struct Pools([(&'static str, PgPool); 5]);
 
 impl Pools {
-    pub fn uses(&self) -> [PoolUse; 4] {
+    pub fn uses(&self) -> [PoolUse; 5] {
         self.0.each_ref().map(|&(name, ref pool)| PoolUse {
             pool: name,
             open: pool.size() as usize,
@@ -158,13 +167,18 @@ impl Store {
             classes: ClassCache::default(),
             settled_events: SettledEvents::default(),
         };
-        Store(WriteStore { reads, leadership, large: Arc::new(Semaphore::new(LARGE_WRITES)) })
+        Store(WriteStore {
+            reads,
+            leadership,
+            large: Arc::new(Semaphore::new(LARGE_WRITES)),
+            known: KnownRows::default(),
+        })
     }
 
     /// The same store with its caches, over other connections.
     fn through(&self, pool: PgPool) -> WriteStore {
-        let WriteStore { reads, leadership, large } = self.0.clone();
-        WriteStore { reads: ReadStore { pool, ..reads }, leadership, large }
+        let WriteStore { reads, leadership, large, known } = self.0.clone();
+        WriteStore { reads: ReadStore { pool, ..reads }, leadership, large, known }
     }
 }
 
@@ -187,7 +201,11 @@ impl WriteStore {
 pub(super) const PLANNER: [(&str, &str); 4] =
     [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("jit", "off")];
 
-/// For transitions and the scheduler: a statement is planned once per connection, and not for each value that it is asked with. All
+/// For batches: rows are looked up by conditions alone. A table that was empty when its statistics were gathered looks as if it were
+/// empty for ever, and so the planner would rather read all of its index than look rows of a batch up in it.
+const LOOK_UPS: [(&str, &str); 2] = [("enable_indexscan", "off"), ("enable_indexonlyscan", "off")];
+
+/// For batches and the scheduler: a statement is planned once per connection, and not for each value that it is asked with. All
 /// of these look rows up by one key, so that there is nothing to choose, and to plan one takes longer than to carry it out.
 const PLANNED_ONCE: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
 

@@ -1,11 +1,10 @@
 //! Named ports of running tasks, and the job that a service's name means.
 
-use gaffer_domain::{JobId, ProjectId, TaskId};
+use gaffer_domain::{JobId, ProjectId, TaskId, task_address};
 use gaffer_protocol::ports::NamedPort;
 use serde_json::Value;
 
 use super::forms::understood;
-use super::tasks::address;
 use super::{ReadStore, StoreError};
 use crate::records::TaskPorts;
 
@@ -41,7 +40,7 @@ impl ReadStore {
             task: TaskId(task),
             position,
             index: index as u32,
-            address: address(&name, index as u32, single),
+            address: task_address(&name, index as u32, single),
             attempt: attempt as u32,
             worker,
             ports: understood::<Vec<NamedPort>>("list of ports", Some(ports)).unwrap_or_default(),

@@ -1,10 +1,11 @@
 //! Jobs that take results of an earlier job over.
 
 use gaffer_domain::JobId;
-use gaffer_domain::reason::ReasonCode;
 use gaffer_domain::rerun::{Selection, Uncompleted};
+use gaffer_domain::task::StateName;
 use sqlx::PgConnection;
 
+use super::forms::{known, reason_code};
 use super::{ReadStore, StoreError};
 
 /// The results of an earlier job's tasks as tasks of a new one. A result that was taken over itself is that of the job where it
@@ -30,21 +31,24 @@ impl ReadStore {
     /// When the database does not answer.
     pub async fn tasks_uncompleted(&self, job: JobId) -> Result<Vec<Uncompleted>, StoreError> {
         let Some(era) = self.era_of_job(job).await? else { return Ok(Vec::new()) };
-        let rows: Vec<(i16, i32, bool)> = sqlx::query_as(
-            "SELECT position, index, state = 'cancelled' AND reason_code = $3 FROM finished_tasks \
+        let rows: Vec<(i16, i32, String, Option<String>)> = sqlx::query_as(
+            "SELECT position, index, state::text, reason_code FROM finished_tasks \
              WHERE job_id = $1 AND era = $2 AND state <> 'completed'",
         )
         .bind(job.0)
         .bind(era)
-        .bind(ReasonCode::ConditionNotMet.as_str())
         .fetch_all(&self.pool)
         .await?;
-        let uncompleted = |(position, index, is_skipped): (i16, i32, bool)| Uncompleted {
-            position: position as usize,
-            index: index as u32,
-            is_skipped,
-        };
-        Ok(rows.into_iter().map(uncompleted).collect())
+        let uncompleted =
+            |(position, index, state, reason): (i16, i32, String, Option<String>)| -> Result<_, StoreError> {
+                let state: StateName = known("task state", &state)?;
+                Ok(Uncompleted {
+                    position: position as usize,
+                    index: index as u32,
+                    is_skipped: state.is_skipped(reason.as_deref().map(reason_code)),
+                })
+            };
+        rows.into_iter().map(uncompleted).collect()
     }
 }
 

@@ -78,7 +78,7 @@ impl Default for SpecCache {
 }
 
 impl SpecCache {
-    fn get(&self, job: JobId) -> Option<StoredSpec> {
+    pub(super) fn get(&self, job: JobId) -> Option<StoredSpec> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get((job, None)).cloned()
     }
 
@@ -150,6 +150,18 @@ impl ReadStore {
         }
         let mut connection = self.pool.acquire().await?;
         Ok(versions_load(&self.specs, &mut connection, &[(job, version)]).await?.remove(&(job, version)))
+    }
+
+    /// The specification of a job before the values of its parameters were put in, as JSON; none if it has no parameters.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn job_source(&self, job: JobId) -> Result<Option<String>, StoreError> {
+        let source: Option<Option<String>> = sqlx::query_scalar("SELECT source FROM jobs WHERE id = $1")
+            .bind(job.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(source.flatten())
     }
 
     /// Jobs of which nothing can be started, as far as that has been found out.

@@ -7,7 +7,7 @@ use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::task::StateName;
 use gaffer_domain::worker::{CLOCK_DRIFT, Expected, ExpectedState, LOST_MARGIN};
-use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
+use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId, task_address};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
 
@@ -41,7 +41,7 @@ impl FromRow<'_, PgRow> for Task {
             id: TaskId(row.try_get("id")?),
             job: JobId(row.try_get("job_id")?),
             position: row.try_get("position")?,
-            address: address(&definition, index as u32, row.try_get("single")?),
+            address: task_address(&definition, index as u32, row.try_get("single")?),
             result_of: result_of(row, &definition, index as u32)?,
             item: None,
             definition,
@@ -100,27 +100,21 @@ impl FromRow<'_, PgRow> for Attempt {
     }
 }
 
-/// Where the result of a task comes from; none if it is its own. Its definition has the same name there.
+/// Where the result of a task comes from; none if it is its own. Its definition has the same name there, and once that job is
+/// deleted, it counts as one of as many tasks as here.
 fn result_of(row: &PgRow, definition: &str, index: u32) -> sqlx::Result<Option<ResultOf>> {
     let job: Option<i64> = row.try_get("result_job")?;
     let task: Option<i64> = row.try_get("result_task")?;
     let attempt: Option<i32> = row.try_get("result_attempt")?;
-    let single: Option<bool> = row.try_get("result_single")?;
+    let single_there: Option<bool> = row.try_get("result_single")?;
+    let single_here: bool = row.try_get("single")?;
     Ok(job.zip(task).zip(attempt).map(|((job, task), attempt)| ResultOf {
         job: JobId(job),
         task: TaskId(task),
-        address: address(definition, index, single.unwrap_or(index == 0)),
+        address: task_address(definition, index, single_there.unwrap_or(single_here)),
         attempt: attempt as u32,
-        is_deleted: single.is_none(),
+        is_deleted: single_there.is_none(),
     }))
-}
-
-/// The address of a task: `name`, or `name.index` if the definition has several tasks.
-pub fn address(name: &str, index: u32, single: bool) -> String {
-    match single {
-        true => name.to_owned(),
-        false => format!("{name}.{index}"),
-    }
 }
 
 /// How users address the task of a row with its name, index and whether it is single; none where these are null.
@@ -128,7 +122,7 @@ pub(super) fn address_in(row: &PgRow) -> sqlx::Result<Option<String>> {
     let name: Option<String> = row.try_get("task_name")?;
     let index: Option<i32> = row.try_get("task_index")?;
     let single: Option<bool> = row.try_get("task_single")?;
-    Ok(name.zip(index).zip(single).map(|((name, index), single)| address(&name, index as u32, single)))
+    Ok(name.zip(index).zip(single).map(|((name, index), single)| task_address(&name, index as u32, single)))
 }
 
 /// How long something ran, or has been running: as its worker measured it, else between two times of the master's clock.
@@ -284,7 +278,7 @@ impl ReadStore {
         .fetch_all(&self.pool)
         .await?;
         let starting = |(name, index, single, worker, note): (String, i32, bool, String, String)| Starting {
-            address: address(&name, index as u32, single),
+            address: task_address(&name, index as u32, single),
             worker,
             note,
         };

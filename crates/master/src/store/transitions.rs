@@ -3,8 +3,10 @@
 //! Locks are taken on the rows of the jobs, in the order of their numbers; the holder of a job's lock owns its tasks.
 //! What the batch leads to (commands to workers, acknowledgements) is returned and may be acted on: it is committed.
 
+mod attempt_updates;
 mod batch;
 mod by_index;
+mod known;
 mod late_reports;
 mod load;
 mod scale;
@@ -16,24 +18,25 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use chrono::SubsecRound as _;
 use gaffer_domain::conditions::{Standing, StopScope};
 use gaffer_domain::job::JobState;
-use gaffer_domain::placement::{DefinitionRef, Receipt};
+use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::reason::{AttemptEnd, Reason, ReasonCode};
 use gaffer_domain::spec::JobSpec;
 use gaffer_domain::task::{
     AfterStop, AttemptChange, Command, Rejected, StateName, StopCause, Task, TaskEvent, TaskState, apply,
 };
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
-use gaffer_protocol::ports::NamedPort;
-use gaffer_protocol::wire::{ContainerFacts, Ended};
 
 use super::event_rows::EventRow;
-use super::output::ReceivedOutput;
 use super::specs::StoredSpec;
 use super::{Store, StoreError};
 use crate::records::{DispatchStage, LiveChange, OnWorker, TaskChanges};
+use attempt_updates::AttemptUpdates;
 use by_index::ByIndex;
+
+pub use known::{KnownRows, NewRows};
 
 pub use batch::{
     Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, ScaleJob, ScaleResult, SliceResult,
@@ -149,33 +152,12 @@ struct TaskWork {
     task: Task,
     /// The attempt that the stored row holds; 0 if none.
     stored_attempt: u32,
+    /// The state of the stored row.
+    stored_state: StateName,
     /// Where it is live by the stored row.
     stored_on: Option<OnWorker>,
-    /// The stored row is in history.
-    stored_final: bool,
     since: Time,
     dirty: bool,
-}
-
-/// What the batch changes of attempts.
-#[derive(Debug, Default)]
-struct AttemptUpdates(BTreeMap<AttemptRef, AttemptUpdate>);
-
-#[derive(Debug, Default)]
-struct AttemptUpdate {
-    /// If the batch opened it: on which worker, when, and why there.
-    opened: Option<(WorkerId, Time, Option<Box<Receipt>>)>,
-    started_at: Option<Time>,
-    finished_at: Option<Time>,
-    end: Option<AttemptEnd>,
-    /// Why it failed, or did not come to its end.
-    reason: Option<Reason>,
-    report: Option<Box<Ended>>,
-    container: Option<Box<ContainerFacts>>,
-    ports: Vec<NamedPort>,
-    output: ReceivedOutput,
-    /// If the batch opened it: which version it has.
-    version: Option<u32>,
 }
 
 impl Store {
@@ -185,6 +167,20 @@ impl Store {
     /// When the database does not answer. Whether the batch was committed is then unknown; applying it again does no
     /// harm, as what has happened already is rejected by the rules.
     pub async fn tasks_apply(&self, batch: &Batch, now: Time) -> Result<Outcome, StoreError> {
+        // As exact as it is stored.
+        let now = now.trunc_subsecs(6);
+        if let Some(outcome) = self.apply_known(batch, now).await? {
+            return Ok(outcome);
+        }
+        let applied = self.apply_read(batch, now).await;
+        if applied.is_err() {
+            self.known.forget();
+        }
+        applied
+    }
+
+    /// Applies a batch to rows that are read and locked for it.
+    async fn apply_read(&self, batch: &Batch, now: Time) -> Result<Outcome, StoreError> {
         let mut tx = self.begin_short().await?;
         let mut work = Work { slice_room: batch.slice_tasks, ..Work::default() };
         work.load(&mut tx, &self.specs, batch).await?;
@@ -215,17 +211,23 @@ impl Store {
         work.note_late_reports(&mut tx, batch, &outcome.results).await?;
         work.write(&mut tx, &batch.chunks, now).await?;
         tx.commit().await?;
+        self.known.remember(&work);
+        Ok(work.conclude(batch, outcome))
+    }
+}
 
-        outcome.slices = batch.slices.iter().map(|slice| work.slice_result(slice.job)).collect();
-        outcome.busy = work.busy.into_iter().collect();
-        let is_stopping = |job: &JobId| work.jobs.get(job).is_some_and(|job| job.stop_message.is_some());
+impl Work {
+    /// What is to be told of a batch, after its commit.
+    fn conclude(self, batch: &Batch, mut outcome: Outcome) -> Outcome {
+        outcome.slices = batch.slices.iter().map(|slice| self.slice_result(slice.job)).collect();
+        let is_stopping = |job: &JobId| self.jobs.get(job).is_some_and(|job| job.stop_message.is_some());
         let is_stopped = |job: &JobId| batch.stops.iter().any(|stop| stop.job == *job);
-        let unfinished = work.unfinished.iter();
+        let unfinished = self.unfinished.iter();
         outcome.unfinished = unfinished
-            .filter(|job| !work.by_index.continued.contains(job) || is_stopped(job))
+            .filter(|job| !self.by_index.continued.contains(job) || is_stopped(job))
             .map(|job| Unfinished { job: *job, is_stopping: is_stopping(job) })
             .collect();
-        for task in work.tasks.values().filter(|task| task.dirty) {
+        for task in self.tasks.values().filter(|task| task.dirty) {
             let (before, after) = (task.stored_on, on_worker(&task.task.state));
             match task.class == task.stored_class {
                 true if before == after => {}
@@ -241,19 +243,18 @@ impl Store {
                 *first = not_before.min(*first);
             }
         }
-        outcome.commands = work.commands;
-        outcome.jobs = work.jobs.iter().filter(|(_, job)| job.dirty).map(|(id, _)| *id).collect();
-        outcome.scheduling_wanted = work.scheduling_wanted;
-        outcome.runs = work.runs;
-        (outcome.given_back, outcome.started) = (work.given_back, work.started);
-        (outcome.unhealthy, outcome.closed) = (work.unhealthy, work.closed);
-        outcome.workers = work.workers;
-        outcome.changed = work.changed;
-        Ok(outcome)
+        outcome.busy = self.busy.into_iter().collect();
+        outcome.commands = self.commands;
+        outcome.jobs = self.jobs.iter().filter(|(_, job)| job.dirty).map(|(id, _)| *id).collect();
+        outcome.scheduling_wanted = self.scheduling_wanted;
+        outcome.runs = self.runs;
+        (outcome.given_back, outcome.started) = (self.given_back, self.started);
+        (outcome.unhealthy, outcome.closed) = (self.unhealthy, self.closed);
+        outcome.workers = self.workers;
+        outcome.changed = self.changed;
+        outcome
     }
-}
 
-impl Work {
     /// Applies one event to one task, with consequences if its job is stopping: a stop reaches a large job in
     /// batches, and nothing of the job may start meanwhile.
     fn apply(&mut self, input: &Input, now: Time) -> Result<(), Rejected> {
@@ -479,54 +480,16 @@ impl DefinitionWork {
         self.scale.count.is_some_and(|count| index >= count + self.scale.surge)
     }
 
-    /// A task that is on no worker is of the class of its version. While it is on one, it takes there what it was placed with.
+    /// Once there was an update, a task that is on no worker is of the class of its version. While it is on one, it takes there what it was placed with.
     fn take_over(&self, work: &mut TaskWork) {
+        if self.scale.count.is_none() {
+            return;
+        }
         if work.version == 0 {
             work.version = self.version;
         }
         if work.version == self.version {
             work.class = self.class;
-        }
-    }
-}
-
-impl AttemptUpdates {
-    fn of(&mut self, attempt: AttemptRef) -> &mut AttemptUpdate {
-        self.0.entry(attempt).or_default()
-    }
-
-    fn note(&mut self, attempt: AttemptRef, change: Option<AttemptChange>, detail: &Detail, now: Time) {
-        match change {
-            Some(AttemptChange::Opened { worker }) => {
-                let receipt = match detail {
-                    Detail::Placement(receipt, _) => Some(receipt.clone()),
-                    _ => None,
-                };
-                self.of(attempt).opened = Some((worker, now, receipt));
-            }
-            Some(AttemptChange::Closed { end, reason }) => {
-                let update = self.of(attempt);
-                update.finished_at = Some(now);
-                (update.end, update.reason) = (end, reason);
-                if let Detail::End(report, received) = detail {
-                    update.started_at =
-                        update.started_at.or(report.started_at.map(|at| at.min(now).max(Time::UNIX_EPOCH)));
-                    update.container = update.container.take().or(report.container.clone().map(Box::new));
-                    if update.ports.is_empty() {
-                        update.ports.clone_from(&report.ports);
-                    }
-                    update.report = Some(report.clone());
-                    update.output = *received;
-                }
-            }
-            Some(AttemptChange::Started { .. }) => {
-                if let Detail::Start(facts) = detail {
-                    let update = self.of(attempt);
-                    update.container = facts.container.clone().map(Box::new);
-                    update.ports.clone_from(&facts.ports);
-                }
-            }
-            None => {}
         }
     }
 }
@@ -572,8 +535,7 @@ fn success(end: &AttemptEnd) -> String {
 /// How users address a task: `name`, or `name.index`.
 fn address(spec: &JobSpec, work: &TaskWork) -> String {
     match spec.tasks.get(work.position) {
-        Some(definition) if definition.indices.is_single() => definition.name.clone(),
-        Some(definition) => format!("{}.{}", definition.name, work.index),
+        Some(definition) => definition.address(work.index),
         None => format!("?.{}", work.index),
     }
 }

@@ -15,7 +15,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
 use super::forms::known;
-use super::jobs::{Needs, NewJob, classes_ensure};
+use super::jobs::{Needs, NewJob, Origin, classes_ensure};
 use super::specs::read;
 use super::{ReadStore, Store, StoreError, WriteStore};
 
@@ -28,6 +28,8 @@ pub struct NewVersion<'a> {
     pub project: ProjectId,
     pub job: JobId,
     pub spec: &'a JobSpec,
+    /// If it has parameters: the specification before their values were put in, as JSON, where that is known.
+    pub source: Option<&'a str>,
     /// Who wants it.
     pub created_by: &'a str,
     /// Why, if it takes an earlier version back.
@@ -236,7 +238,8 @@ impl VersionWrite<'_> {
         // How long a worker may be out of contact is known to it by the version of its attempt: no shorter time counts here.
         sqlx::query(
             "UPDATE jobs SET version = $2, spec = $3::text::jsonb, spec_version = $4, labels = $5, priority = $6, \
-                 lost_after_millis = GREATEST(lost_after_millis, $7), retention = $8, pinned = pinned OR $9 WHERE id = $1",
+                 lost_after_millis = GREATEST(lost_after_millis, $7), retention = $8, pinned = pinned OR $9, source = $10, template = NULL, \
+                 template_version = NULL WHERE id = $1",
         )
         .bind(new.job.0)
         .bind(next as i32)
@@ -247,6 +250,7 @@ impl VersionWrite<'_> {
         .bind(spec.lost_after.as_millis() as i64)
         .bind(Json(&spec.retention))
         .bind(spec.pin)
+        .bind(new.source)
         .execute(&mut *tx)
         .await?;
         self.write_definitions(tx, term).await?;
@@ -316,6 +320,7 @@ impl VersionWrite<'_> {
         let as_new = NewJob {
             project: new.project,
             spec,
+            origin: Origin::default(),
             created_by: &job.created_by,
             rerun_of: None,
             idempotency: None,

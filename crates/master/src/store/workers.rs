@@ -50,6 +50,7 @@ impl FromRow<'_, PgRow> for Worker {
         let (labels, knows_labels) = entries(&row.try_get("labels")?);
         let (countables, knows_countables) = entries(&row.try_get("countables")?);
         let (drivers, knows_drivers) = members(&row.try_get("drivers")?);
+        let features: Vec<String> = row.try_get("features")?;
         let (mut warnings, _) = members::<String>(&row.try_get("warnings")?);
         let stored_intake: &str = row.try_get("intake")?;
         let intake = Intake::ALL.into_iter().find(|intake| intake.as_str() == stored_intake);
@@ -82,6 +83,7 @@ impl FromRow<'_, PgRow> for Worker {
             ),
             countables,
             drivers,
+            features: features.iter().filter_map(|feature| feature.parse().ok()).collect(),
             arch: row.try_get("arch")?,
             os: row.try_get("os")?,
             version: row.try_get("version")?,
@@ -102,7 +104,7 @@ impl FromRow<'_, PgRow> for Worker {
 }
 
 const COLUMNS: &str = "id, project_id, name, datacenter, labels, cpu_millis, memory_bytes, disk_bytes, countables, \
-     drivers, arch, os, version, warnings, intake, drain_until, drained_at, offline_since, online_since, created_at";
+     drivers, features, arch, os, version, warnings, intake, drain_until, drained_at, offline_since, online_since, created_at";
 
 /// How many names are tried before a worker is refused because its name is taken.
 const MAX_NAME_TRIES: u32 = 1_000;
@@ -161,14 +163,14 @@ impl Store {
         let registered: Result<Option<i64>, sqlx::Error> = sqlx::query_scalar(
             "WITH registered AS (INSERT INTO workers (project_id, identity_sha256, name, datacenter, labels, cpu_millis, \
                  memory_bytes, disk_bytes, drivers, arch, os, version, warnings, boot_id, process, session, key_id, \
-                 countables, online_since) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, now()) \
+                 countables, features, online_since) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $20, now()) \
              ON CONFLICT (identity_sha256) DO UPDATE SET name = excluded.name, datacenter = excluded.datacenter, \
                  labels = excluded.labels, cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, \
                  disk_bytes = excluded.disk_bytes, drivers = excluded.drivers, arch = excluded.arch, \
                  os = excluded.os, version = excluded.version, warnings = excluded.warnings, \
                  process = excluded.process, session = excluded.session, \
-                 key_id = excluded.key_id, countables = excluded.countables, offline_since = NULL, \
+                 key_id = excluded.key_id, countables = excluded.countables, features = excluded.features, offline_since = NULL, \
                  online_since = coalesce(workers.online_since, now()), removed_at = NULL \
              WHERE workers.project_id = excluded.project_id RETURNING id), \
              noted AS (INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
@@ -194,6 +196,7 @@ impl Store {
         .bind(key)
         .bind(Json(&hello.countables))
         .bind(if known.is_none() { "first connection" } else { "connected" })
+        .bind(&hello.features)
         .fetch_optional(&mut *tx)
         .await;
         let id = match registered {

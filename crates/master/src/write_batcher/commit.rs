@@ -45,17 +45,12 @@ impl WriteBatcher {
                 continue;
             }
             let begun = Instant::now();
-            match self.parts.store.tasks_apply(&batch_of(&part, has_met_lock), Utc::now()).await {
+            match self.parts.batches.tasks_apply(&batch_of(&part, has_met_lock), Utc::now()).await {
                 Ok(outcome) => {
                     (failures, wait) = (0, RETRY_FIRST);
                     self.parts.metrics.committed(part.len(), begun.elapsed());
                     self.most_changes = (self.most_changes * 2).min(MAX_BATCH_CHANGES);
                     self.parts.troubles.database_answers();
-                    if self.is_outcome_unknown {
-                        self.parts.large_jobs.outcome_is_unknown();
-                        // What was not heard of may hold its jobs still, and be committed yet.
-                        self.is_outcome_unknown = !outcome.busy.is_empty();
-                    }
                     self.tell(part, outcome);
                 }
                 Err(StoreError::NotLeader) => {
@@ -80,7 +75,7 @@ impl WriteBatcher {
                 Err(error) => {
                     // It may be committed or not, also later.
                     self.parts.scheduling.batch_is_unknown();
-                    self.is_outcome_unknown = true;
+                    self.parts.large_jobs.outcome_is_unknown();
                     self.parts.metrics.failed(error.kind());
                     self.parts.troubles.database_fails(&error);
                     failures = 0;

@@ -1,8 +1,15 @@
 //! REST bodies about jobs that repeat a part of an earlier one.
 
+use std::collections::BTreeMap;
+
 use gaffer_domain::JobId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::parameters::ParameterValue;
+
+/// Among the features of a server in [`super::Version`]: it reads [`RerunRequest`]. Earlier ones pass it over and run everything again.
+pub const RERUN_IN_PART: &str = "rerun_in_part";
 
 /// What of a job to run again.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -21,6 +28,10 @@ pub struct RerunRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
     pub spec: Option<serde_json::Value>,
+    /// Values of parameters. The others keep the values of the earlier job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<BTreeMap<String, ParameterValue>>", extend("examples" = [{"lr": 0.2}]))]
+    pub parameters: Option<serde_json::Value>,
 }
 
 /// The attempt whose result a task has.

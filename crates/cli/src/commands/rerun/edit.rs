@@ -17,8 +17,14 @@ use crate::yaml;
 
 /// What the user made of it.
 pub struct Edited {
-    file: TempPath,
+    file: EditedFile,
     pub input: Input,
+}
+
+/// The file, and the command that submits one with its name behind it.
+struct EditedFile {
+    path: TempPath,
+    command: String,
 }
 
 impl Edited {
@@ -27,15 +33,16 @@ impl Edited {
     /// # Errors
     /// That failure, with the place of the file.
     pub fn keep_unless_done<T>(self, answer: Result<T, Failure>) -> Result<T, Failure> {
-        answer.map_err(|failure| kept(self.file, failure))
+        answer.map_err(|failure| self.file.kept(failure))
     }
 }
 
-/// Opens a specification in the user's editor and reads what is left in the file.
+/// Opens a specification in the user's editor and reads what is left in the file. `command` is what submits a file whose name stands
+/// behind it.
 ///
 /// # Errors
 /// When there is no editor, it fails, nothing is changed, or the result cannot be read.
-pub fn edit(job: JobId, spec: &Value) -> Result<Edited, Failure> {
+pub fn edit(job: JobId, spec: &Value, command: String) -> Result<Edited, Failure> {
     let (text, suffix) = as_text(spec);
     let failed =
         |error: std::io::Error| Failure::Local(format!("cannot write the specification to a file: {error}"));
@@ -43,26 +50,30 @@ pub fn edit(job: JobId, spec: &Value) -> Result<Edited, Failure> {
     let prefix = format!("gaffer-job-{job}-");
     let mut file = tempfile::Builder::new().prefix(&prefix).suffix(suffix).tempfile().map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)?;
-    let file = file.into_temp_path();
+    let file = EditedFile { path: file.into_temp_path(), command };
     let editor = config::editor();
     // The shell splits options off: `code --wait`.
-    let status = Command::new("sh").args(["-c", &format!("{editor} \"$1\""), "sh"]).arg(&file).status();
-    match status {
-        Ok(status) if status.success() => {}
-        Ok(status) => {
-            return Err(Failure::Local(format!(
-                "the editor `{editor}` failed ({status}); nothing was submitted"
-            )));
+    let command = format!("{editor} \"$1\"");
+    let status = Command::new("sh").args(["-c", &command, "sh"]).arg(&file.path).status();
+    let is_unchanged = fs::read(&file.path).is_ok_and(|bytes| bytes == text.as_bytes());
+    let failed = match status {
+        Ok(status) if status.success() => None,
+        Ok(status) => Some(format!("the editor `{editor}` failed ({status}); nothing was submitted")),
+        Err(error) => Some(format!("cannot start the editor `{editor}`: {error}")),
+    };
+    match (failed.map(Failure::Local), is_unchanged) {
+        (Some(failure), true) => return Err(failure),
+        (Some(failure), false) => return Err(file.kept(failure)),
+        (None, true) => {
+            return Err(Failure::Local(
+                "the specification was not changed; nothing was submitted".to_owned(),
+            ));
         }
-        Err(error) => return Err(Failure::Local(format!("cannot start the editor `{editor}`: {error}"))),
+        (None, false) => {}
     }
-    let is_unchanged = fs::read(&file).is_ok_and(|bytes| bytes == text.as_bytes());
-    if is_unchanged {
-        return Err(Failure::Local("the specification was not changed; nothing was submitted".to_owned()));
-    }
-    match Input::of_file(&file, &SpecFlags::default(), |_| None) {
+    match Input::of_file(&file.path, &SpecFlags::default(), |_| None) {
         Ok(input) => Ok(Edited { file, input }),
-        Err(failure) => Err(kept(file, failure)),
+        Err(failure) => Err(file.kept(failure)),
     }
 }
 
@@ -77,18 +88,28 @@ fn as_text(spec: &Value) -> (String, &'static str) {
     }
 }
 
-/// The failure, with where the file is that is not removed.
-fn kept(file: TempPath, failure: Failure) -> Failure {
-    let Ok(path) = file.keep() else { return failure };
-    let hint = format!("your changes are kept in {0}: fix them and use --spec {0}", path.display());
-    match failure {
-        Failure::Usage(message) => Failure::Usage(format!("{message}\n  {hint}")),
-        Failure::Problem(mut problem) => {
-            problem.detail = format!("{}\n  {hint}", problem.detail);
-            Failure::Problem(problem)
+impl EditedFile {
+    /// The failure, with where the file is that is not removed, and what to do with it.
+    fn kept(self, failure: Failure) -> Failure {
+        let Ok(path) = self.path.keep() else { return failure };
+        let path = path.display().to_string();
+        let hint = format!(
+            "your changes are kept in {path}: after you have looked at it, run\n  {} {}",
+            self.command,
+            shell_words::quote(&path)
+        );
+        match failure {
+            Failure::Usage(message) => Failure::Usage(format!("{message}\n  {hint}")),
+            Failure::Problem(mut problem) => {
+                problem.detail = format!("{}\n  {hint}", problem.detail);
+                Failure::Problem(problem)
+            }
+            Failure::Unreachable(message) => Failure::Unreachable(format!("{message}\n  {hint}")),
+            Failure::Garbled { status, message } => {
+                Failure::Garbled { status, message: format!("{message}\n  {hint}") }
+            }
+            Failure::Local(message) => Failure::Local(format!("{message}\n  {hint}")),
+            other => other,
         }
-        Failure::Unreachable(message) => Failure::Unreachable(format!("{message}\n  {hint}")),
-        Failure::Local(message) => Failure::Local(format!("{message}\n  {hint}")),
-        other => other,
     }
 }

@@ -12,7 +12,9 @@ fn a_worker_is_kept_out_by_the_first_need_that_it_does_not_meet() {
         reserved: resources(500, 8, 0),
         ..offer(1)
     };
-    let needs = Requirements { datacenters: vec!["edge".to_owned()], ..one_cpu() };
+    worker.features.clear();
+    let (datacenters, features) = (vec!["edge".to_owned()], vec![Feature::Each]);
+    let needs = Requirements { datacenters, features, ..one_cpu() };
     let mut verdicts = Vec::new();
     let mut judge = |worker: &WorkerSnapshot| {
         let verdict = feasible(&needs, OURS, worker, 0);
@@ -31,6 +33,8 @@ fn a_worker_is_kept_out_by_the_first_need_that_it_does_not_meet() {
     judge(&worker);
     worker.drivers.push(DriverKind::Host);
     judge(&worker);
+    worker.features.push(Feature::Each);
+    judge(&worker);
     worker.datacenter = "edge".to_owned();
     judge(&worker);
     worker.capacity.cpu = Cpu::from_millis(1_200);
@@ -48,6 +52,7 @@ fn a_worker_is_kept_out_by_the_first_need_that_it_does_not_meet() {
             "is draining and accepts no new tasks",
             "is cordoned and accepts no new tasks",
             "has no healthy host driver",
+            "runs gaffer 0.1.0, which does not support `each`",
             "is in datacenter lab",
             "has 0.5 cpu in total, 1 requested",
             "has 0.7 cpu free, 1 requested",

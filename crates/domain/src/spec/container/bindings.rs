@@ -68,7 +68,7 @@ pub struct InvalidVolume {
 }
 
 impl PortProtocol {
-    /// The word used on every door.
+    /// Name in the API, the CLI and on pages.
     pub fn as_str(self) -> &'static str {
         match self {
             PortProtocol::Tcp => "tcp",

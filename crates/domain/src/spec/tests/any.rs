@@ -5,6 +5,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::parameters::{Declaration, Parameter, ParameterType, Parameters};
 
 #[test]
 fn any_specification_reads_back_from_its_normal_form() {
@@ -106,6 +107,7 @@ fn any_spec(rng: &mut StdRng) -> JobSpec {
             auto_promote: rng.random(),
             auto_revert: rng.random(),
         }),
+        parameters: any_parameters(rng),
         tasks,
     }
 }
@@ -113,6 +115,54 @@ fn any_spec(rng: &mut StdRng) -> JobSpec {
 fn any_retention(rng: &mut StdRng) -> Retention {
     let mut period = || rng.random::<bool>().then(|| any_span(rng, 1_000, Span::MAX.as_millis()));
     Retention { completed: period(), failed: period(), cancelled: period() }
+}
+
+/// With values that the parameters take.
+fn any_parameters(rng: &mut StdRng) -> Parameters {
+    let count = rng.random_range(0..3);
+    let parameter = |n: usize| {
+        let (takes, mut values) = any_type(rng);
+        let default = rng.random::<bool>().then(|| values.swap_remove(0));
+        let value = values.swap_remove(0);
+        let description = rng.random::<bool>().then(|| any_text(rng));
+        let declaration = Declaration { takes, description, default };
+        (format!("{}-{n}", any_word(rng)), Parameter { declaration, value })
+    };
+    (0..count).map(parameter).collect()
+}
+
+/// A type, and two values that it takes.
+fn any_type(rng: &mut StdRng) -> (ParameterType, Vec<String>) {
+    let has_limits = rng.random::<bool>();
+    let numbers = vec!["7".to_owned(), "12".to_owned()];
+    match rng.random_range(0..7) {
+        0 => {
+            let texts = vec![any_text(rng), format!("{}{{{{ a }}}}", any_text(rng))];
+            (ParameterType::String { pattern: None, max_length: has_limits.then_some(80) }, texts)
+        }
+        1 => {
+            (ParameterType::Integer { min: has_limits.then_some(-5), max: has_limits.then_some(12) }, numbers)
+        }
+        2 => {
+            let takes =
+                ParameterType::Number { min: has_limits.then_some(1e-3), max: has_limits.then_some(7.5e3) };
+            (takes, vec!["1e-3".to_owned(), "0.10".to_owned()])
+        }
+        3 => (ParameterType::Boolean, vec!["true".to_owned(), "false".to_owned()]),
+        4 => {
+            let values: Vec<String> = (0..3).map(|n| format!("{}{n}", any_text(rng))).collect();
+            (ParameterType::Choice { values: values.clone() }, values)
+        }
+        5 => {
+            let (min, max) =
+                (has_limits.then(|| Span::from_secs(7)), has_limits.then(|| Span::from_secs(90)));
+            (ParameterType::Duration { min, max }, vec!["1m 30s".to_owned(), "12".to_owned()])
+        }
+        _ => {
+            let (min, max) = (has_limits.then_some(Bytes(7)), has_limits.then_some(Bytes(1 << 31)));
+            (ParameterType::Size { min, max }, vec!["2GiB".to_owned(), "12".to_owned()])
+        }
+    }
 }
 
 fn any_items(rng: &mut StdRng) -> Each {
@@ -322,6 +372,7 @@ fn any_json(rng: &mut StdRng, depth: u32) -> Value {
         "concurrency",
         "spread",
         "depends_on",
+        "parameters",
         "image",
         "ports",
         "volumes",

@@ -125,7 +125,11 @@ pub(super) fn refuses_or_cannot(value: &Value, mistakes: &[String]) {
         })
     };
     let is_beyond = |mistake: &&String| {
-        BEYOND_A_SCHEMA.iter().any(|known| mistake.contains(known)) || is_quoted_otherwise(mistake)
+        // What a value may be follows from the type beside it.
+        let is_of_parameter = mistake.starts_with("/parameters/");
+        is_of_parameter
+            || BEYOND_A_SCHEMA.iter().any(|known| mistake.contains(known))
+            || is_quoted_otherwise(mistake)
     };
     let others: Vec<_> = mistakes.iter().filter(|mistake| !is_beyond(mistake)).collect();
     assert!(

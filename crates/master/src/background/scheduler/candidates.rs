@@ -42,6 +42,7 @@ pub fn worker_snapshot(worker: &Worker, now: Time) -> WorkerSnapshot {
             .filter(|driver| !driver.healthy)
             .map(|driver| (driver.driver, driver.detail.clone().unwrap_or_default()))
             .collect(),
+        features: worker.features.clone(),
         capacity: worker.capacity,
         countables: worker.countables.clone(),
         reserved: worker.reserved,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use gaffer_protocol::rest::Version;
+use gaffer_protocol::rest::{RERUN_IN_PART, Version};
 use gaffer_protocol::wire::PROTOCOL_VERSION;
 
 use super::super::description::Operation;
@@ -59,5 +59,6 @@ pub async fn version() -> Json<Version> {
         name: "gaffer".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         worker_protocol: PROTOCOL_VERSION,
+        features: vec![RERUN_IN_PART.to_owned()],
     })
 }

@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
 use gaffer_domain::rerun::Part;
-use gaffer_domain::spec::{DriverKind, FieldError, JobSpec};
-use gaffer_protocol::rest::{Explanation, Job, RerunRequest, StopRequest};
+use gaffer_domain::spec::{DriverKind, Filled, Source, Submission, Unfilled};
+use gaffer_protocol::rest::{Explanation, Job, JobSource, RerunRequest, StopRequest};
 
 use super::super::description::{
     Accepted as Ordered, Answer, CURSOR, Description, Done, Header, LIMIT, Listed, Operation,
@@ -23,9 +23,10 @@ use super::super::params::{Params, cursor, id, page_of, wrong};
 use super::super::{Site, bodies};
 use crate::explain;
 use crate::operations::jobs::{self, Accepted, Rerun, Submit, Wait};
+use crate::operations::templates::{self, FromTemplate};
 use crate::operations::{Actor, Context, OperationError, workers};
 use crate::snapshot;
-use crate::store::jobs::JobFilter;
+use crate::store::jobs::{JobFilter, Origin};
 use crate::store::search::MAX_SEARCHED;
 use crate::views::Views;
 
@@ -52,10 +53,14 @@ const STATE: Parameter = Parameter::new(
 
 pub const SUBMIT: Operation = Operation {
     description: "The body is at most 1 MiB. It is read by its content type; without one, and as \
-        `application/x-www-form-urlencoded` or `text/plain`, it counts as JSON. Mistakes in the specification are reported \
-        all at once, each with a pointer to its field.",
+        `application/x-www-form-urlencoded` or `text/plain`, it counts as JSON. It is a specification, or an object with the \
+        specification in `spec`, or the name of a template in `template`, and values for the parameters in `parameters`. \
+        Mistakes are reported all at once, each with a pointer to its field.",
     headers: &[IDEMPOTENCY_KEY],
-    errors: &[(404, "The job of an earlier request with the same idempotency key was deleted.")],
+    errors: &[(
+        404,
+        "There is no such template or version, or the job of an earlier request with the same idempotency key was deleted.",
+    )],
     ..Operation::new("submit_job", "Submit a job")
 };
 
@@ -68,10 +73,23 @@ pub async fn submit(
     body: SpecBody,
 ) -> Result<SubmittedJob, Error> {
     jobs::check_size(body.len())?;
-    let spec = JobSpec::of(&body.read()?).map_err(Error::spec)?;
-    let wanted = Submit { spec: &spec, idempotency_key: idempotency_key(&headers)? };
+    let sent = body.read()?;
+    let submission = Submission::of(&sent).map_err(Error::spec)?;
+    let idempotency_key = idempotency_key(&headers)?;
+    let (document, pointer, values) = match submission {
+        Submission { source: Source::Sent(document, pointer), values } => (document, pointer, values),
+        Submission { source: Source::Template(name, version), values } => {
+            let wanted = FromTemplate { name, version, values, idempotency_key };
+            let accepted = templates::submit(&context, &actor, wanted).await?;
+            return answer(&context, &site, &actor, accepted).await;
+        }
+    };
+    let unfilled = Unfilled { pointer: Some(pointer), values, ..Unfilled::new(document) };
+    let Filled { spec, source, hints } = unfilled.fill().map_err(Error::spec)?;
+    let origin = Origin { source: source.as_deref(), template: None };
+    let wanted = Submit { spec: &spec, origin, request: None, idempotency_key };
     let accepted = jobs::submit(&context, &actor, wanted).await?;
-    answer(&context, &site, &actor, accepted).await
+    answer(&context, &site, &actor, Accepted { hints, ..accepted }).await
 }
 
 pub const RERUN: Operation = Operation {
@@ -105,26 +123,35 @@ pub async fn rerun(
     headers: HeaderMap,
     body: OptionalJsonBody<RerunRequest>,
 ) -> Result<SubmittedJob, Error> {
-    let job: JobId = id(&job, "job")?;
     // A mistake in the body of a request for a job that there is not says nothing.
-    jobs::get(&context, &actor, job).await?;
+    let earlier = jobs::find_ended(&context, &actor, id(&job, "job")?).await?;
     jobs::check_size(body.len())?;
-    let RerunRequest { failed, from, spec } = body.read()?.unwrap_or_default();
-    let spec = match spec {
-        Some(_) => body.member("spec")?.map(|spec| JobSpec::of(&spec)).transpose().map_err(below_spec)?,
-        None => None,
-    };
+    let RerunRequest { failed, from, spec, parameters } = body.read()?.unwrap_or_default();
+    // As they were written.
+    let spec = if spec.is_some() { body.member("spec")? } else { None };
+    let values = if parameters.is_some() { body.member("parameters")? } else { None };
     let part = (failed || from.is_some()).then_some(Part { failed, from: from.as_deref() });
     let idempotency_key = idempotency_key(&headers)?;
-    let wanted = Rerun { job, part, spec: spec.as_ref(), idempotency_key };
+    let wanted = Rerun { earlier, part, spec: spec.as_ref(), values: values.as_ref(), idempotency_key };
     let accepted = jobs::rerun(&context, &actor, wanted).await?;
     answer(&context, &site, &actor, accepted).await
 }
 
-/// Mistakes in a specification that is a member of the body.
-fn below_spec(mistakes: Vec<FieldError>) -> Error {
-    let below = |mistake: FieldError| FieldError { pointer: format!("/spec{}", mistake.pointer), ..mistake };
-    Error::spec(mistakes.into_iter().map(below).collect())
+pub const SOURCE: Operation = Operation {
+    description: "For a job with parameters, its specification before their values were put in. The answer is a body that \
+        submits the same job.",
+    ..Operation::new("get_job_source", "Get the specification of a job as it was submitted")
+};
+
+/// `GET /jobs/{job}/source`
+pub async fn source(
+    State(context): State<Arc<Context>>,
+    actor: Actor,
+    Path(job): Path<String>,
+) -> Result<Json<JobSource>, Error> {
+    let (document, parameters) = jobs::get_source(&context, &actor, id(&job, "job")?).await?;
+    let parameters = parameters.into_iter().map(|(name, parameter)| (name, parameter.value)).collect();
+    Ok(Json(JobSource { spec: (&document).into(), parameters }))
 }
 
 /// A job that was accepted, now or by an earlier request of the same name.
@@ -141,11 +168,12 @@ pub(super) async fn answer(
     context: &Context,
     site: &Site,
     actor: &Actor,
-    Accepted { job, is_new }: Accepted,
+    Accepted { job, is_new, hints }: Accepted,
 ) -> Result<SubmittedJob, Error> {
     let (accepted, spec) = jobs::get_whole(context, actor, job).await?;
     let page = format!("{}/jobs/{job}", site.public_url);
-    Ok(SubmittedJob { job: bodies::job(accepted, spec), is_new, page })
+    let job = Job { hints: bodies::problem_fields(hints), ..bodies::job(accepted, spec) };
+    Ok(SubmittedJob { job, is_new, page })
 }
 
 impl IntoResponse for SubmittedJob {

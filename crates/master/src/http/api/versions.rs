@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use gaffer_domain::JobId;
-use gaffer_domain::spec::JobSpec;
+use gaffer_domain::spec::{Filled, Source, Submission, Unfilled};
 use gaffer_protocol::rest::{Job, JobVersions, RollbackRequest, ServiceDiff};
 
 use super::super::description::{Accepted, Operation, OptionalJsonBody, SpecBody};
@@ -33,9 +33,9 @@ pub async fn apply(
     Path(service): Path<String>,
     body: SpecBody,
 ) -> Result<SubmittedJob, Error> {
-    let spec = of_service(&service, &body)?;
-    let accepted = updates::apply(&context, &actor, &spec).await?;
-    answer(&context, &site, &actor, accepted).await
+    let Filled { spec, source, hints } = of_service(&service, &body)?;
+    let accepted = updates::apply(&context, &actor, &spec, source.as_deref()).await?;
+    answer(&context, &site, &actor, jobs::Accepted { hints, ..accepted }).await
 }
 
 pub const DIFF: Operation = Operation {
@@ -50,18 +50,26 @@ pub async fn diff(
     Path(service): Path<String>,
     body: SpecBody,
 ) -> Result<Json<ServiceDiff>, Error> {
-    let spec = of_service(&service, &body)?;
+    let Filled { spec, .. } = of_service(&service, &body)?;
     Ok(Json(bodies::diff(updates::preview(&views, &actor, &spec).await?)))
 }
 
-fn of_service(service: &str, body: &SpecBody) -> Result<JobSpec, Error> {
+fn of_service(service: &str, body: &SpecBody) -> Result<Filled, Error> {
     jobs::check_size(body.len())?;
-    let spec = JobSpec::of(&body.read()?).map_err(Error::spec)?;
-    if spec.name != service {
-        let detail = format!("the specification is of {}, and the path is of another service", spec.name);
+    let sent = body.read()?;
+    let Submission { source, values } = Submission::of(&sent).map_err(Error::spec)?;
+    let Source::Sent(document, pointer) = source else {
+        let detail = "a service is updated with its specification, not from a template".to_owned();
+        return Err(OperationError::field("/template", detail).into());
+    };
+    let unfilled = Unfilled { pointer: Some(pointer), values, ..Unfilled::new(document) };
+    let filled = unfilled.fill().map_err(Error::spec)?;
+    if filled.spec.name != service {
+        let name = &filled.spec.name;
+        let detail = format!("the specification is of {name}, and the path is of another service");
         return Err(OperationError::field("/name", detail).into());
     }
-    Ok(spec)
+    Ok(filled)
 }
 
 pub const LIST: Operation = Operation {

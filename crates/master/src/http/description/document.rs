@@ -23,7 +23,7 @@ pub struct Document {
 }
 
 /// What can stand in a path.
-const PATH_PARAMETERS: [Parameter; 6] = [
+const PATH_PARAMETERS: [Parameter; 7] = [
     Parameter::new("job", NUMBER, "Job number."),
     Parameter::new(
         "task",
@@ -33,6 +33,7 @@ const PATH_PARAMETERS: [Parameter; 6] = [
     Parameter::new("service", Values::Text, "Name of a job of `type: service` that has not ended."),
     Parameter::new("worker", Values::Text, "Name or number of the worker."),
     Parameter::new("key", NUMBER, "Key number."),
+    Parameter::new("template", Values::Text, "Name of the template."),
     Parameter::new("letter", NUMBER, "Number of the dead letter."),
 ];
 

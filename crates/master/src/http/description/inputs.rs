@@ -8,14 +8,15 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::HeaderMap;
 use gaffer_domain::document;
+use gaffer_domain::template::TemplateText;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::auth::MetricsReader;
 use super::super::error::Error;
 use super::super::params::Params;
-use super::super::read_body::{body_as, body_document};
+use super::super::read_body::{body_as, body_document, body_written};
 use super::{Answer, Content, Description, RequestBody, Schemas};
 use crate::operations::Actor;
 
@@ -123,9 +124,13 @@ pub struct JsonBody<T>(Unread, PhantomData<T>);
 #[derive(Debug)]
 pub struct OptionalJsonBody<T>(JsonBody<T>);
 
-/// A job's specification in one of the languages for it.
+/// A job's specification, with values for its parameters or alone, in one of the languages for it.
 #[derive(Debug)]
 pub struct SpecBody(Unread);
+
+/// A specification that is kept as it is written.
+#[derive(Debug)]
+pub struct TemplateBody(Unread);
 
 impl<T: DeserializeOwned> JsonBody<T> {
     /// Reads it.
@@ -170,6 +175,32 @@ impl SpecBody {
     }
 }
 
+impl TemplateBody {
+    /// How long it is.
+    pub fn len(&self) -> usize {
+        self.0.bytes.len()
+    }
+
+    /// The text, as it was written.
+    pub fn read(&self) -> Result<TemplateText, Error> {
+        body_written(&self.0.headers, &self.0.bytes)
+    }
+}
+
+impl Input for TemplateBody {
+    fn describe(description: &mut Description, _: &mut Schemas) {
+        describe_document(description, Schemas::job_specification());
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for TemplateBody {
+    type Rejection = BytesRejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<TemplateBody, BytesRejection> {
+        Ok(TemplateBody(Unread::from_request(request, state).await?))
+    }
+}
+
 fn describe_json<T: JsonSchema>(description: &mut Description, schemas: &mut Schemas, is_required: bool) {
     description.may_fail(422);
     let content = Content::json(schemas.sent::<T>());
@@ -189,13 +220,18 @@ impl<T: JsonSchema> Input for OptionalJsonBody<T> {
 }
 
 impl Input for SpecBody {
-    fn describe(description: &mut Description, _: &mut Schemas) {
-        description.may_fail(422);
-        let languages = ["application/json", "application/yaml", "application/toml"];
-        let content =
-            languages.map(|media_type| Content { media_type, schema: Schemas::job_specification() });
-        Unread::describe(description, true, content.into());
+    fn describe(description: &mut Description, schemas: &mut Schemas) {
+        let submission = schemas.submission();
+        describe_document(description, submission);
     }
+}
+
+/// A body in one of the languages for specifications.
+fn describe_document(description: &mut Description, schema: Value) {
+    description.may_fail(422);
+    let languages = ["application/json", "application/yaml", "application/toml"];
+    let content = languages.map(|media_type| Content { media_type, schema: schema.clone() });
+    Unread::describe(description, true, content.into());
 }
 
 impl Input for Bytes {

@@ -1,7 +1,7 @@
 //! JSON Schemas of the Rust types that bodies are made of.
 
 use gaffer_domain::spec::schema;
-use gaffer_protocol::rest::Problem;
+use gaffer_protocol::rest::{Problem, SubmitRequest};
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
@@ -49,6 +49,11 @@ impl Schemas {
     /// A reference to the specification of a job.
     pub fn job_specification() -> Value {
         json!({ "$ref": format!("{PLACE}/{JOB_SPECIFICATION}") })
+    }
+
+    /// What submits a job: a specification, or an object around one.
+    pub fn submission(&mut self) -> Value {
+        json!({ "anyOf": [Schemas::job_specification(), self.sent::<SubmitRequest>()] })
     }
 
     /// All schemas by name.

@@ -105,7 +105,15 @@ pub const STATUSES: [Status; 11] = [
         status: 422,
         name: "Unprocessable",
         meaning: "The body can be read, and its content is invalid.",
-        codes: &["idempotency_key_reused", "invalid_body", "invalid_spec", "too_large", "unreadable_job"],
+        codes: &[
+            "idempotency_key_reused",
+            "invalid_body",
+            "invalid_name",
+            "invalid_spec",
+            "too_large",
+            "too_many_templates",
+            "unreadable_job",
+        ],
         headers: &[],
     },
     Status {

@@ -130,6 +130,11 @@ pub fn sentence(text: &str) -> String {
     format!("{}{}{stop}", first.to_uppercase(), chars.as_str())
 }
 
+/// The page of a template.
+pub fn template_page_of(name: &str) -> String {
+    format!("/templates/{}", encoded(name))
+}
+
 /// An address with a query of these pairs; those without a value are left out.
 pub fn address(path: &str, pairs: &[(&str, &str)]) -> String {
     let mut text = path.to_owned();

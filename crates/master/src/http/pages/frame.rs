@@ -22,9 +22,10 @@ use super::theme::Theme;
 use crate::operations::Actor;
 
 /// The places in the top bar, by address and name.
-pub const SECTIONS: [(&str, &str); 6] = [
+pub const SECTIONS: [(&str, &str); 7] = [
     ("/", "Overview"),
     ("/jobs", "Jobs"),
+    ("/templates", "Templates"),
     ("/queue", "Queue"),
     ("/workers", "Workers"),
     ("/keys", "Keys"),

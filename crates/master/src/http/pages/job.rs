@@ -18,7 +18,8 @@ use super::super::params::{Params, id, wrong};
 use super::format::address;
 use super::frame::{Frame, SessionUser};
 use super::job_head::{
-    JobHead, TASKS_LOOKED_AT, Top, VerdictRow, WaitingRow, failure, most_telling, waiting,
+    JobHead, TASKS_LOOKED_AT, Top, VerdictRow, WaitingRow, failure, most_telling, parameters, template,
+    waiting,
 };
 use super::job_tabs::{EventsTab, PictureTab, SpecTab, TasksTab, VersionsTab};
 use super::jobs::curl;
@@ -78,6 +79,8 @@ async fn top(views: &Arc<Views>, visitor: &SessionUser, job: JobId, tab: &str) -
         failure: failure(views, &job, &tasks).await?,
         tabs: tabs.collect(),
         once: Uuid::new_v4().to_string(),
+        template: template(&job),
+        parameters: spec.as_ref().map_or_else(Vec::new, |spec| parameters(&spec.parameters)),
         starts: if starts.len() > 1 { starts } else { Vec::new() },
         scales: job
             .running
@@ -126,10 +129,7 @@ pub async fn show(
         "graph" => page(&PictureTab::graph(&views, &site, frame, top).await?),
         "timeline" => page(&PictureTab::timeline(&views, &site, frame, top).await?),
         "versions" => page(&VersionsTab::new(&views, &site, &visitor.actor, frame, top).await?),
-        "spec" => {
-            let spec = views.reads.job_specs(&[job], 0).await?.pop().unwrap_or_default();
-            page(&SpecTab::new(&site, frame, top, &spec))
-        }
+        "spec" => page(&SpecTab::new(&views, &site, frame, top).await?),
         _ => page(&output_tab(&views, &site, &visitor, frame, top, &params).await?),
     }
 }
@@ -277,7 +277,8 @@ pub async fn rerun(
     let part = (failed || from.is_some()).then_some(Part { failed, from });
     // The page has several forms for reruns.
     let key = form_key(&form.once).map(|once| format!("{once} {failed} {}", form.from));
-    let wanted = Rerun { job, part, spec: None, idempotency_key: key.as_deref() };
+    let earlier = jobs::find_ended(&context, &visitor.actor, job).await?;
+    let wanted = Rerun { earlier, part, spec: None, values: None, idempotency_key: key.as_deref() };
     let shown = match jobs::rerun(&context, &visitor.actor, wanted).await {
         Ok(accepted) => accepted.job,
         Err(OperationError::KeyReused) => job,

@@ -18,6 +18,7 @@ use super::super::params::{Params, id};
 use super::checks::Checks;
 use super::events::NewestEvents;
 use super::frame::SessionUser;
+use super::job_graph::Layout;
 use super::job_head::{JobHead, TASKS_LOOKED_AT, failure, task_rows, waiting};
 use super::job_tabs::PAGE_TASKS;
 use super::lines::Output;
@@ -69,7 +70,7 @@ pub async fn live(
             }
         }
         "spec" | "versions" => Tab::Nothing,
-        "graph" => Tab::Graph,
+        "graph" => Tab::Graph(None),
         "timeline" => Tab::Timeline,
         tab => Tab::Output { is_task: tab == "task" },
     };
@@ -115,7 +116,7 @@ enum Tab {
     Output { is_task: bool },
     Tasks(TaskFilter),
     Events,
-    Graph,
+    Graph(Option<Layout>),
     Timeline,
     Nothing,
 }
@@ -210,16 +211,15 @@ impl JobFeed {
         let mut fields = self.head_fields(job).await?;
         fields["waits"] = json!(!why.is_empty());
         fields["compares"] = json!(!verdicts.is_empty());
-        // Each page puts its base path before the addresses in a picture.
-        match self.tab {
-            Tab::Graph => fields["picture"] = json!(job_graph::picture(&self.views, job, "").await?.0),
-            Tab::Timeline => {
-                fields["picture"] = json!(job_timeline::picture(&self.views, job, "", Utc::now()).await?.0);
-            }
-            _ => {}
-        }
         let mut view = view.fields(&fields).whole("waiting", &why).whole("verdicts", &verdicts);
-        match &self.tab {
+        match &mut self.tab {
+            // Each page puts its base path before the addresses in a picture.
+            Tab::Graph(layout) => {
+                view = view.picture(&job_graph::picture(&self.views, job, "", layout).await?.0);
+            }
+            Tab::Timeline => {
+                view = view.picture(&job_timeline::picture(&self.views, job, "", Utc::now()).await?.0);
+            }
             Tab::Tasks(filter) => {
                 let mut tasks = tasks::list(&self.views.reads, job.id, filter, PAGE_TASKS).await?;
                 self.views.add_health(&mut tasks);

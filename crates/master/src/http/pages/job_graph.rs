@@ -1,10 +1,12 @@
 //! The tab Graph of a job: its definitions and what they wait for, as a picture and as a table.
 
+use std::sync::Arc;
+
 use askama::Template;
 use gaffer_domain::conditions::waits_for;
 use gaffer_domain::dependency_graph::{DependencyGraph, Line, Place};
 use gaffer_domain::job::TaskCounts;
-use gaffer_domain::spec::{JobSpec, On, TaskSpec, When};
+use gaffer_domain::spec::{JobSpec, On, TaskSpec, When, all_awaited};
 use gaffer_domain::task::StateName;
 
 use super::super::error::Error;
@@ -73,20 +75,47 @@ struct Edge {
     kind: &'static str,
 }
 
-/// The picture of a job, with its table, as a part of a page. `base` goes before each address in it.
+/// What of a picture follows from the specification alone.
+#[derive(Debug)]
+pub struct Layout {
+    spec: Arc<JobSpec>,
+    /// None if it has so many lines that it could not be read.
+    graph: Option<DependencyGraph>,
+    /// What each definition waits for, in words.
+    waits: Vec<String>,
+}
+
+impl Layout {
+    fn of(spec: Arc<JobSpec>) -> Layout {
+        let awaited = all_awaited(&spec.tasks);
+        let waits = |position| sentence(&waits_for(&spec, &awaited, position));
+        let waits = (0..spec.tasks.len()).map(waits).collect();
+        Layout { graph: DependencyGraph::of(&spec), waits, spec }
+    }
+}
+
+/// The picture of a job, with its table, as a part of a page. `base` goes before each address in it. The layout is made where there is
+/// none of this specification.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn picture(views: &Views, job: &Job, base: &str) -> Result<Markup, Error> {
+pub async fn picture(
+    views: &Views,
+    job: &Job,
+    base: &str,
+    layout: &mut Option<Layout>,
+) -> Result<Markup, Error> {
     let Some(spec) = views.reads.spec(job.id).await? else { return Ok(Markup(String::new())) };
+    let spec = spec.shared();
     let counts = views.reads.definition_counts(job.id).await?;
-    let rows: Vec<Row> = (0..spec.tasks.len())
-        .map(|position| {
-            let counts = counts.get(position).copied().unwrap_or_default();
-            row(job, &spec, position, counts)
-        })
+    let layout = match layout.take() {
+        Some(made) if made.spec == spec => layout.insert(made),
+        _ => layout.insert(Layout::of(spec)),
+    };
+    let rows: Vec<Row> = (0..layout.spec.tasks.len())
+        .map(|position| row(job, layout, position, counts.get(position).copied().unwrap_or_default()))
         .collect();
-    let drawing = DependencyGraph::of(&spec).map(|graph| drawing(&spec, &graph, &rows));
+    let drawing = layout.graph.as_ref().map(|graph| drawing(&layout.spec, graph, &rows));
     markup(&Picture { base, drawing, rows })
 }
 
@@ -111,9 +140,9 @@ pub fn definition_address(job: &Job, task: &TaskSpec, position: usize) -> String
     address(&here, &[("tab", "tasks"), ("cursor", &task_cursor(before, i32::MAX as u32))])
 }
 
-fn row(job: &Job, spec: &JobSpec, position: usize, counts: TaskCounts) -> Row {
+fn row(job: &Job, layout: &Layout, position: usize, counts: TaskCounts) -> Row {
     let summary = TaskSummary::from(&counts);
-    let task = &spec.tasks[position];
+    let task = &layout.spec.tasks[position];
     Row {
         name: task.name.clone(),
         href: definition_address(job, task, position),
@@ -121,7 +150,7 @@ fn row(job: &Job, spec: &JobSpec, position: usize, counts: TaskCounts) -> Row {
         is_several: !task.indices.is_single(),
         progress: summary.progress(),
         segments: summary.segments(),
-        waits: sentence(&waits_for(spec, position)),
+        waits: layout.waits[position].clone(),
     }
 }
 

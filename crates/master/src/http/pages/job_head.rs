@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use gaffer_domain::ProjectId;
 use gaffer_domain::job::JobState;
+use gaffer_domain::parameters::Parameters;
+use gaffer_domain::rerun::can_rerun_failed;
 use gaffer_domain::task::StateName;
+use gaffer_domain::template::TemplateRef;
 use gaffer_protocol::output::Stream;
 use serde::Serialize;
 
 use super::super::error::Error;
-use super::format::{Elapsed, address, many, sentence};
+use super::format::{Elapsed, address, many, sentence, template_page_of};
 use super::lines::{Output, read_or_problem};
 use super::rows::{Choice, Segment, TaskRow, TaskSummary, exit, health, labels, why};
 use super::view::Row;
@@ -23,6 +26,8 @@ use crate::views::Views;
 
 /// Tasks that are looked at to find the one to show.
 pub const TASKS_LOOKED_AT: u32 = 200;
+/// Parameters in the head; the tab Specification has all.
+const SHOWN_PARAMETERS: usize = 8;
 /// Lines of a failed task that are shown on top.
 const EXCERPT_LINES: usize = 10;
 /// The last lines in which those are looked for that say something.
@@ -56,6 +61,10 @@ pub struct Top {
     pub tabs: Vec<Choice>,
     /// Names a rerun from this page, so that pressing twice makes one job.
     pub once: String,
+    /// The page of the template that it was made from, and what it is called.
+    pub template: Option<(String, String)>,
+    /// Its parameters, `name=value`, the first ones.
+    pub parameters: Vec<String>,
     /// The definitions to start a rerun from, if there are several.
     pub starts: Vec<String>,
     /// The definitions that can be scaled, each with the number of instances at which it is kept.
@@ -67,6 +76,23 @@ impl Top {
     pub fn has_excerpt(&self) -> bool {
         self.failure.as_ref().is_some_and(|failure| !failure.lines.is_empty())
     }
+}
+
+/// The page of the template that a job was made from, and what it is called.
+pub fn template(job: &Job) -> Option<(String, String)> {
+    let TemplateRef { name, version } = job.template.as_ref()?;
+    let href = address(&template_page_of(name), &[("version", &version.to_string())]);
+    Some((href, format!("template {name}, version {version}")))
+}
+
+/// The first of a job's parameters as `name=value`, and how many more there are.
+pub fn parameters(parameters: &Parameters) -> Vec<String> {
+    let shown = parameters.iter().take(SHOWN_PARAMETERS);
+    let mut all: Vec<String> =
+        shown.map(|(name, parameter)| format!("{name}={}", parameter.value.escape_debug())).collect();
+    let more = parameters.len().saturating_sub(SHOWN_PARAMETERS);
+    all.extend((more > 0).then(|| format!("{more} more")));
+    all
 }
 
 /// The head of a job's pages.
@@ -160,7 +186,7 @@ impl JobHead {
                 && job.running.iter().any(|running| running.can_scale),
             can_promote: job.updates.iter().any(|update| update.problem.is_none()),
             can_rerun: is_over,
-            can_rerun_failed: matches!(job.state, JobState::Failed | JobState::Cancelled) && tasks.total > 1,
+            can_rerun_failed: can_rerun_failed(job.state, job.task_counts.total()),
             is_pinned: job.pinned,
             can_pin: !job.pinned,
         }

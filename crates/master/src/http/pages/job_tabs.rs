@@ -2,6 +2,8 @@
 
 use askama::Template;
 use chrono::Utc;
+use gaffer_domain::document::Language;
+use gaffer_domain::parameters::Parameter;
 use gaffer_domain::task::StateName;
 use gaffer_domain::versions::differences;
 use gaffer_protocol::ports::NamedPort;
@@ -117,7 +119,7 @@ pub struct PictureTab {
 impl PictureTab {
     /// What the tasks wait for.
     pub async fn graph(views: &Views, site: &Site, frame: Frame, mut top: Top) -> Result<PictureTab, Error> {
-        let picture = job_graph::picture(views, &top.job, &frame.base.to_string()).await?;
+        let picture = job_graph::picture(views, &top.job, &frame.base.to_string(), &mut None).await?;
         describe(&mut top, site, "graph");
         let explained = "each task is to the right of what it waits for";
         Ok(PictureTab { picture, frame, top, heading: "Graph", explained })
@@ -258,15 +260,43 @@ pub struct SpecTab {
     frame: Frame,
     top: Top,
     spec: String,
+    parameters: Vec<ParameterRow>,
+    /// Before the values of its parameters were put in.
+    source: Option<String>,
+}
+
+struct ParameterRow {
+    name: String,
+    value: String,
+    description: String,
+    expected: String,
 }
 
 impl SpecTab {
-    /// Shows a specification as it is stored.
-    pub fn new(site: &Site, frame: Frame, mut top: Top, spec: &Value) -> SpecTab {
+    /// Reads its part.
+    pub async fn new(views: &Views, site: &Site, frame: Frame, mut top: Top) -> Result<SpecTab, Error> {
         let job = top.job.id;
+        let spec = views.reads.job_specs(&[job], 0).await?.pop().unwrap_or_default();
+        let stored = views.reads.spec(job).await?;
+        let row = |(name, parameter): (&String, &Parameter)| ParameterRow {
+            name: name.clone(),
+            value: parameter.value.clone(),
+            description: parameter.declaration.description.clone().unwrap_or_default(),
+            expected: parameter.declaration.takes.expected(),
+        };
+        let parameters: Vec<ParameterRow> =
+            stored.iter().flat_map(|spec| spec.parameters.iter()).map(row).collect();
+        let source = if parameters.is_empty() { None } else { views.reads.job_source(job).await? };
+        let pretty = |source: String| {
+            Language::Json.read(&source).map_or(source, |document| document.to_pretty_json())
+        };
         top.live = format!("/jobs/{job}/live?tab=spec");
-        top.cli = format!("gaffer job {job} -o json | jq .spec > job.json\ngaffer submit job.json");
+        top.cli = match parameters.first() {
+            Some(first) => format!("gaffer rerun {job} -p {}=VALUE\ngaffer rerun {job} --edit", first.name),
+            None => format!("gaffer job {job} -o json | jq .spec > job.json\ngaffer submit job.json"),
+        };
         top.curl = curl(site, "GET", &format!("/jobs/{job}"));
-        SpecTab { spec: serde_json::to_string_pretty(spec).unwrap_or_default(), frame, top }
+        let spec = serde_json::to_string_pretty(&spec).unwrap_or_default();
+        Ok(SpecTab { spec, parameters, source: source.map(pretty), frame, top })
     }
 }

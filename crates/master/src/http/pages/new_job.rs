@@ -11,7 +11,9 @@ use axum::response::{IntoResponse, Redirect, Response};
 use gaffer_domain::JobId;
 use gaffer_domain::document::{Language, Value as Document};
 use gaffer_domain::spec::field::{self, Absent, Field, Kind, Word, with_pointers};
-use gaffer_domain::spec::{FieldError, JOB_FIELDS, JobSpec, SINGLE_TASK_JOB_FIELDS};
+use gaffer_domain::spec::{
+    Declared, FieldError, Filled, JOB_FIELDS, JobSpec, SINGLE_TASK_JOB_FIELDS, Unfilled,
+};
 use gaffer_domain::text::without_bom;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -23,8 +25,10 @@ use super::format::quoted;
 use super::frame::{Frame, SessionUser};
 use super::job::form_key;
 use super::page;
+use super::parameter_form::{self, ParameterControl, controls, field_at};
 use crate::operations::jobs::{self, Submit};
 use crate::operations::{Context, OperationError, tasks};
+use crate::store::jobs::Origin;
 use crate::views::Views;
 
 const EXAMPLE: &str = r##"{
@@ -55,6 +59,9 @@ struct NewJobPage {
     general: Vec<String>,
     is_refused: bool,
     note: Option<&'static str>,
+    /// What the specification declares.
+    declared: Vec<Declared>,
+    parameters: Vec<ParameterControl>,
 }
 
 /// What stands in the form.
@@ -69,7 +76,7 @@ pub struct Values {
     script: String,
     command: String,
     spec: String,
-    /// Of the [`rows`], by name.
+    /// Of the [`rows`] and of parameters, by name.
     #[serde(flatten)]
     others: BTreeMap<String, String>,
 }
@@ -337,6 +344,9 @@ pub async fn form(
     let mut note = None;
     if let Some(from) = from {
         tasks::own_job(&views.reads, &visitor.actor, from).await?;
+        if let Some(source) = views.reads.job_source(from).await? {
+            return page(&with_parameters(&views, &visitor, from, &source).await?);
+        }
         let spec = views.reads.job_specs(&[from], 0).await?.pop().unwrap_or_default();
         match Values::of_spec(&spec) {
             Some(known) => values = known,
@@ -349,6 +359,23 @@ pub async fn form(
         values.spec = serde_json::to_string_pretty(&spec).unwrap_or_default();
     }
     page(&NewJobPage { note, values, ..NewJobPage::new(&visitor, from, is_spec) })
+}
+
+/// The form for a job with parameters: the specification as it was submitted, and the values of the job.
+async fn with_parameters(
+    views: &Views,
+    visitor: &SessionUser,
+    from: JobId,
+    source: &str,
+) -> Result<NewJobPage, Error> {
+    let stored = views.reads.spec(from).await?;
+    let earlier = stored.as_ref().map(|spec| &spec.parameters);
+    let mut page = NewJobPage::new(visitor, Some(from), true);
+    let document = Language::Json.read(source);
+    page.values.spec = document.as_ref().map_or_else(|_| source.to_owned(), Document::to_pretty_json);
+    page.declared = document.map(|document| Unfilled::new(&document).declared()).unwrap_or_default();
+    page.parameters = controls(&page.declared, &page.values.others, earlier, &page.errors);
+    Ok(page)
 }
 
 impl NewJobPage {
@@ -367,6 +394,8 @@ impl NewJobPage {
             general: Vec::new(),
             is_refused: false,
             note: None,
+            declared: Vec::new(),
+            parameters: Vec::new(),
         }
     }
 }
@@ -380,8 +409,10 @@ pub async fn submit(
     let is_spec = values.action == "spec";
     let mut answer = NewJobPage { is_refused: true, ..NewJobPage::new(&visitor, None, is_spec) };
     match read(&values, &mut answer) {
-        Some(spec) => {
-            let wanted = Submit { spec: &spec, idempotency_key: form_key(&values.once) };
+        Some(Filled { spec, source, .. }) => {
+            let origin = Origin { source: source.as_deref(), template: None };
+            let wanted =
+                Submit { spec: &spec, origin, request: None, idempotency_key: form_key(&values.once) };
             match jobs::submit(&context, &visitor.actor, wanted).await {
                 Ok(accepted) => {
                     return Ok(Redirect::to(&format!("/jobs/{}", accepted.job)).into_response());
@@ -396,6 +427,7 @@ pub async fn submit(
         }
         None => answer.once = values.once.clone(),
     }
+    answer.parameters = controls(&answer.declared, &values.others, None, &answer.errors);
     answer.values = values;
     let mut response = page(&answer)?;
     *response.status_mut() = axum::http::StatusCode::UNPROCESSABLE_ENTITY;
@@ -403,7 +435,7 @@ pub async fn submit(
 }
 
 /// The specification that was written; none if something is wrong with it, which the page then says.
-fn read(values: &Values, page: &mut NewJobPage) -> Option<JobSpec> {
+fn read(values: &Values, page: &mut NewJobPage) -> Option<Filled> {
     if let Err(error) = jobs::check_size(values.spec.len()) {
         page.general.push(error.to_string());
         return None;
@@ -422,8 +454,11 @@ fn read(values: &Values, page: &mut NewJobPage) -> Option<JobSpec> {
         _ => Document::from(&values.to_spec(&mut page.errors)),
     };
     let form_is_wrong = !page.errors.is_empty();
-    match JobSpec::of(&document) {
-        Ok(spec) if !form_is_wrong => return Some(spec),
+    let unfilled = Unfilled::new(&document);
+    page.declared = unfilled.declared();
+    let given = parameter_form::values(&page.declared, &values.others);
+    match (Unfilled { values: Some(&given), ..unfilled }.fill()) {
+        Ok(filled) if !form_is_wrong => return Some(filled),
         Ok(_) => {}
         Err(mistakes) => mistakes.into_iter().for_each(|mistake| say(mistake, values, &document, page)),
     }
@@ -436,7 +471,10 @@ fn say(mistake: FieldError, values: &Values, document: &Document, page: &mut New
         mistake.suggestion.as_ref().map(|suggestion| format!(" ({suggestion})")).unwrap_or_default();
     let text = format!("{}{suggestion}", mistake.detail);
     let is_command = values.action == "command";
-    let name = if page.is_spec { None } else { name_of(&mistake.pointer, is_command) };
+    let name = match page.is_spec {
+        true => field_at(&mistake.pointer, &page.declared),
+        false => name_of(&mistake.pointer, is_command),
+    };
     match name {
         // The first mistake of a field is enough; what follows often follows from it.
         Some(name) => drop(page.errors.entry(name).or_insert(text)),

@@ -1,6 +1,6 @@
 //! Rows of lists, with the same values and names for templates and streams.
 
-use gaffer_domain::health::{Answered, in_words};
+use gaffer_domain::health::{CheckStatus, in_words};
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::task::StateName;
 use gaffer_protocol::ports::NamedPort;
@@ -266,12 +266,12 @@ pub fn why(task: &Task) -> String {
 /// What checks say of a task: `healthy`, `not ready: status 503`. Empty for a task without checks.
 pub fn health(task: &Task) -> String {
     let Some(AttemptHealth { health, readiness, available }) = &task.health else { return String::new() };
-    in_words(health.as_ref().map(answered), readiness.as_ref().map(answered), *available)
+    in_words(health.as_ref().map(check_status), readiness.as_ref().map(check_status), *available)
 }
 
-fn answered(check: &CheckSummary) -> Answered<'_> {
+fn check_status(check: &CheckSummary) -> CheckStatus<'_> {
     let last = check.last.as_ref().map(|last| (last.passed, last.detail.as_str()));
-    Answered { state: check.state, last }
+    CheckStatus { state: check.state, last }
 }
 
 /// One line of history in a list.

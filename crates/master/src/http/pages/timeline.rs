@@ -13,38 +13,54 @@ const LEAST: f64 = 2.0;
 pub struct Track {
     /// What it is shown as.
     pub name: String,
+    /// What else is to be known of it.
+    pub note: String,
     pub href: String,
     pub state: &'static str,
-    /// When all that it waited for had ended; none before that.
+    /// When it began to wait for the first of its attempts: all that it waited for had ended. None before that.
     pub ready_at: Option<DateTime<Utc>>,
     /// Its attempts, in their order.
     pub runs: Vec<Run>,
-    /// Whether it is final: nothing of it goes on.
+    /// End of the back-off before its next attempt, if it waits for one after a failure.
+    pub backoff_until: Option<DateTime<Utc>>,
+    /// Whether it is final.
     pub is_over: bool,
-    /// Whether the duration of the job came of it.
+    /// Whether it is on the critical path of the job.
     pub is_critical: bool,
 }
 
 /// An attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
+    /// End of the back-off before it; none if there was none.
+    pub backoff_until: Option<DateTime<Utc>>,
     /// When it was placed on a worker.
     pub scheduled_at: DateTime<Utc>,
     pub started_at: Option<DateTime<Utc>>,
     pub finished_at: Option<DateTime<Utc>>,
-    /// Whether it ended badly.
-    pub has_failed: bool,
+    pub outcome: Outcome,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// With success, or it has not ended.
+    Ran,
+    Failed,
+    /// It was stopped, to be cancelled or to run elsewhere.
+    Stopped,
 }
 
 /// A track with its bars.
 #[derive(Debug, PartialEq)]
 pub struct TrackRow {
     pub name: String,
+    pub note: String,
     pub href: String,
     pub state: &'static str,
     pub is_critical: bool,
     pub bars: Vec<Bar>,
-    /// How long it waited for a worker, took to start, and ran, over all attempts.
+    /// How long it waited for a worker, took to start, and ran, over the attempts that are shown.
     pub waited: String,
     pub starting: String,
     pub ran: String,
@@ -53,7 +69,7 @@ pub struct TrackRow {
 /// A piece of a track.
 #[derive(Debug, PartialEq)]
 pub struct Bar {
-    /// What it is: `waiting`, `starting`, `ran`, `failed`, or `running`.
+    /// What it is: `backoff`, `waiting`, `starting`, `ran`, `failed`, `stopped`, or `running`.
     pub kind: &'static str,
     /// In thousandths of the whole.
     pub x: f64,
@@ -62,7 +78,7 @@ pub struct Bar {
     pub title: String,
 }
 
-/// The rows of some tracks, on a scale from `begin` to `end`. What goes on goes on until `end`.
+/// The rows of some tracks, on a scale from `begin` to `end`. A bar that has not ended reaches to `end`.
 pub fn rows(tracks: Vec<Track>, begin: DateTime<Utc>, end: DateTime<Utc>) -> Vec<TrackRow> {
     let scale = Scale { begin, span: (end - begin).num_milliseconds().max(1) as f64 };
     tracks.into_iter().map(|track| row(track, scale, end)).collect()
@@ -101,10 +117,21 @@ fn row(track: Track, scale: Scale, end: DateTime<Utc>) -> TrackRow {
     let mut bars = Vec::new();
     let mut free_since = track.ready_at;
     let millis = |from: DateTime<Utc>, to: DateTime<Utc>| (to - from).num_milliseconds().max(0);
+    // Waiting: for the end of a back-off first, then for a worker.
+    let wait =
+        |bars: &mut Vec<Bar>, since: DateTime<Utc>, backoff_until: Option<DateTime<Utc>>, until, word| {
+            let ready = backoff_until.map_or(since, |backoff| backoff.clamp(since, until));
+            if since < ready {
+                bars.push(scale.bar("backoff", "restart back-off of", since, ready));
+            }
+            if ready < until {
+                bars.push(scale.bar("waiting", word, ready, until));
+            }
+            millis(ready, until)
+        };
     for run in &track.runs {
         if let Some(since) = free_since.filter(|since| *since < run.scheduled_at) {
-            waited += millis(since, run.scheduled_at);
-            bars.push(scale.bar("waiting", "waited", since, run.scheduled_at));
+            waited += wait(&mut bars, since, run.backoff_until, run.scheduled_at, "waited");
         }
         let over = run.finished_at.or(track.is_over.then_some(run.started_at.unwrap_or(run.scheduled_at)));
         let until = over.unwrap_or(end);
@@ -115,23 +142,24 @@ fn row(track: Track, scale: Scale, end: DateTime<Utc>) -> TrackRow {
         }
         if run.started_at.is_some() {
             ran += millis(started, until);
-            let (kind, word) = match (over.is_some(), run.has_failed) {
+            let (kind, word) = match (over.is_some(), run.outcome) {
                 (false, _) => ("running", "has run for"),
-                (true, true) => ("failed", "ran and failed:"),
-                (true, false) => ("ran", "ran"),
+                (true, Outcome::Failed) => ("failed", "ran and failed:"),
+                (true, Outcome::Stopped) => ("stopped", "ran and was stopped:"),
+                (true, Outcome::Ran) => ("ran", "ran"),
             };
             bars.push(scale.bar(kind, word, started, until));
         }
         free_since = run.finished_at;
     }
     let is_waiting = !track.is_over && track.runs.last().is_none_or(|last| last.finished_at.is_some());
-    if let Some(since) = free_since.filter(|_| is_waiting) {
-        waited += millis(since, end);
-        bars.push(scale.bar("waiting", "has waited for", since, end));
+    if let Some(since) = free_since.filter(|since| is_waiting && *since < end) {
+        waited += wait(&mut bars, since, track.backoff_until, end, "has waited for");
     }
     let text = |millis: i64, is_known: bool| if is_known { lasted(millis) } else { "—".to_owned() };
     TrackRow {
         name: track.name,
+        note: track.note,
         href: track.href,
         state: track.state,
         is_critical: track.is_critical,
@@ -154,7 +182,8 @@ mod tests {
 
     fn run(scheduled: i64, started: Option<i64>, finished: Option<i64>) -> Run {
         let (started_at, finished_at) = (started.map(at), finished.map(at));
-        Run { scheduled_at: at(scheduled), started_at, finished_at, has_failed: false }
+        let outcome = Outcome::Ran;
+        Run { backoff_until: None, scheduled_at: at(scheduled), started_at, finished_at, outcome }
     }
 
     fn bars(track: Track) -> (Vec<(&'static str, f64, f64)>, [String; 3]) {
@@ -174,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_goes_on_reaches_to_the_end() {
-        let failed = Run { has_failed: true, ..run(0, Some(0), Some(20)) };
+        let failed = Run { outcome: Outcome::Failed, ..run(0, Some(0), Some(20)) };
         let runs = vec![failed, run(50, Some(50), None)];
         let (shown, texts) = bars(Track { ready_at: Some(at(0)), runs, ..Track::default() });
         assert_eq!(shown, [("failed", 0.0, 200.0), ("waiting", 200.0, 300.0), ("running", 500.0, 500.0)]);
@@ -183,6 +212,36 @@ mod tests {
         assert_eq!(bars(waiting).0, [("waiting", 300.0, 700.0)]);
         let starting = Track { ready_at: Some(at(0)), runs: vec![run(0, None, None)], ..Track::default() };
         assert_eq!(bars(starting).0, [("starting", 0.0, 1_000.0)]);
+    }
+
+    #[test]
+    fn a_back_off_is_not_a_wait_for_a_worker() {
+        let first = Run { outcome: Outcome::Failed, ..run(0, Some(0), Some(10)) };
+        let second = Run { backoff_until: Some(at(30)), ..run(35, Some(35), Some(50)) };
+        let (ready_at, runs) = (Some(at(0)), vec![first, second]);
+        let track = Track { ready_at, runs, backoff_until: Some(at(90)), ..Track::default() };
+        let (shown, texts) = bars(track);
+        let expected = [
+            ("failed", 0.0, 100.0),
+            ("backoff", 100.0, 200.0),
+            ("waiting", 300.0, 50.0),
+            ("ran", 350.0, 150.0),
+            ("backoff", 500.0, 400.0),
+            ("waiting", 900.0, 100.0),
+        ];
+        assert_eq!(shown, expected);
+        assert_eq!(texts[0], "15s");
+        // It was placed before the end of the back-off that follows from the policy now.
+        let early = Run { backoff_until: Some(at(60)), ..run(35, Some(35), Some(50)) };
+        let track = Track { ready_at: Some(at(20)), runs: vec![early], is_over: true, ..Track::default() };
+        assert_eq!(bars(track).0[0], ("backoff", 200.0, 150.0));
+    }
+
+    #[test]
+    fn what_was_stopped_did_not_fail() {
+        let stopped = Run { outcome: Outcome::Stopped, ..run(0, Some(0), Some(20)) };
+        let track = Track { runs: vec![stopped], is_over: true, ..Track::default() };
+        assert_eq!(bars(track).0, [("stopped", 0.0, 200.0)]);
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub trait Row: Serialize {
 #[derive(Debug, Default)]
 pub struct View {
     fields: Option<String>,
+    picture: Option<String>,
     lists: Vec<(List, Listed)>,
     output: Option<Arc<Output>>,
     is_over: bool,
@@ -63,6 +64,12 @@ impl View {
     /// With the values that the page shows by name.
     pub fn fields(mut self, fields: &impl Serialize) -> View {
         self.fields = serde_json::to_string(fields).ok();
+        self
+    }
+
+    /// With a picture, as markup. It is large, so it is sent apart from the other values.
+    pub fn picture(mut self, picture: &str) -> View {
+        self.picture = Some(json!({ "picture": picture }).to_string());
         self
     }
 
@@ -123,6 +130,7 @@ pub struct Version {
 #[derive(Debug, Clone, Default)]
 struct Shows {
     fields: Option<Arc<str>>,
+    picture: Option<Arc<str>>,
     lists: BTreeMap<List, Arc<Listed>>,
     output: Option<Arc<Output>>,
 }
@@ -141,11 +149,11 @@ impl Version {
         let before = before.unwrap_or(&empty);
         let mut shows = before.shows.clone();
         let mut message = String::new();
-        if let Some(fields) = view.fields
-            && shows.fields.as_deref() != Some(fields.as_str())
-        {
-            push_event(&mut message, "fields", &fields);
-            shows.fields = Some(fields.into());
+        for (shown, now) in [(&mut shows.fields, view.fields), (&mut shows.picture, view.picture)] {
+            if let Some(now) = now.filter(|now| shown.as_deref() != Some(now.as_str())) {
+                push_event(&mut message, "fields", &now);
+                *shown = Some(now.into());
+            }
         }
         let mut has_new = false;
         for (list, mut now) in view.lists {
@@ -195,7 +203,7 @@ impl Version {
     fn whole(&self) -> Bytes {
         let write = || {
             let mut message = String::new();
-            if let Some(fields) = &self.shows.fields {
+            for fields in [&self.shows.fields, &self.shows.picture].into_iter().flatten() {
                 push_event(&mut message, "fields", fields);
             }
             for ((name, _), listed) in self.shows.lists.iter().filter(|(_, listed)| listed.kind != Kind::Log)

@@ -39,6 +39,13 @@ pub struct Batch {
     pub slice_tasks: usize,
 }
 
+impl Batch {
+    /// Whether it has something for whole jobs, of which tasks are looked for.
+    pub(super) fn is_about_jobs(&self) -> bool {
+        !(self.stops.is_empty() && self.scales.is_empty() && self.steps.is_empty() && self.slices.is_empty())
+    }
+}
+
 impl Default for Batch {
     fn default() -> Batch {
         Batch {
@@ -73,7 +80,7 @@ pub struct Unfinished {
 /// Where the slices of a job are: the last task that they have looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// What they look for. Of anything else they have looked at no task.
+    /// Which tasks they look for. A place says nothing about another walk, which begins with the first task.
     pub walk: Walk,
     /// Of its definition.
     pub position: u16,

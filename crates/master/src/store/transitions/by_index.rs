@@ -6,13 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use gaffer_domain::conditions::{self, Standing, Verdict};
-use gaffer_domain::reason::ReasonCode;
 use gaffer_domain::task::{StateName, TaskEvent, TaskState};
 use gaffer_domain::{JobId, TaskId, Time};
 use sqlx::PgConnection;
 
 use super::super::StoreError;
-use super::super::forms::known;
+use super::super::forms::{known, reason_code};
 use super::{Detail, Input, Work};
 
 /// What of such tasks a batch has looked at.
@@ -199,7 +198,7 @@ impl Work {
             .await?;
         for (position, index, state, reason) in rows {
             let state: StateName = known("task state", &state)?;
-            let code: Option<ReasonCode> = reason.and_then(|code| code.parse().ok());
+            let code = reason.as_deref().map(reason_code);
             let standing = Standing::of_task(state, state.is_skipped(code));
             found.insert((position as usize, index as u32), standing);
         }

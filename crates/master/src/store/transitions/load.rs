@@ -154,7 +154,7 @@ impl Work {
         whole.extend(batch.steps.iter().map(|step| step.job));
         let whole: Vec<i64> = whole.into_iter().map(|job| job.0).collect();
 
-        let workers = workers_chosen(batch);
+        let workers: Vec<i64> = workers_chosen(batch).into_iter().map(|worker| worker.0).collect();
         let mut locked = self.load_jobs(tx, specs, (&tasks, &whole), &workers).await?;
         locked.extend(self.load_finished(tx, specs, &tasks, &workers).await?);
         locked.sort_unstable();
@@ -243,20 +243,7 @@ impl Work {
                 force: row.force,
                 reason: reason_from(row.reason_code, row.reason_message),
             };
-            let job = JobWork {
-                project: ProjectId(row.project_id),
-                era: row.era,
-                spec: spec.clone(),
-                state: stored.state,
-                started_at: stored.started_at,
-                finished_at: None,
-                stop_message: stored.stop_message.clone(),
-                force: stored.force,
-                reason: stored.reason.clone(),
-                stored,
-                definitions: Vec::with_capacity(spec.tasks.len()),
-                dirty: false,
-            };
+            let job = JobWork::new(ProjectId(row.project_id), row.era, spec.clone(), stored, Vec::new());
             self.jobs.insert(id, job);
         }
 
@@ -346,6 +333,7 @@ impl Work {
                  AND (state IN ('blocked', 'pending', 'scheduled', 'running') OR moving OR scaled_down) \
                  AND position <> ALL($5) ORDER BY position, index LIMIT $4"
         );
+        in_order(tx).await?;
         let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(after.map_or(-1, |place| place.position as i16))
@@ -354,6 +342,7 @@ impl Work {
             .bind(spared)
             .fetch_all(&mut *tx)
             .await?;
+        not_in_order(tx).await?;
         self.take_slice(job, rows, Walk::Stop)
     }
 
@@ -407,6 +396,7 @@ impl Work {
     ) -> Result<(), StoreError> {
         let after = self.place_of(job, walk).filter(|place| usize::from(place.position) == position);
         let after = after.map(|place| place.index);
+        in_order(tx).await?;
         let rows: Vec<TaskRow> = sqlx::query_as(sql)
             .bind(job.0)
             .bind(position as i16)
@@ -414,6 +404,7 @@ impl Work {
             .bind(self.slice_room as i64)
             .fetch_all(&mut *tx)
             .await?;
+        not_in_order(tx).await?;
         self.take_slice(job, rows, walk)
     }
 
@@ -430,6 +421,7 @@ impl Work {
             Some(place) if usize::from(place.position) == position => place.index as i32,
             _ => -1,
         };
+        in_order(tx).await?;
         let rows: Vec<TaskRow> = sqlx::query_as(BLOCKED_OF)
             .bind(job.0)
             .bind(position as i16)
@@ -437,6 +429,7 @@ impl Work {
             .bind(self.slice_room as i64)
             .fetch_all(&mut *tx)
             .await?;
+        not_in_order(tx).await?;
         let indices = rows.iter().map(|row| row.index as u32).collect();
         self.take_slice(job, rows, Walk::ByIndex)?;
         Ok(indices)
@@ -480,13 +473,24 @@ impl Work {
     }
 }
 
+/// The next statement reads the first rows in the order of an index; everything else of a batch looks rows up, see `store/pools.rs`.
+pub(super) async fn in_order(tx: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::raw_sql("SET LOCAL enable_indexscan = on").execute(tx).await?;
+    Ok(())
+}
+
+pub(super) async fn not_in_order(tx: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::raw_sql("SET LOCAL enable_indexscan = off").execute(tx).await?;
+    Ok(())
+}
+
 /// The workers on which the batch places something.
-fn workers_chosen(batch: &Batch) -> Vec<i64> {
+pub(super) fn workers_chosen(batch: &Batch) -> BTreeSet<WorkerId> {
     let chosen = batch.inputs.iter().filter_map(|input| match &input.event {
-        TaskEvent::Placed { worker } => Some(worker.0),
+        TaskEvent::Placed { worker } => Some(*worker),
         _ => None,
     });
-    chosen.collect::<BTreeSet<i64>>().into_iter().collect()
+    chosen.collect()
 }
 
 /// A row of [`COUNTS_AND_TASKS`].
@@ -568,7 +572,6 @@ impl TaskRow {
         let stored_on = on_worker(&state);
         Ok(TaskWork {
             stored_on,
-            stored_final: name.is_final(),
             job: JobId(self.job_id),
             position: self.position as usize,
             index: self.index as u32,
@@ -582,6 +585,7 @@ impl TaskRow {
                 state,
             },
             stored_attempt: self.attempt as u32,
+            stored_state: name,
             since: self.since,
             dirty: false,
         })

@@ -15,7 +15,7 @@ use sqlx::PgConnection;
 
 use super::super::StoreError;
 use super::super::event_rows::EventRow;
-use super::load::{LIVE_TASKS, TaskRow};
+use super::load::{LIVE_TASKS, TaskRow, in_order, not_in_order};
 use super::task_columns::revive;
 use super::{Detail, Input, Scale, ScaleJob, ScaleResult, Work};
 
@@ -213,6 +213,7 @@ impl Work {
         count: u32,
     ) -> Result<Vec<TaskId>, StoreError> {
         let sql = format!("{LIVE_TASKS} {which}");
+        in_order(tx).await?;
         let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(position as i16)
@@ -220,6 +221,7 @@ impl Work {
             .bind(self.slice_room as i64)
             .fetch_all(&mut *tx)
             .await?;
+        not_in_order(tx).await?;
         self.take_scaled(rows)
     }
 
@@ -239,6 +241,7 @@ impl Work {
                  t.finished_at, {UNSEEN} \
              FROM finished_tasks t {SINCE_RESTORE} WHERE job_id = $4 AND position = $5 AND era = $7 AND {which} ORDER BY index LIMIT $9"
         );
+        in_order(tx).await?;
         let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(1.0 + CLOCK_DRIFT)
             .bind(LOST_MARGIN.as_millis() as f64)
@@ -251,6 +254,7 @@ impl Work {
             .bind(self.slice_room as i64)
             .fetch_all(&mut *tx)
             .await?;
+        not_in_order(tx).await?;
         self.take_scaled(rows)
     }
 
@@ -312,7 +316,7 @@ impl Work {
     /// Takes tasks out of history that are not over any more, before their new state is written.
     pub(super) async fn revive(&self, tx: &mut PgConnection) -> Result<(), StoreError> {
         let mut of_era: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
-        for (id, work) in self.tasks.iter().filter(|(_, work)| work.dirty && work.stored_final) {
+        for (id, work) in self.tasks.iter().filter(|(_, work)| work.dirty && work.stored_state.is_final()) {
             let Some(job) = self.jobs.get(&work.job) else { continue };
             of_era.entry(job.era).or_default().push(id.0);
         }

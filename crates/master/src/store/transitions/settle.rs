@@ -120,7 +120,7 @@ impl Work {
     }
 
     /// What is to be done about the definitions of the touched jobs.
-    fn decided(&self) -> Vec<(JobId, usize, Verdict)> {
+    pub(super) fn decided(&self) -> Vec<(JobId, usize, Verdict)> {
         let decided = self.jobs.iter().filter(|(_, job)| job.dirty).flat_map(|(id, job)| {
             let standings: Vec<Standing> =
                 (0..job.definitions.len()).map(|position| job.standing(position)).collect();

@@ -1,7 +1,7 @@
 //! Tasks and attempts as columns of the statements that write them: as many rows as there are, in one statement.
 
 use gaffer_domain::reason::Reason;
-use gaffer_domain::task::{AfterStop, TaskState};
+use gaffer_domain::task::{AfterStop, StateName, TaskState};
 use gaffer_domain::{AttemptRef, Time};
 use serde::Serialize;
 use serde_json::Value;
@@ -10,7 +10,8 @@ use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 
 use super::super::unnest::{Column, unnest};
-use super::{AttemptUpdate, TaskWork};
+use super::TaskWork;
+use super::attempt_updates::AttemptUpdate;
 
 /// What a batch tells of an attempt.
 const ATTEMPT: [Column; 19] = [
@@ -37,6 +38,13 @@ const ATTEMPT: [Column; 19] = [
 
 /// The number of a task.
 const ID: [Column; 1] = [("id", "bigint")];
+
+/// What a task was when the batch was decided; a row that is something else is left alone.
+const BEFORE: [Column; 2] = [("attempt_before", "int"), ("state_before", "text")];
+
+/// Whether a stored row `t` is as the row `u` of [`BEFORE`] says.
+const IS_AS_BEFORE: &str =
+    "t.id = u.id AND t.attempt = u.attempt_before AND t.state = u.state_before::task_state";
 
 /// What a batch makes of a task, beside its latest attempt.
 const TASK: [Column; 14] = [
@@ -84,17 +92,18 @@ fn listed(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<_>>().join(", ")
 }
 
-/// Changes tasks that are not over, and returns a row for each, with where it was placed.
-pub(super) fn update_live(next: &mut usize) -> String {
+/// Changes tasks that are not over, and returns a row for each, with where it was placed. `gate`: a further condition; likewise
+/// below.
+pub(super) fn update_live(gate: &str, next: &mut usize) -> String {
     let task =
         TASK.iter().map(|(name, _)| *name).filter(|name| *name != "finished_at").map(|name| match name {
             "state" => "state = u.state::task_state".to_owned(),
             name => format!("{name} = u.{name}"),
         });
     let attempt = stored_attempt_columns().map(|name| format!("{name} = {}", merged(name)));
-    let columns = [&ID[..], &TASK, &ATTEMPT].concat();
+    let columns = [&ID[..], &BEFORE, &TASK, &ATTEMPT].concat();
     format!(
-        "UPDATE live_tasks t SET {} FROM {} WHERE t.id = u.id \
+        "UPDATE live_tasks t SET {} FROM {} WHERE {IS_AS_BEFORE}{gate} \
          RETURNING t.job_id, CASE WHEN u.opened THEN u.worker_id END AS placed_on",
         listed(task.chain(attempt)),
         unnest(&columns, next)
@@ -102,11 +111,11 @@ pub(super) fn update_live(next: &mut usize) -> String {
 }
 
 /// Takes tasks that are over out of the live ones, and returns them as rows for [`keep_finished`].
-pub(super) fn finish(next: &mut usize) -> String {
+pub(super) fn finish(gate: &str, next: &mut usize) -> String {
     let attempt = listed(stored_attempt_columns().map(|name| format!("{} AS {name}", merged(name))));
-    let columns = [&ID[..], &TASK, &ATTEMPT].concat();
+    let columns = [&ID[..], &BEFORE, &TASK, &ATTEMPT].concat();
     format!(
-        "DELETE FROM live_tasks t USING {} WHERE t.id = u.id \
+        "DELETE FROM live_tasks t USING {} WHERE {IS_AS_BEFORE}{gate} \
          RETURNING t.id, t.job_id, t.position, t.index, t.class_id, u.state::task_state AS state, u.finished_at, \
              u.reason_code, u.reason_message, u.attempt, {attempt}",
         unnest(&columns, next)
@@ -135,13 +144,13 @@ pub(super) fn revive(unseen: &str, since_restore: &str) -> String {
 }
 
 /// Keeps attempts that another one of their task follows, before the row of the task is given to that one.
-pub(super) fn keep_earlier(next: &mut usize) -> String {
+pub(super) fn keep_earlier(gate: &str, next: &mut usize) -> String {
     let columns = [&ID[..], &[("attempt", "int")], &ATTEMPT].concat();
     let names = listed(stored_attempt_columns().map(str::to_owned));
     let values = listed(stored_attempt_columns().map(merged));
     format!(
         "INSERT INTO earlier_attempts (task_id, attempt, {names}) SELECT u.id, u.attempt, {values} \
-         FROM {} LEFT JOIN live_tasks t ON t.id = u.id WHERE u.opened OR t.attempt = u.attempt",
+         FROM {} LEFT JOIN live_tasks t ON t.id = u.id WHERE (u.opened OR t.attempt = u.attempt){gate}",
         unnest(&columns, next)
     )
 }
@@ -150,6 +159,8 @@ pub(super) fn keep_earlier(next: &mut usize) -> String {
 #[derive(Default)]
 pub(super) struct TaskColumns<'a> {
     id: Vec<i64>,
+    attempt_before: Vec<i32>,
+    state_before: Vec<&'static str>,
     attempt: Vec<i32>,
     state: Vec<&'static str>,
     since: Vec<Time>,
@@ -177,6 +188,10 @@ impl<'a> TaskColumns<'a> {
         let task = &work.task;
         let (not_before, stop_message, reason, finished_at) = columns(&task.state);
         self.id.push(id);
+        self.attempt_before.push(work.stored_attempt as i32);
+        // `revive` has made that of what was over.
+        let stored = if work.stored_state.is_final() { StateName::Blocked } else { work.stored_state };
+        self.state_before.push(stored.as_str());
         self.attempt.push(task.attempt as i32);
         self.state.push(task.state.name().as_str());
         self.since.push(work.since);
@@ -201,6 +216,8 @@ impl<'a> TaskColumns<'a> {
     {
         let query = query
             .bind(self.id)
+            .bind(self.attempt_before)
+            .bind(self.state_before)
             .bind(self.attempt)
             .bind(self.state)
             .bind(self.since)

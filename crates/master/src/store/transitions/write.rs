@@ -14,12 +14,15 @@ use super::super::StoreError;
 use super::super::event_rows::EventColumns;
 use super::super::output::{ChunkColumns, ChunkRow, chunks_insert};
 use super::super::unnest::unnest;
+use super::known::{Expected, IF_KNOWN, comparison, told_of};
 use super::task_columns::{EarlierColumns, TaskColumns, finish, keep_earlier, keep_finished, update_live};
 use super::{JobWork, Work};
 
 /// What a batch writes; the order in which [`statement`] takes parameters.
 #[derive(Clone, Copy)]
 struct Written {
+    /// First of all, whether what it was decided by is stored so: see [`super::known`].
+    is_compared: bool,
     earlier: bool,
     live: bool,
     finished: bool,
@@ -30,9 +33,14 @@ struct Written {
 }
 
 impl Written {
-    fn all(self) -> [bool; 7] {
-        let Written { earlier, live, finished, counts, jobs, chunks, events } = self;
-        [earlier, live, finished, counts, jobs, chunks, events]
+    fn all(self) -> [bool; 8] {
+        let Written { is_compared, earlier, live, finished, counts, jobs, chunks, events } = self;
+        [is_compared, earlier, live, finished, counts, jobs, chunks, events]
+    }
+
+    fn is_nothing(self) -> bool {
+        let [_, parts @ ..] = self.all();
+        !parts.contains(&true)
     }
 
     fn number(self) -> usize {
@@ -41,7 +49,7 @@ impl Written {
 
     /// The statement that writes these parts, made when it is first needed.
     fn statement(self) -> &'static str {
-        static STATEMENTS: [OnceLock<String>; 128] = [const { OnceLock::new() }; 128];
+        static STATEMENTS: [OnceLock<String>; 256] = [const { OnceLock::new() }; 256];
         STATEMENTS.get(self.number()).map_or("", |made| made.get_or_init(|| statement(self)))
     }
 }
@@ -56,16 +64,20 @@ fn statement(parts: Written) -> String {
     let mut next = 1;
     let mut steps = Vec::new();
     let mut written = vec!["0::bigint"];
+    let gate = if parts.is_compared { IF_KNOWN } else { "" };
+    if parts.is_compared {
+        steps.extend(comparison(&mut next));
+    }
     if parts.earlier {
-        steps.push(format!("earlier AS ({})", keep_earlier(&mut next)));
+        steps.push(format!("earlier AS ({})", keep_earlier(gate, &mut next)));
     }
     if parts.live {
-        steps.push(format!("live AS ({})", update_live(&mut next)));
+        steps.push(format!("live AS ({})", update_live(gate, &mut next)));
         steps.push(format!("placed AS ({PLACED})"));
         written.push("(SELECT count(*) FROM live)");
     }
     if parts.finished {
-        steps.push(format!("over AS ({})", finish(&mut next)));
+        steps.push(format!("over AS ({})", finish(gate, &mut next)));
         steps.push(format!("finished AS ({})", keep_finished("over")));
         written.push("(SELECT count(*) FROM over)");
     }
@@ -75,7 +87,7 @@ fn statement(parts: Written) -> String {
                  scheduled = d.scheduled + u.c3, running = d.running + u.c4, stopping = d.stopping + u.c5, \
                  completed = d.completed + u.c6, failed = d.failed + u.c7, cancelled = d.cancelled + u.c8, \
                  skipped = d.skipped + u.c9 \
-             FROM {} WHERE d.job_id = u.job_id AND d.position = u.position",
+             FROM {} WHERE d.job_id = u.job_id AND d.position = u.position{gate}",
             CountColumns::unnest(&mut next)
         );
         steps.push(format!("counted AS ({counted})"));
@@ -87,24 +99,29 @@ fn statement(parts: Written) -> String {
                  finished_at = CASE WHEN u.finished_at IS NOT NULL \
                      THEN GREATEST(u.finished_at, u.started_at, j.created_at) END, \
                  stop_message = u.stop_message, stops_everything = u.stops_everything, reason_code = u.reason_code, reason_message = u.reason_message \
-             FROM {} WHERE j.id = u.id",
+             FROM {} WHERE j.id = u.id{gate}",
             JobColumns::unnest(&mut next)
         );
         steps.push(format!("changed AS ({changed})"));
     }
     if parts.chunks {
-        steps.push(format!("stored AS ({})", chunks_insert(&mut next)));
+        steps.push(format!("stored AS ({})", chunks_insert(gate, &mut next)));
     }
     if parts.events {
         let told = format!(
             "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, more, era) \
              SELECT u.project_id, u.at, u.kind, u.job_id, u.task_id, u.attempt, u.worker_id, u.actor, u.message, u.more, \
-                 u.era FROM {} ORDER BY u.place",
+                 u.era FROM {} WHERE true{gate} ORDER BY u.place",
             EventColumns::unnest(&mut next)
         );
         steps.push(format!("told AS ({told})"));
     }
-    format!("WITH {} SELECT {}", steps.join(", "), written.join(" + "))
+    let written = written.join(" + ");
+    let told = match parts.is_compared {
+        true => told_of(&written, &mut next),
+        false => format!("SELECT {written}"),
+    };
+    format!("WITH {} {told}", steps.join(", "))
 }
 
 impl Work {
@@ -115,9 +132,33 @@ impl Work {
         chunks: &[ChunkRow],
         now: Time,
     ) -> Result<(), StoreError> {
+        self.write_all(tx, None, chunks, now).await.map(|_| ())
+    }
+
+    /// Writes the same in one transaction, unless what is stored differs from `expected`. Says whether it was written.
+    pub(super) async fn write_if(
+        &self,
+        connection: &mut PgConnection,
+        expected: Expected,
+        chunks: &[ChunkRow],
+        now: Time,
+    ) -> Result<bool, StoreError> {
+        self.write_all(connection, Some(expected), chunks, now).await
+    }
+
+    async fn write_all(
+        &self,
+        connection: &mut PgConnection,
+        expected: Option<Expected>,
+        chunks: &[ChunkRow],
+        now: Time,
+    ) -> Result<bool, StoreError> {
         let (mut live, mut finished) = (TaskColumns::default(), TaskColumns::default());
         let mut earlier = EarlierColumns::default();
-        self.revive(tx).await?;
+        // What is known is not over.
+        if expected.is_none() {
+            self.revive(connection).await?;
+        }
         for (id, work) in self.tasks.iter().filter(|(_, work)| work.dirty) {
             let attempt = |number| AttemptRef { task: *id, attempt: number };
             let update = |number| self.attempts.0.get(&attempt(number));
@@ -139,6 +180,7 @@ impl Work {
         let events = EventColumns::of(&self.events, now);
         let wanted = live.len() + finished.len();
         let parts = Written {
+            is_compared: expected.is_some(),
             earlier: !earlier.is_empty(),
             live: live.len() > 0,
             finished: finished.len() > 0,
@@ -147,10 +189,13 @@ impl Work {
             chunks: !chunks.is_empty(),
             events: !events.is_empty(),
         };
-        if parts.number() == 0 {
-            return Ok(());
+        if parts.is_nothing() {
+            return Ok(true);
         }
         let mut query = sqlx::query(parts.statement());
+        if let Some(expected) = expected {
+            query = expected.bind(query);
+        }
         if parts.earlier {
             query = earlier.bind(query);
         }
@@ -172,13 +217,17 @@ impl Work {
         if parts.events {
             query = events.bind(query);
         }
-        let written: i64 = query.fetch_one(tx).await?.try_get(0)?;
+        if parts.is_compared {
+            let row = query.bind(wanted as i64).fetch_one(connection).await?;
+            return Ok(row.try_get("is_known")?);
+        }
+        let written: i64 = query.fetch_one(connection).await?.try_get(0)?;
         // The counts and the history of the batch are about all of them, or it is not written at all.
         if usize::try_from(written) != Ok(wanted) {
             let problem = format!("{written} of {wanted} tasks are as they were when they were read");
             return Err(StoreError::Unreadable(problem));
         }
-        Ok(())
+        Ok(true)
     }
 }
 

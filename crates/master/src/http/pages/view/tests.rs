@@ -59,6 +59,19 @@ fn a_new_browser_gets_all_and_one_that_was_there_gets_what_changed() {
 }
 
 #[test]
+fn a_picture_is_sent_only_when_it_changes() {
+    let view = |n: u32, picture: &str| View::default().fields(&json!({ "n": n })).picture(picture);
+    let first = Version::next(None, view(1, "<svg>")).unwrap();
+    let mut browser = Browser::default();
+    let whole = [json!({"n": 1}), json!({"picture": "<svg>"})].map(|data| ("fields".to_owned(), data));
+    assert_eq!(read(browser.catch_up(&first)), whole);
+    let second = after(&first, view(2, "<svg>"));
+    assert_eq!(read(browser.catch_up(&second)), [("fields".to_owned(), json!({"n": 2}))]);
+    let third = after(&second, view(2, "<g>"));
+    assert_eq!(read(browser.catch_up(&third)), [("fields".to_owned(), json!({"picture": "<g>"}))]);
+}
+
+#[test]
 fn nothing_is_sent_where_nothing_changed() {
     let view = || View::default().fields(&json!({"n": 1})).some("a", &rows(&[(1, 1)]), true);
     let first = Version::next(None, view()).unwrap();
