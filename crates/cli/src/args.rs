@@ -25,6 +25,7 @@ use crate::commands::queue::QueueArgs;
 use crate::commands::rerun::RerunArgs;
 use crate::commands::retention::RetentionArgs;
 use crate::commands::run::RunArgs;
+use crate::commands::scale::ScaleArgs;
 use crate::commands::server::WorkerArgs;
 use crate::commands::simulate::SimulateArgs;
 use crate::commands::stop::StopArgs;
@@ -32,6 +33,7 @@ use crate::commands::submit::SubmitArgs;
 use crate::commands::system::SystemArgs;
 use crate::commands::templates::TemplatesArgs;
 use crate::commands::version::VersionArgs;
+use crate::commands::versions::{DiffArgs, PromoteArgs, RollbackArgs, VersionsArgs};
 use crate::commands::wait::WaitArgs;
 use crate::commands::workers::WorkersArgs;
 
@@ -78,6 +80,16 @@ pub enum Command {
     Wait(WaitArgs),
     /// Stop jobs
     Stop(StopArgs),
+    /// Scale services
+    Scale(ScaleArgs),
+    /// List the versions of a service
+    Versions(VersionsArgs),
+    /// Go back to an earlier version of a service
+    Rollback(RollbackArgs),
+    /// Let the update of a service go on after its canaries
+    Promote(PromoteArgs),
+    /// Show what submitting a service would change
+    Diff(DiffArgs),
     /// Save specifications under a name, to submit jobs from them
     #[command(visible_alias = "template")]
     Templates(TemplatesArgs),
@@ -222,6 +234,13 @@ mod tests {
             "logs 42 --task train.7 --tail 10 --stream stderr -t",
             "wait 1 2-5 last --timeout 10m",
             "stop 1-20 -y",
+            "scale web=5 42/app=0",
+            "versions web",
+            "rollback web --to 3",
+            "promote 42",
+            "diff web.yaml",
+            "submit --dry-run web.yaml",
+            "submit --new web.yaml",
             "rerun last --follow",
             "rerun 42 --failed --from train --edit",
             "submit --each-line files --array %4 -- x",
@@ -271,6 +290,8 @@ mod tests {
             "logs 42 --lines 5-1",
             "stop",
             "stop x",
+            "scale",
+            "scale web",
             "keys",
             "keys create --kind robot --name x",
             "run --count 2 --array 0-1 -- x",

@@ -18,7 +18,7 @@ pub fn of_task(task: &Task) -> u8 {
     match task.known_state() {
         Some(StateName::Completed) => 0,
         // Not needed, which says nothing of the job.
-        Some(StateName::Cancelled) if code_of(task) == Some(ReasonCode::ConditionNotMet) => 0,
+        Some(StateName::Cancelled) if StateName::Cancelled.is_skipped(code_of(task)) => 0,
         Some(StateName::Cancelled) => CANCELLED,
         _ => of_failure(task),
     }
@@ -32,7 +32,7 @@ fn of_failure(task: &Task) -> u8 {
         Some(ReasonCode::Signal) => by_signal.unwrap_or(GAFFER_FAILED),
         Some(ReasonCode::Timeout) => TIMED_OUT,
         Some(ReasonCode::OutOfMemory | ReasonCode::OutputLimit) => KILLED,
-        Some(ReasonCode::Stopped) => CANCELLED,
+        Some(ReasonCode::Stopped | ReasonCode::ScaledDown) => CANCELLED,
         Some(ReasonCode::LostWorker | ReasonCode::DependencyFailed | ReasonCode::ConditionNotMet) => {
             GAFFER_FAILED
         }

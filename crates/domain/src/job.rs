@@ -56,6 +56,16 @@ impl JobState {
         self == JobState::Stopping && has_cleanup
     }
 
+    /// The state of a service that was scaled to no instance at all and has no unfinished task: it is kept until somebody stops it.
+    pub fn of_idle(counts: &TaskCounts, started: bool, stopping: bool) -> JobState {
+        match (stopping, started) {
+            (true, _) if counts.get(StateName::Failed) > 0 => JobState::Failed,
+            (true, _) => JobState::Cancelled,
+            (false, true) => JobState::Running,
+            (false, false) => JobState::Pending,
+        }
+    }
+
     /// The state that follows from how many tasks are in which state.
     ///
     /// `skipped`: how many of the cancelled ones were skipped, which says nothing of the job. `stopping`: somebody asked the
@@ -217,6 +227,16 @@ mod tests {
         assert_eq!(JobState::of(&waiting, 0, false, false), JobState::Pending);
         assert_eq!(JobState::of(&waiting, 0, true, false), JobState::Running);
         assert_eq!(JobState::of(&waiting, 0, true, true), JobState::Stopping);
+    }
+
+    #[test]
+    fn a_service_without_instances_is_kept_until_it_is_stopped() {
+        let scaled_down = counts(&[(StateName::Cancelled, 3)]);
+        assert_eq!(JobState::of_idle(&scaled_down, true, false), JobState::Running);
+        assert_eq!(JobState::of_idle(&scaled_down, false, false), JobState::Pending);
+        assert_eq!(JobState::of_idle(&scaled_down, true, true), JobState::Cancelled);
+        let with_a_failure = counts(&[(StateName::Cancelled, 2), (StateName::Failed, 1)]);
+        assert_eq!(JobState::of_idle(&with_a_failure, true, true), JobState::Failed);
     }
 
     #[test]

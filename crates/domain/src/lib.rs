@@ -29,6 +29,8 @@ pub mod rerun;
 pub mod resources;
 pub mod restore;
 pub mod retention;
+pub mod rollout;
+pub mod scale;
 pub mod search;
 #[cfg(test)]
 mod seeds;
@@ -37,6 +39,7 @@ mod spelling;
 pub mod task;
 pub mod template;
 pub mod text;
+pub mod versions;
 pub mod visible;
 pub mod worker;
 

@@ -26,6 +26,8 @@ pub enum Action {
     ManageTemplates,
     /// Stop a job.
     StopJob,
+    /// Keep another number of instances of a service.
+    ScaleService,
     /// Delete a finished job.
     DeleteJob,
     /// Pin a job, or unpin it.
@@ -88,6 +90,7 @@ fn allowed(action: Action) -> &'static [Role] {
         Action::SubmitJob => &[Operator, User],
         Action::ManageTemplates => &[Operator, User],
         Action::StopJob => &[Operator, User],
+        Action::ScaleService => &[Operator, User],
         Action::DeleteJob => &[Operator, User],
         Action::PinJob => &[Operator, User],
         Action::SignalTask => &[Operator, User],
@@ -109,11 +112,12 @@ fn allowed(action: Action) -> &'static [Role] {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Action; 20] = [
+    pub const ALL: [Action; 21] = [
         Action::Look,
         Action::SubmitJob,
         Action::ManageTemplates,
         Action::StopJob,
+        Action::ScaleService,
         Action::DeleteJob,
         Action::PinJob,
         Action::SignalTask,
@@ -141,6 +145,7 @@ impl fmt::Display for Action {
             Action::SubmitJob => "submit and rerun jobs",
             Action::ManageTemplates => "save and delete templates",
             Action::StopJob => "stop jobs",
+            Action::ScaleService => "scale services",
             Action::DeleteJob => "delete jobs",
             Action::PinJob => "pin and unpin jobs",
             Action::SignalTask => "send signals to tasks",

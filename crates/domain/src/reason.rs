@@ -34,6 +34,8 @@ pub enum ReasonCode {
     ConditionNotMet,
     /// Somebody stopped the job, or too many of its tasks failed.
     Stopped,
+    /// Its service was scaled down.
+    ScaledDown,
     /// A reason that only another version of gaffer knows.
     #[serde(other)]
     Other,
@@ -41,7 +43,7 @@ pub enum ReasonCode {
 
 impl ReasonCode {
     /// Every code, in the order of its declaration.
-    pub const ALL: [ReasonCode; 12] = [
+    pub const ALL: [ReasonCode; 13] = [
         ReasonCode::ExitCode,
         ReasonCode::Signal,
         ReasonCode::Timeout,
@@ -53,6 +55,7 @@ impl ReasonCode {
         ReasonCode::DependencyFailed,
         ReasonCode::ConditionNotMet,
         ReasonCode::Stopped,
+        ReasonCode::ScaledDown,
         ReasonCode::Other,
     ];
 
@@ -75,6 +78,7 @@ impl ReasonCode {
             ReasonCode::DependencyFailed => "dependency_failed",
             ReasonCode::ConditionNotMet => "condition_not_met",
             ReasonCode::Stopped => "stopped",
+            ReasonCode::ScaledDown => "scaled_down",
             ReasonCode::Other => "other",
         }
     }

@@ -24,6 +24,12 @@ const ROUND_JOB: i64 = 1_000;
 /// Events have so many numbers that a restore can leave out more than there ever are.
 const EVENTS: i64 = 1 << 40;
 
+/// Numbers that a restore leaves out of those that jobs of an era get for further tasks: so many at least, and so many for each
+/// second of three days, so that two restores of the same backup leave out different ones.
+const LATE_TASKS: i64 = 1 << 24;
+const LATE_TASKS_PER_SECOND: i64 = 64;
+const LATE_TASKS_SECONDS: i64 = 1 << 18;
+
 /// The last numbers that a backup knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastNumbers {
@@ -77,6 +83,11 @@ impl NextNumbers {
                 .min(MOST_ATTEMPTS),
         }
     }
+
+    /// How many numbers are left out of those that jobs of an era get for further tasks.
+    pub fn late_tasks_left_out(&self, now: Time) -> i64 {
+        LATE_TASKS + now.timestamp().rem_euclid(LATE_TASKS_SECONDS) * LATE_TASKS_PER_SECOND
+    }
 }
 
 #[cfg(test)]
@@ -119,6 +130,9 @@ mod tests {
         assert!(second.era >= first.era + 540 / SECONDS_PER_ERA);
         assert!(second.term > first.term);
         assert!(second.attempts_left_out >= first.attempts_left_out + 540 * ATTEMPTS_PER_SECOND);
+        let late = [at(60), at(600)].map(|now| first.late_tasks_left_out(now));
+        assert!((late[1] - late[0]).abs() >= 540 * LATE_TASKS_PER_SECOND, "{late:?}");
+        assert!(late.iter().all(|left_out| (1 << 24..1 << 25).contains(left_out)), "{late:?}");
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod submission;
 mod task;
 #[cfg(test)]
 pub(crate) mod tests;
+mod update;
 mod waits;
 
 pub use crate::resources::Resources;
@@ -62,4 +63,5 @@ pub use stored::{STORED_VERSION, UnreadableSpec};
 pub use strategy::{Strategy, UnknownStrategy};
 pub use submission::{SUBMISSION, Source, Submission};
 pub use task::{Indices, OnLimit, OutputLimit, TASK, TaskSpec};
+pub use update::{UPDATE, Update};
 pub use waits::{Awaited, all_awaited, in_order};

@@ -1,25 +1,30 @@
 //! The states of a task, its events, and [`apply`], the only place where a task's state is decided.
 //!
-//! | state | dependencies met | cannot run | placed | started | returned | ended | stop requested | move requested |
-//! |---|---|---|---|---|---|---|---|---|
-//! | blocked | pending | cancelled | · | stale | stale | stale | cancelled | stale |
-//! | pending | · | · | scheduled | stale | stale | stale | cancelled | stale |
-//! | scheduled | · | · | · | running | pending | *policy* | stopping | moving |
-//! | running | · | · | · | · | · | *policy* | stopping | moving |
-//! | moving, not started | · | · | · | moving | pending | *moved* | stopping | · |
-//! | moving, started | · | · | · | · | · | *moved* | stopping | · |
-//! | stopping, not started | · | · | · | stopping | cancelled | *stopped* | · | · |
-//! | stopping, started | · | · | · | · | · | *stopped* | · | · |
-//! | completed | · | · | · | stale | stale | stale | · | stale |
-//! | failed | · | · | · | stale | stale | stale | · | stale |
-//! | cancelled | · | · | · | stale | stale | stale | · | stale |
+//! | state | dependencies met | cannot run | placed | started | returned | ended | stop requested | move requested | scaled up |
+//! |---|---|---|---|---|---|---|---|---|---|
+//! | blocked | pending | cancelled | · | stale | stale | stale | cancelled | stale | · |
+//! | pending | · | · | scheduled | stale | stale | stale | cancelled | stale | · |
+//! | scheduled | · | · | · | running | pending | *policy* | stopping | moving | · |
+//! | running | · | · | · | · | · | *policy* | stopping | moving | · |
+//! | moving, not started | · | · | · | moving | pending | *moved* | stopping | · | · |
+//! | moving, started | · | · | · | · | · | *moved* | stopping | · | · |
+//! | scaling down, not started | · | · | · | scaling down | scaled down | scaled down | stopping | · | moving |
+//! | scaling down, started | · | · | · | · | · | scaled down | stopping | · | moving |
+//! | stopping, not started | · | · | · | stopping | cancelled | *stopped* | · | · | · |
+//! | stopping, started | · | · | · | · | · | *stopped* | · | · | · |
+//! | completed | · | · | · | stale | stale | stale | · | stale | pending |
+//! | failed | · | · | · | stale | stale | stale | · | stale | pending |
+//! | cancelled | · | · | · | stale | stale | stale | · | stale | · |
+//! | scaled down | · | · | · | stale | stale | stale | · | stale | pending |
 //!
 //! `·` is refused and changes nothing. Reports (started, returned, ended) must name the present attempt and come from
 //! its worker, and so must wishes to move it away from there; any other is *stale* in every state. *policy*: completed, failed, or pending again, as
 //! [`crate::policy::after_end`] says. *stopped*: completed if it exited successfully by itself before the stop reached
 //! it, failed if it had failed before that, cancelled if it was stopped or lost; never pending again. *moving* is
 //! stopping for the sake of another attempt elsewhere; *moved*: pending again if it was stopped or its worker shut down,
-//! which does not count as a repeat, else as the policy says.
+//! which does not count as a repeat, else as the policy says. *scaling down* is stopping because its service is to have fewer
+//! instances, and *scaled down* is cancelled for that reason: a final state that is left again, when the service is
+//! scaled up. So are those of an instance that ended by itself, once it was scaled away. A task that waits for others is blocked then, instead of pending.
 //!
 //! After a restore from a backup, a task may have been placed since the backup without a trace here: see [`Unseen`].
 
@@ -137,6 +142,8 @@ pub enum AfterStop {
     Cancel,
     /// It waits for another worker: it is to leave the present one.
     Move,
+    /// It ends until its service has so many instances again.
+    ScaleDown,
 }
 
 /// What can happen to a task.
@@ -161,6 +168,13 @@ pub enum TaskEvent {
     StopRequested(StopCause),
     /// The attempt is to leave its worker, for a reason such as "moved away from pi4, which drains".
     MoveRequested(Report, String),
+    /// Its service has so many instances again.
+    ScaledUp {
+        /// Who asked for that: "scaled up to 5 by ana".
+        message: String,
+        /// Whether it waits for other tasks first.
+        waits_for_others: bool,
+    },
 }
 
 /// The reported attempt, and the worker that reports (or on whose behalf the master does).
@@ -301,6 +315,7 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
                     task.after_move(restart, cause, end.clone(), now)
                 }
                 (AfterStop::Move, _) => task.after_end(restart, end, now),
+                (AfterStop::ScaleDown, end) => task.after_scaling_down(restart, cause, end.clone(), now),
                 (AfterStop::Cancel, _) => task.after_stop(restart, &cause, end, now),
             })
         }
@@ -320,10 +335,28 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
         }
         // The worker was told already; only the outcome has changed.
         (State::Stopping { worker, started, cause: known }, Event::StopRequested(cause))
-            if known.is_move() =>
+            if known.yields_to(cause.then) =>
         {
             let (worker, started) = (*worker, *started);
             Ok(task.becomes(State::Stopping { worker, started, cause }))
+        }
+
+        (State::Cancelled { reason, .. }, Event::ScaledUp { .. })
+            if reason.code != ReasonCode::ScaledDown =>
+        {
+            not_now
+        }
+        (state, Event::ScaledUp { waits_for_others, .. }) if state.name().is_final() => {
+            let born = Task::new(waits_for_others, now);
+            let mut change = task.becomes(born.state);
+            change.task.repeats = born.repeats;
+            Ok(change)
+        }
+        (State::Stopping { worker, started, cause }, Event::ScaledUp { message, .. })
+            if cause.then == AfterStop::ScaleDown =>
+        {
+            let cause = StopCause { message, then: AfterStop::Move };
+            Ok(task.becomes(State::Stopping { worker: *worker, started: *started, cause }))
         }
 
         _ => not_now,
@@ -378,6 +411,16 @@ impl Task {
         change
     }
 
+    fn after_scaling_down(&self, restart: &Restart, cause: StopCause, end: AttemptEnd, now: Time) -> Change {
+        let mut reason = cause.into_reason();
+        if let AttemptEnd::Lost { cause: lost } = &end {
+            reason.message = format!("{}; {}", reason.message, lost.message());
+        }
+        let mut change = self.becomes(TaskState::Cancelled { at: now, reason });
+        change.attempt = Some(closed(restart, end));
+        change
+    }
+
     fn after_stop(&self, restart: &Restart, cause: &StopCause, end: AttemptEnd, now: Time) -> Change {
         let state = match (&end, policy::failure(restart, &end)) {
             (_, None) => TaskState::Completed { at: now },
@@ -412,20 +455,31 @@ impl StopCause {
         StopCause { message: format!("stopped by {who}"), then: AfterStop::Cancel }
     }
 
-    fn is_move(&self) -> bool {
-        self.then == AfterStop::Move
+    /// Whether a further request for a stop, with that outcome, replaces this one.
+    fn yields_to(&self, then: AfterStop) -> bool {
+        match self.then {
+            AfterStop::Cancel => false,
+            AfterStop::Move => true,
+            AfterStop::ScaleDown => then == AfterStop::Cancel,
+        }
     }
 
     /// What a task is once nothing runs any more.
     fn after_stop(self, now: Time) -> TaskState {
         match self.then {
-            AfterStop::Cancel => TaskState::Cancelled { at: now, reason: self.into_reason() },
+            AfterStop::Cancel | AfterStop::ScaleDown => {
+                TaskState::Cancelled { at: now, reason: self.into_reason() }
+            }
             AfterStop::Move => TaskState::Pending { not_before: now, after: Some(self.into_reason()) },
         }
     }
 
     fn into_reason(self) -> Reason {
-        Reason { code: ReasonCode::Stopped, message: self.message }
+        let code = match self.then {
+            AfterStop::Cancel | AfterStop::Move => ReasonCode::Stopped,
+            AfterStop::ScaleDown => ReasonCode::ScaledDown,
+        };
+        Reason { code, message: self.message }
     }
 }
 
@@ -447,14 +501,17 @@ impl TaskState {
     /// Whether a stop of its job has anything left to do here: it is not over, and not about to be.
     pub fn can_be_stopped(&self) -> bool {
         match self {
-            TaskState::Stopping { cause, .. } => cause.is_move(),
+            TaskState::Stopping { cause, .. } => cause.yields_to(AfterStop::Cancel),
             state => !state.name().is_final(),
         }
     }
 
-    /// Whether the present attempt is stopped so that another one can execute elsewhere.
-    pub fn is_moving(&self) -> bool {
-        matches!(self, TaskState::Stopping { cause, .. } if cause.is_move())
+    /// What becomes of it once its present attempt is stopped; none if that is not being stopped.
+    pub fn after_stop(&self) -> Option<AfterStop> {
+        match self {
+            TaskState::Stopping { cause, .. } => Some(cause.then),
+            _ => None,
+        }
     }
 
     /// Whether it is skipped: see [`StateName::is_skipped`].
@@ -490,9 +547,11 @@ impl StateName {
         StateName::Cancelled,
     ];
 
-    /// Whether a task in this state, with a reason of that code, is skipped: cancelled because its condition was not met.
+    /// Whether a task in this state, with a reason of that code, is skipped: cancelled because its condition was not met, or
+    /// because its service is to have fewer instances.
     pub fn is_skipped(self, code: Option<ReasonCode>) -> bool {
-        self == StateName::Cancelled && code == Some(ReasonCode::ConditionNotMet)
+        let is_no_failure = matches!(code, Some(ReasonCode::ConditionNotMet | ReasonCode::ScaledDown));
+        self == StateName::Cancelled && is_no_failure
     }
 
     /// Name in the API, the CLI, the database and on pages.

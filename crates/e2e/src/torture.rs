@@ -23,6 +23,7 @@ mod readopt;
 mod refused;
 pub mod scenario;
 mod server;
+mod services;
 mod strikes;
 mod tap;
 mod trial;
@@ -49,5 +50,6 @@ pub async fn run(plan: &Plan) -> Verdict {
         Run::Workers => absences::run(plan).await,
         Run::Disk => disk::run(plan).await,
         Run::Leader => leader::run(plan).await,
+        Run::Services => services::run(plan).await,
     }
 }

@@ -18,6 +18,7 @@ pub mod sampler;
 pub mod scheduler;
 pub mod sweeper;
 pub mod unused_objects;
+pub mod updates;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,8 @@ pub struct Loops {
     pub key_check: key_check::KeyCheck,
     /// Stops large jobs.
     pub large_jobs: large_jobs::LargeJobsLoop,
+    /// Replaces instances of services.
+    pub updates: updates::Updates,
     /// Removes what belonged to deleted jobs.
     pub deletion: deletion::Deletion,
     /// Puts refused output back.
@@ -70,6 +73,7 @@ impl Loops {
             sweeper,
             key_check,
             large_jobs,
+            updates,
             deletion,
             dead_letters,
             sampler,
@@ -86,6 +90,7 @@ impl Loops {
             statuses.start(sweeper, shutdown.clone()),
             statuses.start(key_check, shutdown.clone()),
             statuses.start(large_jobs, shutdown.clone()),
+            statuses.start(updates, shutdown.clone()),
             statuses.start(deletion, shutdown.clone()),
             statuses.start(dead_letters, shutdown.clone()),
             statuses.start(sampler, shutdown.clone()),

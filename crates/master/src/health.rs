@@ -201,6 +201,13 @@ impl Healths {
         results
     }
 
+    /// Since when an attempt is available; none if it is not, or has no checks.
+    pub fn available_since(&self, attempt: AttemptRef) -> Option<Time> {
+        let inner = self.lock();
+        let entry = inner.attempts.get(&attempt).filter(|entry| entry.is_available())?;
+        entry.checks.values().map(|check| check.since).max()
+    }
+
     /// Adds whether tasks with ports are available.
     pub fn add_readiness<'a>(&self, tasks: impl IntoIterator<Item = &'a mut TaskPorts>) {
         let inner = self.lock();

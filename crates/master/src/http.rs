@@ -39,8 +39,8 @@ use crate::operations::Context;
 use crate::operations::metrics::StandbyMetrics;
 use crate::views::Views;
 use api::{
-    events, health, jobs, keys, metrics, openapi, output, ports, queue, retention, schema, system, tasks,
-    templates, workers,
+    events, health, jobs, keys, metrics, openapi, output, ports, queue, retention, scale, schema, system,
+    tasks, templates, versions, workers,
 };
 use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
@@ -77,6 +77,7 @@ fn api_v1() -> Api {
         .delete("/jobs/{job}", &jobs::DELETE, jobs::delete)
         .get("/jobs/{job}/source", &jobs::SOURCE, jobs::source)
         .post("/jobs/{job}/stop", &jobs::STOP, jobs::stop)
+        .post("/jobs/{job}/scale", &scale::OF_JOB, scale::of_job)
         .post("/jobs/{job}/rerun", &jobs::RERUN, jobs::rerun)
         .post("/jobs/{job}/pin", &retention::PIN, retention::pin)
         .post("/jobs/{job}/unpin", &retention::UNPIN, retention::unpin)
@@ -98,7 +99,13 @@ fn api_v1() -> Api {
         .post("/jobs/{job}/tasks/{task}/stdin", &tasks::STDIN, tasks::stdin)
         .get("/jobs/{job}/tasks/{task}/output", &output::OF_TASK, output::of_task)
         .section("Services")
+        .post("/services/{service}", &versions::APPLY, versions::apply)
+        .post("/services/{service}/diff", &versions::DIFF, versions::diff)
+        .get("/jobs/{job}/versions", &versions::LIST, versions::list)
+        .post("/jobs/{job}/rollback", &versions::ROLL_BACK, versions::roll_back)
+        .post("/jobs/{job}/promote", &versions::PROMOTE, versions::promote)
         .get("/services/{service}/ports", &ports::OF_SERVICE, ports::of_service)
+        .post("/services/{service}/scale", &scale::OF_SERVICE, scale::of_service)
         .get("/services/{service}/http-sd", &ports::HTTP_SD, ports::http_sd)
         .get("/services/{service}/traefik", &ports::TRAEFIK, ports::traefik)
         .section("Workers and queue")

@@ -20,6 +20,7 @@ pub mod sign_in;
 pub mod system;
 pub mod tasks;
 pub mod templates;
+pub mod updates;
 pub mod workers;
 
 pub use actor::Actor;

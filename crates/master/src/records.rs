@@ -17,7 +17,7 @@ pub use dead_letter::{DeadLetter, LetterKind};
 pub use event::Event;
 pub use figures::{DispatchStage, PoolUse, PriorityTotals, TaskChanges};
 pub use health::{AttemptHealth, CheckSummary, HealthResult};
-pub use job::{Job, RunningTasks};
+pub use job::{Job, JobUpdate, RunningTasks};
 pub use key::{Key, KeyKind, UnknownKeyKind};
 pub use scheduling::{LiveChange, LiveOnWorker, OnWorker, PlaceInQueue};
 pub use task::{Attempt, ResultOf, Task, TaskPorts};

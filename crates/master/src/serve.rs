@@ -36,6 +36,7 @@ use crate::background::scheduler::reservations::Reservations;
 use crate::background::scheduler::stats::SchedulerStats;
 use crate::background::sweeper::Sweeper;
 use crate::background::unused_objects::UnusedObjects;
+use crate::background::updates::Updates;
 use crate::changes::Changes;
 use crate::config::{MasterConfig, postgres_settings, resolve};
 use crate::control::Control;
@@ -235,6 +236,14 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             wake: wakes.key_check.clone(),
         },
         large_jobs: LargeJobsLoop::new(store.clone(), write_batcher_handle.clone(), large_jobs.clone()),
+        updates: Updates {
+            store: store.clone(),
+            write_batcher: write_batcher_handle.clone(),
+            healths: healths.clone(),
+            large_jobs: large_jobs.clone(),
+            wake: wakes.updates.clone(),
+            began: chrono::Utc::now(),
+        },
         deletion: Deletion { store: store.clone(), wake: wakes.deletion.clone() },
         dead_letters: DeadLetters {
             store: store.clone(),

@@ -45,6 +45,7 @@ pub mod totals;
 pub mod transitions;
 mod unnest;
 pub mod users;
+pub mod versions;
 pub mod workers;
 
 use classes::ClassCache;

@@ -46,6 +46,8 @@ pub struct Wakes {
     /// Sessions may have lost their key.
     pub key_check: Wake,
     pub deletion: Wake,
+    /// A service is updated.
+    pub updates: Wake,
     /// Dead letters are to be tried again.
     pub dead_letters: Wake,
 }

@@ -38,7 +38,9 @@ use crate::pauses::Pauses;
 use crate::records::LiveOnWorker;
 use crate::scheduling_state::SchedulingState;
 use crate::store::output::{ChunkRow, ReceivedOutput};
-use crate::store::transitions::{Detail, Input, JobSlice, SliceResult, StartFacts, StopJob, StopResult};
+use crate::store::transitions::{
+    Detail, Input, JobSlice, ScaleJob, ScaleResult, SliceResult, StartFacts, StopJob, StopResult, UpdateStep,
+};
 use crate::store::{Store, StoreError};
 use crate::troubles::Troubles;
 use crate::wakes::Wake;
@@ -52,7 +54,7 @@ use tempo::Tempo;
 /// Waits between tries while the database is away.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(1);
-/// How long a stop is retried while another transaction holds the job.
+/// How long a stop, or a scaling, is retried while another transaction holds the job.
 const STOP_TRIED_FOR: Duration = Duration::from_secs(5);
 
 /// Number of workers compared with one query.
@@ -200,6 +202,29 @@ impl WriteBatcherHandle {
                 result => return Ok(result),
             }
         }
+    }
+
+    /// Keeps another number of instances of a service, after the commit. A locked job is retried briefly.
+    pub async fn scale(&self, scale: ScaleJob) -> Result<ScaleResult, ShuttingDown> {
+        let begun = Instant::now();
+        loop {
+            let (done, result) = oneshot::channel();
+            self.change(Change::Scale(scale.clone(), done))?;
+            match result.await.map_err(|_| ShuttingDown)? {
+                ScaleResult::Busy if begun.elapsed() < STOP_TRIED_FOR => {
+                    tokio::time::sleep(RETRY_FIRST).await;
+                }
+                result => return Ok(result),
+            }
+        }
+    }
+
+    /// Takes a step of an update, after the commit. Returns whether it was taken; it is decided again otherwise.
+    pub async fn update_step(&self, step: UpdateStep) -> Result<bool, ShuttingDown> {
+        let (done, result) = oneshot::channel();
+        self.change(Change::Step(step, done))?;
+        // Dropped if the job is locked.
+        Ok(result.await.unwrap_or(false))
     }
 
     /// Continues a job that is too large for one transaction, after the commit.

@@ -96,7 +96,7 @@ impl Definition {
             container.ports.retain(|port| port.name.is_none());
         }
         Some(Definition {
-            job: definition.job,
+            job: definition.job_number(),
             task: task.name.clone(),
             driver: task.driver,
             container,

@@ -7,9 +7,11 @@ mod ports;
 mod problem;
 mod queue;
 mod reruns;
+mod scale;
 mod stdin;
 mod system;
 mod templates;
+mod versions;
 
 use std::collections::BTreeMap;
 
@@ -36,11 +38,14 @@ pub use ports::{
 pub use problem::{Problem, ProblemField};
 pub use queue::{Pass, Passes, Queue, QueueClass};
 pub use reruns::{RERUN_IN_PART, RerunRequest, ResultOf};
+pub use scale::ScaleRequest;
 pub use stdin::{StdinPosition, StdinState};
 pub use system::{
     BackgroundLoop, DeadLetter, LockedJob, OutputStoreCheck, RetentionEra, RetentionPreview, System, Trouble,
 };
 pub use templates::{JobTemplate, Template, TemplateParameter, TemplateVersion, TemplateVersionEntry};
+
+pub use versions::{FieldDifference, JobVersion, JobVersions, RollbackRequest, ServiceDiff, ServiceUpdate};
 
 /// What a job can be.
 const JOB_KINDS: [&str; 2] = ["batch", "service"];
@@ -95,6 +100,15 @@ pub struct Job {
     /// Number of tasks of a running service that run and pass their checks. Only where one job is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub available: Option<u64>,
+    /// Number of instances that a running service is kept at, by task definition. Empty for other jobs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub instances: BTreeMap<String, u32>,
+    /// Version of the specification: 1, and one more for each update of a service.
+    #[serde(default = "first_version")]
+    pub version: u32,
+    /// Updates of a service that are not done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub updates: Vec<ServiceUpdate>,
     /// Name of the user who submitted the job.
     pub created_by: String,
     /// Number of the job that this one repeats.
@@ -127,6 +141,10 @@ pub struct Job {
     pub spec: serde_json::Value,
 }
 
+fn first_version() -> u32 {
+    1
+}
+
 impl Job {
     /// Its state; none if a newer master has one that this version does not know.
     pub fn known_state(&self) -> Option<JobState> {
@@ -136,6 +154,14 @@ impl Job {
     /// How many of its tasks are in a state.
     pub fn tasks_in(&self, state: StateName) -> i64 {
         self.task_counts.get(state.as_str()).copied().unwrap_or(0)
+    }
+
+    /// How many tasks it has; of a service, at how many it is kept.
+    pub fn tasks_in_all(&self) -> i64 {
+        match self.instances.is_empty() {
+            true => self.task_counts.values().sum(),
+            false => self.instances.values().copied().map(i64::from).sum(),
+        }
     }
 }
 
@@ -266,6 +292,9 @@ pub struct Attempt {
     /// Its named ports, once it has started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<NamedPort>,
+    /// The version of the job whose definition of the task it has.
+    #[serde(default = "first_version")]
+    pub version: u32,
 }
 
 /// Amounts of resources.

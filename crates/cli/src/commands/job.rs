@@ -82,6 +82,16 @@ fn show(out: &Out, job: &Job, tasks: &Page<Task>, format: Format) -> Result<(), 
     let counts: Vec<_> = job.task_counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let counts = counts.join(", ");
     field("tasks", &if job.available.is_some() { format!("{}: {counts}", tasks_of(job)) } else { counts });
+    if job.version > 1 {
+        field("version", &job.version.to_string());
+    }
+    for update in &job.updates {
+        let problem = update.problem.as_ref().map(|problem| format!("; it has stopped: {problem}"));
+        field(
+            "update",
+            &format!("{} to version {}{}", update.task, update.version, problem.unwrap_or_default()),
+        );
+    }
     text.push('\n');
     text.push_str(&listing::table_of(out, &tasks.items, format));
     out.print(text.as_bytes())?;

@@ -114,7 +114,7 @@ impl Entry for Job {
 
 /// `3/10`: completed of all. Of a service that is kept running: `2 of 3 available`.
 pub fn tasks(job: &Job) -> String {
-    let total: i64 = job.task_counts.values().sum();
+    let total = job.tasks_in_all();
     match job.available {
         Some(available) => format!("{available} of {total} available"),
         None => format!("{}/{total}", job.tasks_in(StateName::Completed)),

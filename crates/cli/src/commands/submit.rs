@@ -9,7 +9,7 @@ use gaffer_protocol::rest::Job;
 use crate::attach;
 use crate::backoff::Backoff;
 use crate::client::Client;
-use crate::commands::wait;
+use crate::commands::{versions, wait};
 use crate::config;
 use crate::exit;
 use crate::failure::Failure;
@@ -31,6 +31,7 @@ Examples:
   gaffer submit --workdir /srv/project -- make -j2   a command
   gaffer submit --script build.sh                    a script
   gaffer submit --each-line files -- ./convert       one task for each line, which is in GAFFER_ITEM
+  gaffer submit web.yaml                             a service: updates the one of that name, if it runs
   job=$(gaffer submit -- nightly)                    prints the number alone when piped
   gaffer submit --wait job.yaml && deploy            exits as the job does
 
@@ -50,6 +51,14 @@ pub struct SubmitArgs {
     /// Script file (- for standard input)
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
+    /// Submit another job, also if a service of that name runs
+    ///
+    /// A file of `type: service` with a `name` updates the running service of that name.
+    #[arg(long)]
+    new: bool,
+    /// Only show what a service's file would change
+    #[arg(long, conflicts_with_all = ["wait", "follow", "new"])]
+    dry_run: bool,
     /// Template to submit a job from, see `gaffer templates`
     #[arg(long, value_name = "NAME", conflicts_with_all = ["file", "command", "script", "each_line"])]
     template: Option<String>,
@@ -86,6 +95,7 @@ impl SubmitArgs {
 /// Errors of the API or the network.
 pub async fn run(args: SubmitArgs, out: &Out) -> Result<u8, Failure> {
     let attached = args.is_attached();
+    let is_file = args.file.is_some();
     let wanted = match (args.template, args.file, args.script) {
         (Some(name), ..) => Wanted::Template(name, args.version),
         (None, Some(file), _) => Wanted::File(file),
@@ -97,7 +107,29 @@ pub async fn run(args: SubmitArgs, out: &Out) -> Result<u8, Failure> {
     input.values = args.parameters.read()?;
     let client = Client::new(&config::access()?)?;
     let status = Status::new(out, args.quiet);
-    let submitted = submit(&client, &input, &status).await?;
+    let service = versions::service_name(&input).filter(|_| is_file && !args.new);
+    if service.as_ref().is_some_and(|name| name.contains("{{")) {
+        let problem =
+            "a service is updated by its name, which has a placeholder here; --new submits another one";
+        return Err(Failure::Usage(problem.to_owned()));
+    }
+    if args.dry_run {
+        let Some(name) = service else {
+            out.remark("this would be a new job");
+            return Ok(0);
+        };
+        let diff = versions::preview(&client, &name, &input).await?;
+        match diff.job {
+            Some(job) => out.remark(&format!("this would update job {job}")),
+            None => out.remark("this would be a new service"),
+        }
+        versions::show(out, &diff.differences)?;
+        return Ok(0);
+    }
+    let submitted = match service {
+        Some(name) => post(&client, &["services", &name], &input, &status).await?,
+        None => submit(&client, &input, &status).await?,
+    };
     let job = &submitted.job;
     if args.follow {
         return show_to_end(&client, out, &submitted, args.quiet).await;
@@ -118,8 +150,17 @@ pub struct Submitted {
 /// # Errors
 /// What the API or the network says in the end, in terms of the input.
 pub async fn submit(client: &Client, input: &Input, status: &Status<'_>) -> Result<Submitted, Failure> {
+    post(client, &["jobs"], input, status).await
+}
+
+async fn post(
+    client: &Client,
+    path: &[&str],
+    input: &Input,
+    status: &Status<'_>,
+) -> Result<Submitted, Failure> {
     let tell = |failure: &Failure| status.note(&format!("{failure}; retrying (Ctrl-C gives up)"));
-    let answer = client.post_patiently(&["jobs"], &input.body()?, &mut Backoff::for_a_start(), tell).await;
+    let answer = client.post_patiently(path, &input.body()?, &mut Backoff::for_a_start(), tell).await;
     let answer = answer.map_err(|failure| match failure {
         Failure::Problem(problem) => Failure::Problem(Box::new(input.explain(*problem))),
         other => other,

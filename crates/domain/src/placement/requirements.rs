@@ -70,6 +70,20 @@ pub struct DefinitionRef {
     pub position: u16,
 }
 
+impl DefinitionRef {
+    /// The name under which workers keep this version of the definition. They know nothing of versions: to them it is a definition
+    /// of another job. Numbers of jobs stay below 2^40.
+    pub fn of_version(self, version: u32) -> DefinitionRef {
+        let version = i64::from(version.saturating_sub(1));
+        DefinitionRef { job: JobId(self.job.0 | version << 40), ..self }
+    }
+
+    /// The number of its job, whatever version it is of.
+    pub fn job_number(self) -> JobId {
+        JobId(self.job.0 & ((1 << 40) - 1))
+    }
+}
+
 /// A port of a worker's machine.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,

@@ -17,6 +17,7 @@ use super::scheduling::{
     self, AFFINITIES, Affinity, CONCURRENCY, CONSTRAINTS, Concurrency, PLACEMENT, Placement,
 };
 use super::task::{self, Draft, MAX_FAILURES, TASK_FIELDS, TaskSpec};
+use super::update::{self, UPDATE, Update};
 use crate::constraint::Constraint;
 use crate::lease::SHORTEST_LOST_AFTER;
 use crate::parameters::{Code, Parameters};
@@ -68,6 +69,9 @@ pub struct JobSpec {
     /// It never expires, until somebody unpins it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pin: bool,
+    /// How the instances of a service are replaced when it is updated; none means as [`Update::default`] says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update: Option<Update>,
     /// Its parameters; their values are in the strings of the specification already.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: Parameters,
@@ -163,6 +167,9 @@ pub const JOB: &[Field] = &[
         .default("false")
         .example("true")
         .flag("pin", ""),
+    Field::new("update", Kind::Object(&[UPDATE]), "How the instances of a service are replaced")
+        .details("Without meaning for a batch job.")
+        .example("{parallel: 2, canary: 1}"),
     PARAMETERS,
     Field::new(
         "tasks",
@@ -256,6 +263,7 @@ pub(super) fn job(node: &Node<'_>, parameters: Parameters) -> Option<JobSpec> {
     let lost_after = object.value("lost_after");
     let retention = retention(&object);
     let pin = object.value("pin");
+    let update = update::update(&object);
     object.refuse(NOT_YET, IS_NOT_YET);
 
     let policy = match kind {
@@ -287,6 +295,7 @@ pub(super) fn job(node: &Node<'_>, parameters: Parameters) -> Option<JobSpec> {
         lost_after,
         retention,
         pin,
+        update,
         parameters,
         tasks,
     })

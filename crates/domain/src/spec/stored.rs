@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{
     Action, Affinity, Backoff, Concurrency, Container, Dependency, DriverKind, Each, ExitCodes, HealthCheck,
     Indices, JobKind, JobSpec, OnDrain, OnLost, OutputLimit, Placement, Port, Reservation, Resources,
-    Restart, RestartPolicy, Retention, StopSignal, StopSpec, Strategy, TaskSpec, When,
+    Restart, RestartPolicy, Retention, StopSignal, StopSpec, Strategy, TaskSpec, Update, When,
 };
 use crate::constraint::{Constraint, Fact};
 use crate::parameters::Parameters;
@@ -62,6 +62,7 @@ impl JobSpec {
             lost_after: Span::from_secs(120),
             retention: Retention::default(),
             pin: false,
+            update: None,
             parameters: Parameters::new(),
             tasks,
         }
@@ -141,6 +142,7 @@ struct FirstJob {
     #[serde(default)]
     pin: bool,
     #[serde(default)]
+    update: Option<Update>,
     parameters: Parameters,
     tasks: Vec<Value>,
 }
@@ -258,6 +260,7 @@ fn read_first(value: &Value) -> Result<JobSpec, String> {
         lost_after: job.lost_after,
         retention: job.retention,
         pin: job.pin,
+        update: job.update,
         parameters: job.parameters,
         tasks,
     })

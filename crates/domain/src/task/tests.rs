@@ -80,6 +80,14 @@ fn leave(attempt: u32) -> TaskEvent {
     TaskEvent::MoveRequested(by(HERE, attempt), "moved away from here".to_owned())
 }
 
+fn scale_down() -> StopCause {
+    StopCause { message: "scaled down to 2 by ana".to_owned(), then: AfterStop::ScaleDown }
+}
+
+fn scaled_up(waits_for_others: bool) -> TaskEvent {
+    TaskEvent::ScaledUp { message: "scaled up to 5 by ana".to_owned(), waits_for_others }
+}
+
 fn message(task: &Task) -> &str {
     match &task.state {
         TaskState::Failed { reason, .. } | TaskState::Cancelled { reason, .. } => &reason.message,

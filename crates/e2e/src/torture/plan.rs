@@ -55,11 +55,13 @@ pub enum Run {
     Disk,
     /// Frames between workers and master come twice, in another order, cut in half, or again.
     Mangle,
+    /// A service is updated and scaled, under kills of all kinds.
+    Services,
 }
 
 impl Run {
     /// Every run, by the name that it is asked for with.
-    pub const ALL: [(&'static str, Run); 17] = [
+    pub const ALL: [(&'static str, Run); 18] = [
         ("agents", Run::Strikes(Fault::KillAgents)),
         ("workers", Run::Workers),
         ("readopt", Run::Readopt),
@@ -76,6 +78,7 @@ impl Run {
         ("large", Run::Large),
         ("disk", Run::Disk),
         ("mangle", Run::Mangle),
+        ("services", Run::Services),
         ("all", Run::Strikes(Fault::All)),
     ];
 

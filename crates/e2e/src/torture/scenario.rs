@@ -66,6 +66,7 @@ pub fn act(arguments: &[String]) -> Option<u8> {
         ("play", [seed, percent]) => Some(play(witness, seed.parse().ok()?, percent.parse().ok()?)),
         ("chat", [file]) => Some(chat(witness, Path::new(file))),
         ("say", []) => Some(say(witness)),
+        ("serve", [version]) => serve(witness, version),
         ("flood", [what, bytes]) => Some(flood(witness, &Flood::read(what, bytes)?)),
         ("linger", []) => loop {
             rest_for(Duration::from_secs(3600));
@@ -119,6 +120,16 @@ fn play(witness: &Path, seed: u64, percent: u64) -> u8 {
     }
     teller.tell("end");
     if script.fails_first && teller.attempt == 1 { FAILURE } else { 0 }
+}
+
+/// An instance of a service: says its version, and lives until it is stopped.
+fn serve(witness: &Path, version: &str) -> ! {
+    let teller = Teller::new(witness);
+    teller.tell("start");
+    std::io::stdout().write_all(format!("version {version}\n").as_bytes()).unwrap();
+    loop {
+        rest_for(Duration::from_secs(3600));
+    }
 }
 
 /// How often a task that chats says something.

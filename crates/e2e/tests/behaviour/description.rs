@@ -161,7 +161,24 @@ async fn every_route_answers_as_it_is_described() {
         let route = format!("/services/{{service}}/{path}");
         reader.must(200, get(&route, &format!("/services/web/{path}"))).await;
     }
+    let (count, here) = (json!({ "count": 2 }), format!("/jobs/{service}"));
+    reader.must(202, post("/services/{service}/scale", "/services/web/scale").json(&count)).await;
+    reader.must(202, post("/jobs/{job}/scale", &format!("{here}/scale")).json(&count)).await;
+    reader.must(409, post("/jobs/{job}/promote", &format!("{here}/promote"))).await;
+    let next = json!({ "name": "web", "type": "service", "script": "false", "ports": ["http"] });
+    reader.must(200, post("/services/{service}/diff", "/services/web/diff").json(&next)).await;
+    reader.must(422, post("/services/{service}/diff", "/services/shop/diff").json(&next)).await;
+    let updated = reader.must(200, post("/services/{service}", "/services/web").json(&next)).await;
+    assert_eq!(updated["updates"][0]["version"], 2, "{updated}");
+    reader.must(202, post("/jobs/{job}/promote", &format!("{here}/promote"))).await;
+    reader.must(202, post("/jobs/{job}/rollback", &format!("{here}/rollback"))).await;
+    reader
+        .must(422, post("/jobs/{job}/rollback", &format!("{here}/rollback")).json(&json!({ "to": 9 })))
+        .await;
+    reader.must(200, get("/jobs/{job}/versions", &format!("{here}/versions"))).await;
     reader.must(202, post("/jobs/{job}/stop", &format!("/jobs/{service}/stop"))).await;
+    reader.must(409, post("/jobs/{job}/rollback", &format!("{here}/rollback"))).await;
+    reader.must(409, post("/jobs/{job}/scale", &format!("{here}/scale")).json(&count)).await;
     reader.must(404, get("/services/{service}/ports", "/services/web/ports")).await;
 
     // One that runs, and says something.

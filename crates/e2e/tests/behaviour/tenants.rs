@@ -52,6 +52,7 @@ async fn what_one_project_has_is_not_there_for_another_on_any_route() {
         "/output",
         "/output?q=m",
         "/ports",
+        "/versions",
         "/source",
         "/tasks",
         "/tasks/main",
@@ -66,7 +67,18 @@ async fn what_one_project_has_is_not_there_for_another_on_any_route() {
         assert_eq!(answer.status, 404, "{path}: {}", answer.text);
     }
     let mut paths = ["drain", "cordon", "resume"].map(|verb| format!("/workers/{id}/{verb}")).to_vec();
-    for path in ["stop", "rerun", "pin", "unpin", "tasks/main/signal", "tasks/main/stdin"] {
+    let of_job = [
+        "stop",
+        "scale",
+        "rollback",
+        "promote",
+        "rerun",
+        "pin",
+        "unpin",
+        "tasks/main/signal",
+        "tasks/main/stdin",
+    ];
+    for path in of_job {
         paths.push(format!("/jobs/{job}/{path}"));
     }
     for path in paths {

@@ -101,3 +101,8 @@ async fn masters_that_are_cut_off_or_stand_still_run_nothing_twice() {
 async fn large_definitions_and_jobs_hold_up_no_small_ones() {
     endures(Plan { tasks: 2_000, workers: 2, ..plan(Run::Large) }).await;
 }
+
+#[tokio::test]
+async fn a_service_that_is_updated_under_kills_has_never_too_many_instances_and_never_too_few() {
+    endures(Plan { duration: Duration::from_secs(20), workers: 3, ..plan(Run::Services) }).await;
+}

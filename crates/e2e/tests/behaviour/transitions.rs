@@ -19,7 +19,9 @@ use serde_json::json;
 use sqlx::Connection as _;
 
 mod histories;
+mod scaling;
 mod slices;
+mod updating;
 
 struct Bench {
     database_url: String,
@@ -79,15 +81,18 @@ impl Bench {
             .into_iter()
             .map(|(task, event)| {
                 let detail = match &event {
-                    TaskEvent::Placed { .. } => Detail::Placement(Box::new(Receipt {
-                        strategy: "spread".into(),
-                        at: None,
-                        workers: 1,
-                        feasible: 1,
-                        unmeasured: 0,
-                        suitable: None,
-                        candidates: Vec::new(),
-                    })),
+                    TaskEvent::Placed { .. } => Detail::Placement(
+                        Box::new(Receipt {
+                            strategy: "spread".into(),
+                            at: None,
+                            workers: 1,
+                            feasible: 1,
+                            unmeasured: 0,
+                            suitable: None,
+                            candidates: Vec::new(),
+                        }),
+                        None,
+                    ),
                     TaskEvent::Ended(report, end) => Detail::End(
                         Box::new(ended(
                             gaffer_domain::AttemptRef { task, attempt: report.attempt },

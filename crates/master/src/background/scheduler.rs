@@ -289,7 +289,7 @@ impl Scheduler {
                 task: head.task,
                 event: TaskEvent::Placed { worker: placed.worker },
                 actor: "scheduler".into(),
-                detail: Detail::Placement(Box::new(placed.receipt)),
+                detail: Detail::Placement(Box::new(placed.receipt), Some(class.id)),
             });
         }
         // Of a class that is placed as far as it was looked at, there may be more.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use gaffer_domain::spec::{Declared, FieldError, Resources};
 use gaffer_domain::template::TemplateRef;
+use gaffer_domain::versions::Difference;
 use gaffer_domain::worker::Intake;
 use gaffer_protocol::health::CheckResult;
 use gaffer_protocol::rest;
@@ -18,13 +19,15 @@ use crate::operations::retention::{EraPreview, Preview};
 use crate::operations::system::{OutputStoreCheck, System};
 use crate::operations::tasks::{Progress, Reading};
 use crate::operations::templates::Opened;
+use crate::operations::updates::UpdatePreview;
 use crate::operations::workers::WorkerView;
 use crate::queue::Queue;
 use crate::records::{
-    Attempt, AttemptHealth, CheckSummary, DeadLetter, Event, Explanation, HealthResult, Job, Key, QueueClass,
-    QueuePosition, ResultOf, Task, TaskPorts, Template, TemplateVersion, VersionEntry, WaitingTasks,
-    WorkerVerdict,
+    Attempt, AttemptHealth, CheckSummary, DeadLetter, Event, Explanation, HealthResult, Job, JobUpdate, Key,
+    QueueClass, QueuePosition, ResultOf, Task, TaskPorts, Template, TemplateVersion, VersionEntry,
+    WaitingTasks, WorkerVerdict,
 };
+use crate::store::versions::Version;
 use crate::troubles::Trouble;
 
 /// A job; null leaves its specification out.
@@ -34,8 +37,12 @@ pub fn job(job: Job, spec: Value) -> rest::Job {
         Some((name.clone(), parameter.get("value")?.as_str()?.to_owned()))
     };
     let counted = job.task_counts.iter().filter(|(_, n)| *n != 0);
+    let instances = job.running.iter().map(|running| (running.task.clone(), running.kept)).collect();
     rest::Job {
         available: job.available,
+        instances,
+        version: job.version,
+        updates: job.updates.into_iter().map(service_update).collect(),
         task_counts: counted.map(|(state, n)| (state.to_string(), n)).collect(),
         id: job.id,
         name: job.name,
@@ -58,6 +65,24 @@ pub fn job(job: Job, spec: Value) -> rest::Job {
         hints: Vec::new(),
         spec,
     }
+}
+
+fn service_update(update: JobUpdate) -> rest::ServiceUpdate {
+    let JobUpdate { task, version, problem } = update;
+    rest::ServiceUpdate { task, version, problem }
+}
+
+/// A version of a service.
+pub fn version(version: Version) -> rest::JobVersion {
+    let Version { version, created_at, created_by, message, spec } = version;
+    rest::JobVersion { version, created_at, created_by, message, spec }
+}
+
+/// What a specification would do to a service.
+pub fn diff(preview: UpdatePreview) -> rest::ServiceDiff {
+    let (job, version) = preview.service.unzip();
+    let difference = |Difference { field, before, after }| rest::FieldDifference { field, before, after };
+    rest::ServiceDiff { job, version, differences: preview.differences.into_iter().map(difference).collect() }
 }
 
 /// A template.
@@ -186,6 +211,7 @@ pub fn attempt(attempt: Attempt) -> rest::Attempt {
         killed: attempt.killed,
         container: attempt.container,
         ports: attempt.ports,
+        version: attempt.version,
     }
 }
 

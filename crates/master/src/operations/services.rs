@@ -1,12 +1,16 @@
-//! Services by name, and where they are reached.
+//! Services: by name, where they are reached, at how many instances they are kept.
 
 use gaffer_domain::JobId;
+use gaffer_domain::permissions::Action;
+use gaffer_domain::scale::Refused;
 use gaffer_domain::spec::{MAX_NAME_CHARS, PortProtocol};
 use gaffer_protocol::ports::NamedPort;
 
-use super::{Actor, OperationError};
+use super::jobs::no_job;
+use super::{Actor, Context, OperationError};
 use crate::records::TaskPorts;
 use crate::store::ReadStore;
+use crate::store::transitions::{ScaleJob, ScaleResult};
 use crate::views::Views;
 
 /// Tasks that are read together.
@@ -46,6 +50,65 @@ fn ports_of<'a>(
         let port = tcp.find(|port| name.is_none_or(|name| port.name == name))?;
         Some((task, port))
     })
+}
+
+/// A service that is to be kept at another number of instances.
+#[derive(Debug, Clone, Copy)]
+pub struct ScaleService<'a> {
+    pub job: JobId,
+    /// Name of the task definition; none for the only one.
+    pub task: Option<&'a str>,
+    pub count: u32,
+}
+
+/// Keeps another number of instances of a service. That is committed when this returns; the instances follow. Returns the name of
+/// the task definition.
+///
+/// # Errors
+/// When there is no such job, or it cannot be scaled like that.
+pub async fn scale(
+    context: &Context,
+    actor: &Actor,
+    wanted: ScaleService<'_>,
+) -> Result<String, OperationError> {
+    let effects = context.permit(actor, Action::ScaleService)?;
+    let ScaleService { job, task, count } = wanted;
+    let task = task.map(str::to_owned);
+    let (project, by) = (actor.project, actor.user.clone());
+    match effects.write_batcher.scale(ScaleJob { job, project, actor: by, task, count }).await? {
+        ScaleResult::Kept { task } => Ok(task),
+        ScaleResult::Refused(refused) => Err(not_scaled(&refused)),
+        ScaleResult::NotKept(state) => {
+            let is = if state.is_final() { "has already ended" } else { "is being stopped" };
+            let detail = format!("job {job} {is}: it cannot be scaled");
+            Err(OperationError::Conflict { detail, state: state.as_str() })
+        }
+        ScaleResult::Unreadable(problem) => Err(OperationError::Invalid {
+            code: "unreadable_job",
+            detail: format!("job {job} cannot be scaled: {problem}"),
+            field: None,
+        }),
+        ScaleResult::Busy => {
+            Err(OperationError::Busy("another transaction in the database has locked the job"))
+        }
+        ScaleResult::Unknown => Err(no_job(job)),
+    }
+}
+
+fn not_scaled(refused: &Refused) -> OperationError {
+    let field = match refused {
+        Refused::NotAService => None,
+        Refused::TooMany(_) => Some("/count"),
+        Refused::NoDefinition { .. }
+        | Refused::WhichDefinition { .. }
+        | Refused::HasIndices { .. }
+        | Refused::RunsAfterOthers(_)
+        | Refused::IsAwaited { .. } => Some("/task"),
+    };
+    match field {
+        Some(field) => OperationError::field(field, refused.to_string()),
+        None => OperationError::Invalid { code: "invalid_body", detail: refused.to_string(), field: None },
+    }
 }
 
 /// The job that a service's name means: the newest one of that name and of `type: service` that has not ended.

@@ -46,12 +46,33 @@ pub struct Job {
     pub running: Vec<RunningTasks>,
     /// How many tasks of an unfinished service run and pass their checks. None where nobody looked.
     pub available: Option<u64>,
+    /// Version of its specification.
+    pub version: u32,
+    /// Updates that are not done.
+    pub updates: Vec<JobUpdate>,
+}
+
+/// An update of a definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobUpdate {
+    /// Name of the definition.
+    pub task: String,
+    /// The version that its instances are to have.
+    pub version: u32,
+    /// Why it does not go on.
+    pub problem: Option<String>,
 }
 
 /// The running tasks of a definition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunningTasks {
+    /// Name of the definition.
+    pub task: String,
     pub count: u64,
+    /// At how many instances it is kept.
+    pub kept: u32,
+    /// Whether that can be changed.
+    pub can_scale: bool,
     /// They count as available only while they pass their checks.
     pub has_checks: bool,
 }
@@ -60,5 +81,11 @@ impl Job {
     /// Whether nothing follows.
     pub fn is_over(&self) -> bool {
         self.finished_at.is_some()
+    }
+
+    /// At how many instances an unfinished service is kept; none for other jobs.
+    pub fn kept(&self) -> Option<u64> {
+        let kept = self.running.iter().map(|running| u64::from(running.kept));
+        (!self.running.is_empty()).then(|| kept.sum())
     }
 }

@@ -114,6 +114,8 @@ pub struct Attempt {
     pub container: Option<ContainerFacts>,
     /// Its named ports.
     pub ports: Vec<NamedPort>,
+    /// The version of its definition.
+    pub version: u32,
 }
 
 /// A running task that has named ports.

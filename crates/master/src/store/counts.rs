@@ -5,7 +5,7 @@ use sqlx::FromRow;
 
 /// Reads the counts of the definitions of some jobs, in the order of the definitions.
 pub(super) const COUNTS_OF_JOBS: &str = "SELECT job_id, blocked, pending, scheduled, running, stopping, completed, \
-     failed, cancelled FROM task_definitions WHERE job_id = ANY($1) ORDER BY job_id, position";
+     failed, cancelled, count, name, version, update_since IS NOT NULL AS is_updating, update_problem FROM task_definitions WHERE job_id = ANY($1) ORDER BY job_id, position";
 
 #[derive(FromRow)]
 pub(super) struct CountsRow {
@@ -18,6 +18,13 @@ pub(super) struct CountsRow {
     completed: i64,
     failed: i64,
     cancelled: i64,
+    /// At how many instances it is kept, if it was scaled.
+    pub count: Option<i32>,
+    pub name: String,
+    /// The version that its instances are to have.
+    pub version: i32,
+    pub is_updating: bool,
+    pub update_problem: Option<String>,
 }
 
 impl From<&CountsRow> for TaskCounts {

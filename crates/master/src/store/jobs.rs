@@ -8,7 +8,8 @@ use chrono::{SubsecRound as _, Utc};
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::Requirements;
 use gaffer_domain::rerun::Selection;
-use gaffer_domain::spec::{JobKind, TaskSpec};
+use gaffer_domain::scale;
+use gaffer_domain::spec::{JobKind, JobSpec};
 use gaffer_domain::task::StateName;
 use gaffer_domain::template::TemplateRef;
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
@@ -21,13 +22,25 @@ use super::reruns::take_over;
 use super::tasks::ran;
 use super::transitions::Unfinished;
 use super::{ReadStore, Store, StoreError, WriteStore};
-use crate::records::{Job, RunningTasks};
+
+use crate::records::{Job, JobUpdate, RunningTasks};
 use insert::{JOB_NUMBER, JobWrite, missed_new_partitions, unwritable};
 
+pub(super) use insert::{Needs, classes_ensure};
 pub use insert::{NewJob, Origin};
 
-fn running(task: &TaskSpec, counts: &TaskCounts) -> RunningTasks {
-    RunningTasks { count: counts.get(StateName::Running).unsigned_abs(), has_checks: task.has_checks() }
+/// The counts of a definition, at how many instances it is kept if it was scaled, and its update if there is one.
+type Counted = (TaskCounts, Option<u32>, Option<JobUpdate>);
+
+fn running(spec: &JobSpec, position: usize, (counts, kept, _): &Counted) -> Option<RunningTasks> {
+    let task = spec.tasks.get(position)?;
+    Some(RunningTasks {
+        task: task.name.clone(),
+        count: counts.get(StateName::Running).unsigned_abs(),
+        kept: kept.unwrap_or(task.indices.len()),
+        can_scale: scale::can_scale(spec, position).is_ok(),
+        has_checks: task.has_checks(),
+    })
 }
 
 /// What became of a submission.
@@ -78,11 +91,13 @@ pub(super) struct JobRow {
     started_at: Option<Time>,
     finished_at: Option<Time>,
     pinned: bool,
+    version: i32,
 }
 
 /// Without the specification, which may be large.
 pub(super) const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, created_by, rerun_of, \
-     taken_over, template, template_version, reason_code, reason_message, created_at, started_at, finished_at, pinned";
+     taken_over, template, template_version, reason_code, reason_message, created_at, started_at, finished_at, pinned, \
+     version";
 
 impl WriteStore {
     /// Accepts a job with all its tasks, in one transaction.
@@ -159,7 +174,7 @@ impl WriteStore {
         };
         match (inserted, &new.idempotency) {
             (Some((job, written)), _) => {
-                self.specs.put_new(job, new.spec, stored.len());
+                self.specs.put_new(job, 1, new.spec, stored.len());
                 if let Some(rows) = written.rows(new, now) {
                     self.known.add(rows);
                 }
@@ -226,7 +241,7 @@ impl ReadStore {
 }
 
 impl Store {
-    /// Unfinished jobs with pending stops, dependency updates or too many failures, left by an earlier master.
+    /// Unfinished jobs with pending stops, scalings, dependency updates or too many failures, left by an earlier master.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -236,7 +251,8 @@ impl Store {
              UNION ALL SELECT DISTINCT d.job_id, false FROM task_definitions d JOIN jobs j ON j.id = d.job_id \
              WHERE d.blocked > 0 AND j.stop_message IS NULL \
              UNION ALL SELECT id, false FROM jobs WHERE finished_at IS NULL AND stop_message IS NULL \
-                 AND EXISTS (SELECT FROM task_definitions WHERE job_id = jobs.id AND failed > 0)",
+                 AND EXISTS (SELECT FROM task_definitions WHERE job_id = jobs.id AND failed > 0) \
+             UNION ALL SELECT job_id, false FROM task_definitions WHERE scaled_by IS NOT NULL",
         )
         .fetch_all(&self.pool)
         .await?;
@@ -258,7 +274,7 @@ impl ReadStore {
             .map(|row| {
                 let by_definition = counts.get(&row.id).map_or(&[][..], Vec::as_slice);
                 let mut task_counts = TaskCounts::default();
-                by_definition.iter().for_each(|counts| task_counts.merge(counts));
+                by_definition.iter().for_each(|(counts, ..)| task_counts.merge(counts));
                 let is_over = row.finished_at.is_some();
                 let spec = specs.get(&JobId(row.id));
                 let problem = spec.and_then(|spec| spec.problem()).map(str::to_owned);
@@ -266,8 +282,8 @@ impl ReadStore {
                 let kind = job_kind(&row.kind)?;
                 let is_kept_running = kind == JobKind::Service && !is_over;
                 let running = spec.filter(|_| is_kept_running).map(|spec| {
-                    let definitions = spec.tasks.iter().zip(by_definition);
-                    definitions.map(|(task, counts)| running(task, counts)).collect()
+                    let definitions = by_definition.iter().enumerate();
+                    definitions.filter_map(|(position, counted)| running(spec, position, counted)).collect()
                 });
                 Ok(Job {
                     id: JobId(row.id),
@@ -294,17 +310,28 @@ impl ReadStore {
                     finished_at: row.finished_at,
                     ran_seconds: ran(None, row.started_at, row.finished_at, now),
                     available: None,
+                    version: row.version as u32,
+                    updates: match is_over {
+                        true => Vec::new(),
+                        false => by_definition.iter().filter_map(|(.., update)| update.clone()).collect(),
+                    },
                 })
             })
             .collect()
     }
 
     /// The counts of each definition of some jobs, in the order of the definitions.
-    async fn job_counts(&self, jobs: &[i64]) -> Result<BTreeMap<i64, Vec<TaskCounts>>, StoreError> {
+    async fn job_counts(&self, jobs: &[i64]) -> Result<BTreeMap<i64, Vec<Counted>>, StoreError> {
         let rows: Vec<CountsRow> = sqlx::query_as(COUNTS_OF_JOBS).bind(jobs).fetch_all(&self.pool).await?;
-        let mut counts: BTreeMap<i64, Vec<TaskCounts>> = BTreeMap::new();
+        let mut counts: BTreeMap<i64, Vec<Counted>> = BTreeMap::new();
         for row in &rows {
-            counts.entry(row.job_id).or_default().push(row.into());
+            let kept = row.count.map(i32::unsigned_abs);
+            let update = row.is_updating.then(|| JobUpdate {
+                task: row.name.clone(),
+                version: row.version as u32,
+                problem: row.update_problem.clone(),
+            });
+            counts.entry(row.job_id).or_default().push((row.into(), kept, update));
         }
         Ok(counts)
     }

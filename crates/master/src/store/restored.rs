@@ -90,6 +90,7 @@ impl Store {
         let term = "UPDATE leadership SET term = $1, released = true";
         sqlx::query(term).bind(next.term).execute(&mut *tx).await?;
         mark_unfinished(&mut tx, &next, now).await?;
+        leave_out_late_tasks(&mut tx, &next, now).await?;
         forget_connections(&mut tx, now).await?;
         // Who had signed out, or used a link, after the backup, would be signed in again.
         sqlx::query("DELETE FROM web_sessions").execute(&mut *tx).await?;
@@ -100,10 +101,12 @@ impl Store {
         let jobs = sqlx::query_scalar("SELECT count(*) FROM jobs").fetch_one(&mut *tx).await?;
         sqlx::query(
             "UPDATE installation SET restored_at = $1, restored_before_task = first_task($2), \
-                 output_directory = gen_random_uuid()",
+                 attempts_left_out = LEAST(attempts_left_out + $3, $4), output_directory = gen_random_uuid()",
         )
         .bind(now)
         .bind(next.era)
+        .bind(next.attempts_left_out)
+        .bind(HIGHEST_LEFT_OUT)
         .execute(&mut *tx)
         .await?;
         let objects = "SELECT COALESCE(sum(objects), 0)::bigint FROM output_object_eras";
@@ -143,6 +146,20 @@ async fn mark_unfinished(tx: &mut PgConnection, next: &NextNumbers, now: Time) -
     .bind(HIGHEST_LEFT_OUT)
     .execute(tx)
     .await?;
+    Ok(())
+}
+
+/// Services may have been scaled up after the backup: their jobs are of earlier eras, and numbers of tasks there go on beyond
+/// those that workers may know.
+async fn leave_out_late_tasks(
+    tx: &mut PgConnection,
+    next: &NextNumbers,
+    now: Time,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE late_tasks SET given = LEAST(given + $1, 1::bigint << 31)")
+        .bind(next.late_tasks_left_out(now))
+        .execute(tx)
+        .await?;
     Ok(())
 }
 

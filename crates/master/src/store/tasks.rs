@@ -12,6 +12,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
 
 use super::forms::{known, reason_from, understood};
+use super::specs::StoredSpec;
 use super::transitions::StartOrder;
 use super::{ReadStore, Store, StoreError};
 use crate::records::{Attempt, ResultOf, Task};
@@ -94,6 +95,7 @@ impl FromRow<'_, PgRow> for Attempt {
             killed: understood("account of an end", row.try_get("killed")?),
             container: understood("container", row.try_get("container")?),
             ports: understood("ports", row.try_get("ports")?).unwrap_or_default(),
+            version: row.try_get::<i32, _>("version")? as u32,
         })
     }
 }
@@ -370,7 +372,7 @@ impl ReadStore {
                  COALESCE(a.output_lines, o.lines, 0) AS stored_lines, a.output_sha256, \
                  a.output_complete AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.task_id = a.task_id \
                      AND d.attempt = a.attempt AND d.kind = 'output') AS output_complete, \
-                 a.placement, a.killed, a.container, a.ports \
+                 a.placement, a.killed, a.container, a.ports, a.version \
              FROM attempts a LEFT JOIN workers w ON w.id = a.worker_id \
              LEFT JOIN LATERAL (SELECT bytes, lines FROM ( \
                  (SELECT start_offset + payload_bytes AS bytes, lines_before + lines AS lines FROM output_chunks \
@@ -387,7 +389,8 @@ impl ReadStore {
 }
 
 impl Store {
-    /// The job and the position of the definition of an attempt that is live on this worker; none if it is not.
+    /// The job, the position and the version of the definition of an attempt that is live on this worker, and whether it is being
+    /// stopped; none if it is not.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -395,9 +398,9 @@ impl Store {
         &self,
         worker: WorkerId,
         attempt: AttemptRef,
-    ) -> Result<Option<(DefinitionRef, bool)>, StoreError> {
-        let found: Option<(i64, i16, bool)> = sqlx::query_as(
-            "SELECT job_id, position, state = 'stopping' FROM live_tasks WHERE id = $1 AND attempt = $2 AND worker_id = $3 \
+    ) -> Result<Option<(DefinitionRef, u32, bool)>, StoreError> {
+        let found: Option<(i64, i16, i32, bool)> = sqlx::query_as(
+            "SELECT job_id, position, coalesce(version, 1), state = 'stopping' FROM live_tasks WHERE id = $1 AND attempt = $2 AND worker_id = $3 \
                  AND state IN ('scheduled', 'running', 'stopping')",
         )
         .bind(attempt.task.0)
@@ -406,7 +409,9 @@ impl Store {
         .fetch_optional(&self.pool)
         .await?;
         let definition = |job, position| DefinitionRef { job: JobId(job), position: position as u16 };
-        Ok(found.map(|(job, position, is_stopping)| (definition(job, position), is_stopping)))
+        Ok(found.map(|(job, position, version, is_stopping)| {
+            (definition(job, position), version as u32, is_stopping)
+        }))
     }
 
     /// The live attempts of workers, for reconciling.
@@ -447,21 +452,25 @@ impl Store {
     /// When the database does not answer.
     pub async fn tasks_start_again(&self, attempts: &[AttemptRef]) -> Result<Vec<StartOrder>, StoreError> {
         let ids: Vec<i64> = attempts.iter().map(|attempt| attempt.task.0).collect();
-        let rows: Vec<(i64, i32, i64, i16, i32)> = sqlx::query_as(
-            "SELECT id, attempt, job_id, position, index FROM live_tasks WHERE id = ANY($1) AND state = 'scheduled'",
+        let rows: Vec<(i64, i32, i64, i16, i32, i32)> = sqlx::query_as(
+            "SELECT id, attempt, job_id, position, index, coalesce(version, 1) FROM live_tasks \
+             WHERE id = ANY($1) AND state = 'scheduled'",
         )
         .bind(ids)
         .fetch_all(&self.pool)
         .await?;
         let wanted: HashSet<&AttemptRef> = attempts.iter().collect();
         let mut starts = Vec::with_capacity(rows.len());
-        for (id, attempt, job, position, index) in rows {
+        for (id, attempt, job, position, index, version) in rows {
             let attempt = AttemptRef { task: TaskId(id), attempt: attempt as u32 };
-            let Some(spec) = self.spec(JobId(job)).await?.filter(|spec| spec.problem().is_none()) else {
+            let of = (JobId(job), position as usize, version as u32);
+            let Some(spec) = self.spec_of_definition(of).await?.filter(|spec| spec.problem().is_none())
+            else {
                 continue;
             };
             if wanted.contains(&attempt) {
                 let definition = DefinitionRef { job: JobId(job), position: position as u16 };
+                let definition = definition.of_version(version as u32);
                 let (index, spec) = (index as u32, spec.shared());
                 starts.push(StartOrder { attempt, definition, index, spec });
             }
@@ -528,6 +537,30 @@ impl Store {
 }
 
 impl ReadStore {
+    /// A specification that has the definition at this position in this version: the present one, if it was not changed since.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn spec_of_definition(
+        &self,
+        (job, position, version): (JobId, usize, u32),
+    ) -> Result<Option<StoredSpec>, StoreError> {
+        let is_first = version == 1 && self.spec(job).await?.is_none_or(|spec| spec.version() <= 1);
+        if !is_first {
+            let present: Option<i32> = sqlx::query_scalar(
+                "SELECT version FROM task_definitions WHERE job_id = $1 AND position = $2",
+            )
+            .bind(job.0)
+            .bind(position as i16)
+            .fetch_optional(&self.pool)
+            .await?;
+            if present != Some(version as i32) {
+                return self.spec_of_version(job, version).await;
+            }
+        }
+        self.spec(job).await
+    }
+
     /// Whether a job is this project's.
     ///
     /// # Errors

@@ -3,13 +3,16 @@
 //! Locks are taken on the rows of the jobs, in the order of their numbers; the holder of a job's lock owns its tasks.
 //! What the batch leads to (commands to workers, acknowledgements) is returned and may be acted on: it is committed.
 
+mod attempt_updates;
 mod batch;
 mod by_index;
 mod known;
 mod late_reports;
 mod load;
+mod scale;
 mod settle;
 mod task_columns;
+mod updates;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,28 +21,26 @@ use std::time::Duration;
 use chrono::SubsecRound as _;
 use gaffer_domain::conditions::{Standing, StopScope};
 use gaffer_domain::job::JobState;
-use gaffer_domain::placement::{DefinitionRef, Receipt};
+use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::reason::{AttemptEnd, Reason, ReasonCode};
 use gaffer_domain::spec::JobSpec;
 use gaffer_domain::task::{
     AfterStop, AttemptChange, Command, Rejected, StateName, StopCause, Task, TaskEvent, TaskState, apply,
 };
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
-use gaffer_protocol::ports::NamedPort;
-use gaffer_protocol::wire::{ContainerFacts, Ended};
 
 use super::event_rows::EventRow;
-use super::output::ReceivedOutput;
 use super::specs::StoredSpec;
 use super::{Store, StoreError};
 use crate::records::{DispatchStage, LiveChange, OnWorker, TaskChanges};
+use attempt_updates::AttemptUpdates;
 use by_index::ByIndex;
 
 pub use known::{KnownRows, NewRows};
 
 pub use batch::{
-    Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, SliceResult, StartFacts, StartOrder,
-    StopJob, StopResult, Unfinished, Walk,
+    Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, ScaleJob, ScaleResult, SliceResult,
+    StartFacts, StartOrder, StopJob, StopResult, Unfinished, UpdateAction, UpdateStep, Walk,
 };
 
 /// Event text for an attempt whose stored output has another checksum than its worker reported.
@@ -69,6 +70,8 @@ struct Work {
     /// Definitions that have fewer blocked tasks than their counts say.
     miscounted: BTreeSet<(JobId, usize)>,
     by_index: ByIndex,
+    /// Earlier versions of jobs of which tasks are placed.
+    versions: HashMap<(JobId, u32), StoredSpec>,
     attempts: AttemptUpdates,
     events: Vec<EventRow>,
     commands: Vec<Dispatch>,
@@ -118,6 +121,22 @@ struct DefinitionWork {
     stored: Standing,
     /// What the batch adds.
     change: Standing,
+    scale: Scale,
+    stored_scale: Scale,
+    /// The class of tasks of the version that it is to have.
+    class: i64,
+    /// That version.
+    version: u32,
+}
+
+/// How many instances of a definition are kept, if it was scaled.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Scale {
+    count: Option<u32>,
+    /// Who asked for that, as long as its tasks are not as many.
+    by: Option<String>,
+    /// So many further ones there may be while it is updated.
+    surge: u32,
 }
 
 #[derive(Debug)]
@@ -126,6 +145,10 @@ struct TaskWork {
     position: usize,
     index: u32,
     class: i64,
+    /// That of the stored row.
+    stored_class: i64,
+    /// The version of its next attempt, or of the present one if it is not to be replaced.
+    version: u32,
     task: Task,
     /// The attempt that the stored row holds; 0 if none.
     stored_attempt: u32,
@@ -135,25 +158,6 @@ struct TaskWork {
     stored_on: Option<OnWorker>,
     since: Time,
     dirty: bool,
-}
-
-/// What the batch changes of attempts.
-#[derive(Debug, Default)]
-struct AttemptUpdates(BTreeMap<AttemptRef, AttemptUpdate>);
-
-#[derive(Debug, Default)]
-struct AttemptUpdate {
-    /// If the batch opened it: on which worker, when, and why there.
-    opened: Option<(WorkerId, Time, Option<Box<Receipt>>)>,
-    started_at: Option<Time>,
-    finished_at: Option<Time>,
-    end: Option<AttemptEnd>,
-    /// Why it failed, or did not come to its end.
-    reason: Option<Reason>,
-    report: Option<Box<Ended>>,
-    container: Option<Box<ContainerFacts>>,
-    ports: Vec<NamedPort>,
-    output: ReceivedOutput,
 }
 
 impl Store {
@@ -188,12 +192,19 @@ impl Store {
         for stop in &batch.stops {
             outcome.stops.push(work.stop_job(stop, now));
         }
+        for scale in &batch.scales {
+            outcome.scales.push(work.scale_job(scale));
+        }
+        for step in &batch.steps {
+            outcome.steps.push(work.take_update_step(&mut tx, step, now).await?);
+        }
         for slice in &batch.slices {
             work.continue_job(slice.job, now);
         }
         for input in &batch.inputs {
             outcome.results.push(work.apply(input, now));
         }
+        work.settle_scales(&mut tx, now).await?;
         work.settle_dependencies(&mut tx, now).await?;
         work.settle_jobs(now);
 
@@ -218,8 +229,14 @@ impl Work {
             .collect();
         for task in self.tasks.values().filter(|task| task.dirty) {
             let (before, after) = (task.stored_on, on_worker(&task.task.state));
-            if before != after {
-                outcome.live.push(LiveChange { class: task.class, before, after });
+            match task.class == task.stored_class {
+                true if before == after => {}
+                true => outcome.live.push(LiveChange { class: task.class, before, after }),
+                false => {
+                    let (old, new) = (task.stored_class, task.class);
+                    outcome.live.push(LiveChange { class: old, before, after: None });
+                    outcome.live.push(LiveChange { class: new, before: None, after });
+                }
             }
             if let TaskState::Pending { not_before, .. } = task.task.state {
                 let first = outcome.waiting.entry(task.class).or_insert(not_before);
@@ -264,7 +281,12 @@ impl Work {
         let Some(definition) = job.spec.tasks.get(work.position) else { return Err(Rejected::Stale) };
         if let TaskEvent::Placed { worker } = &input.event
             && (!self.open_workers.contains(worker)
+                || matches!(input.detail, Detail::Placement(_, Some(class)) if class != work.class)
                 || job.spec.problem().is_some()
+                || job.definitions[work.position].is_scaled_away(work.index)
+                || (work.version != 0
+                    && job.definitions[work.position].version != work.version
+                    && !self.versions.contains_key(&(work.job, work.version)))
                 || (job.is_to_stop(work.position) && work.task.state.can_be_stopped()))
         {
             return Err(Rejected::NoPlace);
@@ -279,7 +301,8 @@ impl Work {
         if before != after {
             let definition = &mut job.definitions[work.position];
             definition.change.counts.moved(before, after);
-            definition.change.skipped += i64::from(change.task.state.is_skipped());
+            definition.change.skipped +=
+                i64::from(change.task.state.is_skipped()) - i64::from(work.task.state.is_skipped());
             if after.is_final() {
                 self.by_index.note_end(work.job, work.position, work.index);
             }
@@ -288,6 +311,9 @@ impl Work {
             work.since = now;
         }
         work.task = change.task;
+        if after == StateName::Pending || after == StateName::Blocked {
+            job.definitions[work.position].take_over(work);
+        }
         work.dirty = true;
         job.dirty = true;
         // Pending ones want a worker; an end leaves room on one.
@@ -324,11 +350,18 @@ impl Work {
             Some(AttemptChange::Opened { worker: _ }) | None => {}
         }
         self.attempts.note(attempt, change.attempt, &input.detail, now);
+        if before == StateName::Pending && after == StateName::Scheduled {
+            self.attempts.of(attempt).version = Some(work.version);
+        }
         match change.command {
             Some(Command::Start(worker)) => {
                 let position = u16::try_from(work.position).unwrap_or(u16::MAX);
-                let definition = DefinitionRef { job: work.job, position };
-                let spec = job.spec.shared();
+                let definition = DefinitionRef { job: work.job, position }.of_version(work.version);
+                let of_before = self.versions.get(&(work.job, work.version));
+                let spec = match job.definitions[work.position].version == work.version {
+                    true => job.spec.shared(),
+                    false => of_before.unwrap_or(&job.spec).shared(),
+                };
                 let order = StartOrder { attempt, definition, index: work.index, spec };
                 self.commands.push(Dispatch::Start(worker, order));
             }
@@ -419,15 +452,20 @@ impl JobWork {
 
     /// How one definition stands after the batch so far.
     fn standing(&self, position: usize) -> Standing {
-        let DefinitionWork { stored, change } = self.definitions.get(position).cloned().unwrap_or_default();
-        let mut standing = stored;
-        standing.counts.merge(&change.counts);
-        standing.skipped += change.skipped;
+        let Some(definition) = self.definitions.get(position) else { return Standing::default() };
+        let mut standing = definition.stored;
+        standing.counts.merge(&definition.change.counts);
+        standing.skipped += definition.change.skipped;
         standing
     }
 
     fn stop_scope(&self) -> StopScope {
         StopScope::of(self.stop_message.is_some(), self.force)
+    }
+
+    /// Whether it is a service without any instance that is to run, for now.
+    fn is_idle(&self) -> bool {
+        self.definitions.iter().any(|definition| definition.scale.count == Some(0))
     }
 
     /// Whether the job is being stopped, with the tasks of this definition.
@@ -436,43 +474,22 @@ impl JobWork {
     }
 }
 
-impl AttemptUpdates {
-    fn of(&mut self, attempt: AttemptRef) -> &mut AttemptUpdate {
-        self.0.entry(attempt).or_default()
+impl DefinitionWork {
+    /// Whether the definition is kept at fewer instances than would include the one with this index.
+    fn is_scaled_away(&self, index: u32) -> bool {
+        self.scale.count.is_some_and(|count| index >= count + self.scale.surge)
     }
 
-    fn note(&mut self, attempt: AttemptRef, change: Option<AttemptChange>, detail: &Detail, now: Time) {
-        match change {
-            Some(AttemptChange::Opened { worker }) => {
-                let receipt = match detail {
-                    Detail::Placement(receipt) => Some(receipt.clone()),
-                    _ => None,
-                };
-                self.of(attempt).opened = Some((worker, now, receipt));
-            }
-            Some(AttemptChange::Closed { end, reason }) => {
-                let update = self.of(attempt);
-                update.finished_at = Some(now);
-                (update.end, update.reason) = (end, reason);
-                if let Detail::End(report, received) = detail {
-                    update.started_at =
-                        update.started_at.or(report.started_at.map(|at| at.min(now).max(Time::UNIX_EPOCH)));
-                    update.container = update.container.take().or(report.container.clone().map(Box::new));
-                    if update.ports.is_empty() {
-                        update.ports.clone_from(&report.ports);
-                    }
-                    update.report = Some(report.clone());
-                    update.output = *received;
-                }
-            }
-            Some(AttemptChange::Started { .. }) => {
-                if let Detail::Start(facts) = detail {
-                    let update = self.of(attempt);
-                    update.container = facts.container.clone().map(Box::new);
-                    update.ports.clone_from(&facts.ports);
-                }
-            }
-            None => {}
+    /// Once there was an update, a task that is on no worker is of the class of its version. While it is on one, it takes there what it was placed with.
+    fn take_over(&self, work: &mut TaskWork) {
+        if self.scale.count.is_none() {
+            return;
+        }
+        if work.version == 0 {
+            work.version = self.version;
+        }
+        if work.version == self.version {
+            work.class = self.class;
         }
     }
 }
@@ -488,7 +505,7 @@ fn message_of(state: &TaskState, detail: &Detail) -> String {
         }
         TaskState::Pending { after: None, .. } => "waiting for a worker".to_owned(),
         TaskState::Scheduled { .. } => match detail {
-            Detail::Placement(receipt) => match receipt.candidates.first() {
+            Detail::Placement(receipt, _) => match receipt.candidates.first() {
                 Some(chosen) => format!(
                     "placed on {} ({}, score {:.2}, best of {} with room)",
                     chosen.name, receipt.strategy, chosen.score, receipt.feasible

@@ -10,7 +10,9 @@ use super::queue::Charge;
 use crate::hub::OnItsWay;
 use crate::live::LiveOutput;
 use crate::store::output::ChunkRow;
-use crate::store::transitions::{Batch, Input, JobSlice, SliceResult, StopJob, StopResult};
+use crate::store::transitions::{
+    Batch, Input, JobSlice, ScaleJob, ScaleResult, SliceResult, StopJob, StopResult, UpdateStep,
+};
 
 /// A batch is closed at this number of changes or bytes of output.
 pub(super) const MAX_BATCH_CHANGES: usize = 1_000;
@@ -36,6 +38,10 @@ pub(super) enum Change {
     Decision { input: Input, answer: Arc<Answer>, place: usize },
     /// A job that a user wants stopped.
     Stop(StopJob, oneshot::Sender<StopResult>),
+    /// A service that a user wants scaled.
+    Scale(ScaleJob, oneshot::Sender<ScaleResult>),
+    /// A step of an update.
+    Step(UpdateStep, oneshot::Sender<bool>),
     /// More of a job that is too large for one transaction.
     Slice(JobSlice, oneshot::Sender<SliceResult>),
 }
@@ -88,7 +94,11 @@ impl Change {
                 _ => None,
             },
             Change::Output { live, .. } => Some(live.worker),
-            Change::Decision { .. } | Change::Stop(..) | Change::Slice(..) => None,
+            Change::Decision { .. }
+            | Change::Stop(..)
+            | Change::Scale(..)
+            | Change::Step(..)
+            | Change::Slice(..) => None,
         }
     }
 
@@ -101,7 +111,7 @@ impl Change {
         match self {
             Change::Report { input, .. } | Change::Decision { input, .. } => Some(input.task),
             Change::Output { row, .. } => Some(row.chunk.attempt.task),
-            Change::Stop(..) | Change::Slice(..) => None,
+            Change::Stop(..) | Change::Scale(..) | Change::Step(..) | Change::Slice(..) => None,
         }
     }
 }
@@ -134,6 +144,8 @@ pub(super) fn batch_of(changes: &[Change], passes_over_locked: bool) -> Batch {
             Change::Report { input, .. } | Change::Decision { input, .. } => batch.inputs.push(input.clone()),
             Change::Output { row, .. } => batch.chunks.push(row.clone()),
             Change::Stop(stop, _) => batch.stops.push(stop.clone()),
+            Change::Scale(scale, _) => batch.scales.push(scale.clone()),
+            Change::Step(step, _) => batch.steps.push(step.clone()),
             Change::Slice(slice, _) => batch.slices.push(*slice),
         }
     }

@@ -15,7 +15,7 @@ use gaffer_protocol::wire::ToWorker;
 use super::batch::{Change, MAX_BATCH_CHANGES, batch_of};
 use super::{RETRY_FIRST, RETRY_LONGEST, WriteBatcher};
 use crate::store::StoreError;
-use crate::store::transitions::{Dispatch, Outcome, StopResult};
+use crate::store::transitions::{Dispatch, Outcome, ScaleResult, StopResult};
 
 /// After this many failures without a success, the cause is not a single change, and halving stops. A single bad
 /// change among [`MAX_BATCH_CHANGES`] is found earlier.
@@ -117,7 +117,11 @@ impl WriteBatcher {
                 self.parts.troubles.change_waits(&error);
                 let _ = answer.send(StopResult::Busy);
             }
-            (Change::Slice(..), error) => self.parts.troubles.change_waits(&error),
+            (Change::Scale(_, answer), error) => {
+                self.parts.troubles.change_waits(&error);
+                let _ = answer.send(ScaleResult::Busy);
+            }
+            (Change::Step(..) | Change::Slice(..), error) => self.parts.troubles.change_waits(&error),
         }
         false
     }
@@ -128,6 +132,8 @@ impl WriteBatcher {
         let Outcome {
             results,
             stops,
+            scales,
+            steps,
             slices,
             commands,
             jobs,
@@ -156,8 +162,9 @@ impl WriteBatcher {
                 session.agreement.expectation_changed();
             }
         }
-        let (mut results, mut stops, mut slices) =
-            (results.into_iter(), stops.into_iter(), slices.into_iter());
+        let (mut results, mut stops) = (results.into_iter(), stops.into_iter());
+        let (mut scales, mut slices) = (scales.into_iter(), slices.into_iter());
+        let mut steps = steps.into_iter();
         let (mut stored, mut ended) = (BTreeMap::new(), Vec::new());
         for change in changes {
             match change {
@@ -188,6 +195,12 @@ impl WriteBatcher {
                 }
                 Change::Stop(_, answer) => {
                     let _ = answer.send(stops.next().unwrap_or(StopResult::Busy));
+                }
+                Change::Scale(_, answer) => {
+                    let _ = answer.send(scales.next().unwrap_or(ScaleResult::Busy));
+                }
+                Change::Step(_, answer) => {
+                    let _ = answer.send(steps.next().unwrap_or(false));
                 }
                 Change::Slice(_, answer) => {
                     if let Some(result) = slices.next() {

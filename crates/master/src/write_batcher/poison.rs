@@ -53,7 +53,11 @@ impl WriteBatcher {
                 let attempt = row.chunk.attempt;
                 self.parts.hub.send(live.worker, ToWorker::OutputStored { attempt, offset });
             }
-            Change::Decision { .. } | Change::Stop(..) | Change::Slice(..) => {}
+            Change::Decision { .. }
+            | Change::Stop(..)
+            | Change::Scale(..)
+            | Change::Step(..)
+            | Change::Slice(..) => {}
         }
         true
     }
@@ -118,7 +122,11 @@ fn letter(change: &Change, refusal: &StoreError) -> Option<DeadLetter> {
                 reason,
             })
         }
-        Change::Decision { .. } | Change::Stop(..) | Change::Slice(..) => None,
+        Change::Decision { .. }
+        | Change::Stop(..)
+        | Change::Scale(..)
+        | Change::Step(..)
+        | Change::Slice(..) => None,
     }
 }
 
@@ -126,7 +134,7 @@ fn describe(input: &Input) -> Vec<u8> {
     let report = match &input.detail {
         Detail::End(ended, _) => serde_json::to_value(ended).unwrap_or_default(),
         Detail::Start(facts) => serde_json::json!({"container": facts.container, "ports": facts.ports}),
-        Detail::Placement(_) | Detail::None => serde_json::Value::Null,
+        Detail::Placement(..) | Detail::None => serde_json::Value::Null,
     };
     let body =
         serde_json::json!({"actor": &*input.actor, "event": format!("{:?}", input.event), "report": report});

@@ -62,6 +62,7 @@ fn the_examples_have_every_field_that_is_read() {
     wanted.extend(fields_of::<Affinity>());
     wanted.extend(fields_of::<OutputLimit>());
     wanted.extend(fields_of::<StopSpec>());
+    wanted.extend(fields_of::<Update>());
     let missing: Vec<_> = wanted.difference(&found).collect();
     assert!(missing.is_empty(), "no example has {missing:?}");
 }

@@ -77,9 +77,10 @@ fn any_spec(rng: &mut StdRng) -> JobSpec {
     let names: Vec<_> = (0..rng.random_range(1..6)).map(|n| format!("{}-{n}", any_word(rng))).collect();
     let several = names.len() > 1;
     let tasks = (0..names.len()).map(|n| any_task(rng, &names[n], &names[..n], several)).collect();
+    let kind = *[JobKind::Batch, JobKind::Service].choose(rng).unwrap();
     JobSpec {
         name: format!("{} {}", any_word(rng), any_word(rng)),
-        kind: *[JobKind::Batch, JobKind::Service].choose(rng).unwrap(),
+        kind,
         priority: rng.random_range(0..=100),
         max_failures: rng.random::<bool>().then(|| rng.random_range(0..100)),
         labels: (0..rng.random_range(0..4))
@@ -98,6 +99,14 @@ fn any_spec(rng: &mut StdRng) -> JobSpec {
         lost_after: any_span(rng, 10_000, 604_800_000),
         retention: any_retention(rng),
         pin: rng.random(),
+        update: (kind == JobKind::Service && rng.random()).then(|| Update {
+            parallel: rng.random_range(1..=100),
+            healthy_for: any_span(rng, 0, 3_600_000),
+            healthy_within: any_span(rng, 1_000, 86_400_000),
+            canary: rng.random_range(0..=100),
+            auto_promote: rng.random(),
+            auto_revert: rng.random(),
+        }),
         parameters: any_parameters(rng),
         tasks,
     }

@@ -72,6 +72,8 @@ impl Table {
             }
             "*stopped*" => next.is_final(),
             "moving" => next == StateName::Stopping,
+            "scaling down" => next == StateName::Stopping,
+            "scaled down" => next == StateName::Cancelled,
             word => word == next.as_str(),
         }
     }
@@ -79,12 +81,16 @@ impl Table {
 
 /// The row of a task's state.
 fn row(task: &Task) -> &'static str {
-    let is_move = |cause: &StopCause| cause.then == AfterStop::Move;
     match &task.state {
-        TaskState::Stopping { started: None, cause, .. } if is_move(cause) => "moving, not started",
-        TaskState::Stopping { started: Some(_), cause, .. } if is_move(cause) => "moving, started",
-        TaskState::Stopping { started: None, .. } => "stopping, not started",
-        TaskState::Stopping { started: Some(_), .. } => "stopping, started",
+        TaskState::Stopping { started, cause, .. } => match (cause.then, started) {
+            (AfterStop::Move, None) => "moving, not started",
+            (AfterStop::Move, Some(_)) => "moving, started",
+            (AfterStop::ScaleDown, None) => "scaling down, not started",
+            (AfterStop::ScaleDown, Some(_)) => "scaling down, started",
+            (AfterStop::Cancel, None) => "stopping, not started",
+            (AfterStop::Cancel, Some(_)) => "stopping, started",
+        },
+        TaskState::Cancelled { reason, .. } if reason.code == ReasonCode::ScaledDown => "scaled down",
         state => state.name().as_str(),
     }
 }
@@ -100,6 +106,7 @@ fn column(event: &TaskEvent) -> &'static str {
         TaskEvent::Ended(..) => "ended",
         TaskEvent::StopRequested(_) => "stop requested",
         TaskEvent::MoveRequested(..) => "move requested",
+        TaskEvent::ScaledUp { .. } => "scaled up",
     }
 }
 
@@ -113,6 +120,8 @@ pub fn tasks(row: &str) -> Vec<Task> {
     let reason = Reason { code: ReasonCode::ExitCode, message: "exited with code 1".to_owned() };
     let stopping = |started| TaskState::Stopping { worker: HERE, started, cause: StopCause::by("ana") };
     let moving = |started| TaskState::Stopping { worker: HERE, started, cause: leave_here() };
+    let scaling = |started| TaskState::Stopping { worker: HERE, started, cause: scale_down() };
+    let scaled = Reason { code: ReasonCode::ScaledDown, message: scale_down().message };
     let states = match row {
         "blocked" => vec![TaskState::Blocked],
         "pending" => vec![
@@ -123,11 +132,14 @@ pub fn tasks(row: &str) -> Vec<Task> {
         "running" => vec![TaskState::Running { worker: HERE, since: at(2) }],
         "moving, not started" => vec![moving(None)],
         "moving, started" => vec![moving(Some(at(2)))],
+        "scaling down, not started" => vec![scaling(None)],
+        "scaling down, started" => vec![scaling(Some(at(2)))],
         "stopping, not started" => vec![stopping(None)],
         "stopping, started" => vec![stopping(Some(at(2)))],
         "completed" => vec![TaskState::Completed { at: at(5) }],
         "failed" => vec![TaskState::Failed { at: at(5), reason }],
         "cancelled" => vec![TaskState::Cancelled { at: at(5), reason }],
+        "scaled down" => vec![TaskState::Cancelled { at: at(5), reason: scaled }],
         row => panic!("the table has a row {row}, and there is no such state"),
     };
     let numbers = if row == "blocked" { vec![0] } else { vec![1, 3] };
@@ -156,6 +168,7 @@ pub fn events(task: &Task) -> Vec<TaskEvent> {
         TaskEvent::Returned(report),
         stop(),
         leave(task.attempt),
+        scaled_up(false),
     ];
     events.extend(ends().into_iter().map(|(_, end)| TaskEvent::Ended(report, end)));
     events
@@ -197,6 +210,8 @@ fn ends() -> Vec<(&'static str, AttemptEnd)> {
 fn outcome(task: &Task, restart: &Restart, event: &TaskEvent) -> String {
     match apply(task, restart, event.clone(), at(10)) {
         Ok(Change { task, .. }) if row(&task).starts_with("moving") => "moving".to_owned(),
+        Ok(Change { task, .. }) if row(&task).starts_with("scaling down") => "scaling down".to_owned(),
+        Ok(Change { task, .. }) if row(&task) == "scaled down" => "scaled down".to_owned(),
         Ok(change) => change.task.state.name().to_string(),
         Err(Rejected::Stale) => "stale".to_owned(),
         Err(Rejected::NoPlace) => "no place".to_owned(),
@@ -219,7 +234,7 @@ fn the_documented_table_has_every_state_and_every_event() {
             assert!(!table.word(&task, &event).is_empty());
         }
     }
-    assert!(table.0.iter().all(|cells| cells.len() == 9), "a state's name and eight events");
+    assert!(table.0.iter().all(|cells| cells.len() == 10), "a state's name and nine events");
 }
 
 #[test]
@@ -239,7 +254,7 @@ fn every_event_does_in_every_state_what_the_documented_table_says() {
             }
         }
     }
-    assert_eq!(cells_tried.len(), 11 * 8);
+    assert_eq!(cells_tried.len(), 14 * 9);
 }
 
 #[test]
@@ -384,5 +399,31 @@ fn what_happens_to_an_attempt_follows_from_the_step() {
             let opened = u32::from(matches!(change.attempt, Some(AttemptChange::Opened { .. })));
             assert_eq!(change.task.attempt, task.attempt + opened);
         }
+    }
+}
+
+#[test]
+fn a_task_that_is_scaled_up_waits_as_a_new_one_and_counts_its_attempts_on() {
+    let repeats = Repeats { count: 2, since: Some(at(0)) };
+    for task in tasks("scaled down") {
+        let task = Task { repeats, ..task };
+        for (waits_for_others, expected) in [(false, StateName::Pending), (true, StateName::Blocked)] {
+            let up = apply(&task, &never(), scaled_up(waits_for_others), at(10)).unwrap().task;
+            assert_eq!((up.state.name(), up.repeats), (expected, Repeats::default()));
+            assert_eq!(up.attempt, task.attempt);
+        }
+    }
+}
+
+#[test]
+fn a_task_is_scaled_down_however_its_attempt_ends_and_the_reason_names_a_loss() {
+    for task in tasks("scaling down, started") {
+        let over = |end| {
+            let event = TaskEvent::Ended(by(HERE, task.attempt), end);
+            message(&apply(&task, &on_failure(), event, at(10)).unwrap().task).to_owned()
+        };
+        assert_eq!(over(exited(1)), "scaled down to 2 by ana");
+        let lost = over(lost(LostCause::OutOfContact));
+        assert!(lost.starts_with("scaled down to 2 by ana; "), "{lost}");
     }
 }

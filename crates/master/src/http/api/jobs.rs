@@ -163,7 +163,8 @@ pub struct SubmittedJob {
     page: String,
 }
 
-async fn answer(
+/// The answer to a submission.
+pub(super) async fn answer(
     context: &Context,
     site: &Site,
     actor: &Actor,

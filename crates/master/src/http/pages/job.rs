@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use gaffer_domain::JobId;
 use gaffer_domain::rerun::Part;
+use gaffer_domain::spec::JobKind;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -20,26 +21,28 @@ use super::job_head::{
     JobHead, TASKS_LOOKED_AT, Top, VerdictRow, WaitingRow, failure, most_telling, parameters, template,
     waiting,
 };
-use super::job_tabs::{EventsTab, PictureTab, SpecTab, TasksTab};
+use super::job_tabs::{EventsTab, PictureTab, SpecTab, TasksTab, VersionsTab};
 use super::jobs::curl;
 use super::log::{self, LogQuery, LogView};
 use super::page;
 use super::rows::Choice;
 use crate::operations::jobs::{self, Rerun};
+use crate::operations::services::{self, ScaleService};
 use crate::operations::tasks::{self, Addressed};
-use crate::operations::{Context, OperationError, retention};
+use crate::operations::{Context, OperationError, retention, updates};
 use crate::snapshot;
 use crate::store::tasks::TaskFilter;
 use crate::views::Views;
 
 /// The tabs, as they stand in the address.
-const TABS: [(&str, &str); 6] = [
+const TABS: [(&str, &str); 7] = [
     ("output", "Output"),
     ("tasks", "Tasks"),
     ("graph", "Graph"),
     ("timeline", "Timeline"),
     ("events", "History"),
     ("spec", "Specification"),
+    ("versions", "Versions"),
 ];
 
 /// Reads what stands on top of a tab.
@@ -51,7 +54,9 @@ async fn top(views: &Arc<Views>, visitor: &SessionUser, job: JobId, tab: &str) -
     views.add_health(&mut tasks);
     let only = if let [only] = tasks.as_slice() { Some(only) } else { None };
     let (waiting, verdicts) = waiting(views, project, &job, snapshot::NOW).await?;
-    let tabs = TABS.map(|(value, name)| Choice {
+    // Other jobs have only one version.
+    let is_shown = |tab: &str| tab != "versions" || job.kind == JobKind::Service;
+    let tabs = TABS.into_iter().filter(|(value, _)| is_shown(value)).map(|(value, name)| Choice {
         name: name.to_owned(),
         href: match value {
             "output" => format!("/jobs/{}", job.id),
@@ -72,11 +77,17 @@ async fn top(views: &Arc<Views>, visitor: &SessionUser, job: JobId, tab: &str) -
         blank_waiting: WaitingRow::default(),
         blank_verdict: VerdictRow::default(),
         failure: failure(views, &job, &tasks).await?,
-        tabs: tabs.into(),
+        tabs: tabs.collect(),
         once: Uuid::new_v4().to_string(),
         template: template(&job),
         parameters: spec.as_ref().map_or_else(Vec::new, |spec| parameters(&spec.parameters)),
         starts: if starts.len() > 1 { starts } else { Vec::new() },
+        scales: job
+            .running
+            .iter()
+            .filter(|running| running.can_scale)
+            .map(|running| (running.task.clone(), running.kept))
+            .collect(),
         tasks,
         job,
     })
@@ -101,13 +112,13 @@ pub async fn show(
     let job: JobId = id(&job, "job")?;
     let tab = params.text("tab").unwrap_or("output").to_owned();
     if !TABS.iter().any(|(name, _)| *name == tab) {
-        let tabs = "output, tasks, graph, timeline, events or spec";
+        let tabs = "output, tasks, graph, timeline, events, spec or versions";
         return Err(wrong("tab", &format!("no tab {tab:?}; expected {tabs}")));
     }
     let params = match tab.as_str() {
         "tasks" => params.only(&["tab", "state", "cursor"], &[])?,
         "events" => params.only(&["tab", "cursor"], &[])?,
-        "spec" | "graph" | "timeline" => params.only(&["tab"], &[])?,
+        "spec" | "versions" | "graph" | "timeline" => params.only(&["tab"], &[])?,
         _ => params.only(&[&["tab"], &LogQuery::PARAMS[..]].concat(), &[])?,
     };
     let top = top(&views, &visitor, job, &tab).await?;
@@ -117,6 +128,7 @@ pub async fn show(
         "events" => page(&EventsTab::new(&views, &site, &visitor.actor, frame, top, &params).await?),
         "graph" => page(&PictureTab::graph(&views, &site, frame, top).await?),
         "timeline" => page(&PictureTab::timeline(&views, &site, frame, top).await?),
+        "versions" => page(&VersionsTab::new(&views, &site, &visitor.actor, frame, top).await?),
         "spec" => page(&SpecTab::new(&views, &site, frame, top).await?),
         _ => page(&output_tab(&views, &site, &visitor, frame, top, &params).await?),
     }
@@ -172,6 +184,68 @@ pub async fn stop(
     match jobs::stop(&context, &visitor.actor, job, form.force.is_some()).await {
         // It ended while its page was open: that page shows it.
         Ok(()) | Err(OperationError::Conflict { .. }) => {
+            Ok(Redirect::to(&format!("/jobs/{job}")).into_response())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the form for going back to a version sends.
+#[derive(Debug, Deserialize)]
+pub struct Rollback {
+    to: u32,
+}
+
+/// `POST /jobs/{job}/rollback`
+pub async fn roll_back(
+    State(context): State<Arc<Context>>,
+    visitor: SessionUser,
+    Path(job): Path<String>,
+    Form(form): Form<Rollback>,
+) -> Result<Response, Error> {
+    let job: JobId = id(&job, "job")?;
+    updates::roll_back(&context, &visitor.actor, job, Some(form.to)).await?;
+    Ok(Redirect::to(&format!("/jobs/{job}?tab=versions")).into_response())
+}
+
+/// `POST /jobs/{job}/promote`
+pub async fn promote(
+    State(context): State<Arc<Context>>,
+    visitor: SessionUser,
+    Path(job): Path<String>,
+) -> Result<Response, Error> {
+    let job: JobId = id(&job, "job")?;
+    match updates::promote(&context, &visitor.actor, job).await {
+        // The update is done: the page shows it.
+        Ok(()) | Err(OperationError::Conflict { .. }) => {
+            Ok(Redirect::to(&format!("/jobs/{job}")).into_response())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the form for scaling sends.
+#[derive(Debug, Deserialize)]
+pub struct Scale {
+    task: String,
+    count: String,
+}
+
+/// `POST /jobs/{job}/scale`
+pub async fn scale(
+    State(context): State<Arc<Context>>,
+    visitor: SessionUser,
+    Path(job): Path<String>,
+    Form(form): Form<Scale>,
+) -> Result<Response, Error> {
+    let job: JobId = id(&job, "job")?;
+    let count = form.count.trim().parse().map_err(|_| {
+        OperationError::field("/count", format!("expected a number of instances, found {:?}", form.count))
+    })?;
+    let wanted = ScaleService { job, task: Some(&form.task), count };
+    match services::scale(&context, &visitor.actor, wanted).await {
+        // It ended while its page was open: that page shows it.
+        Ok(_) | Err(OperationError::Conflict { .. }) => {
             Ok(Redirect::to(&format!("/jobs/{job}")).into_response())
         }
         Err(error) => Err(error.into()),

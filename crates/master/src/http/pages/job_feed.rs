@@ -69,7 +69,7 @@ pub async fn live(
                 None => Tab::Nothing,
             }
         }
-        "spec" => Tab::Nothing,
+        "spec" | "versions" => Tab::Nothing,
         "graph" => Tab::Graph(None),
         "timeline" => Tab::Timeline,
         tab => Tab::Output { is_task: tab == "task" },

@@ -19,7 +19,7 @@ use super::rows::{Choice, Segment, TaskRow, TaskSummary, exit, health, labels, w
 use super::view::Row;
 use crate::explain;
 use crate::operations::output::attempt_of;
-use crate::records::{Job, Task, WaitingTasks};
+use crate::records::{Job, JobUpdate, Task, WaitingTasks};
 use crate::render::{Line, Origin};
 use crate::store::tasks::TaskFilter;
 use crate::views::Views;
@@ -67,6 +67,8 @@ pub struct Top {
     pub parameters: Vec<String>,
     /// The definitions to start a rerun from, if there are several.
     pub starts: Vec<String>,
+    /// The definitions that can be scaled, each with the number of instances at which it is kept.
+    pub scales: Vec<(String, u32)>,
 }
 
 impl Top {
@@ -125,6 +127,10 @@ pub struct JobHead {
     pub can_stop: bool,
     /// Whether it is being stopped, and has tasks that this leaves to clean up.
     pub can_force: bool,
+    /// Whether something of it can be scaled.
+    pub can_scale: bool,
+    /// Whether an update of it may wait after its canaries.
+    pub can_promote: bool,
     /// Whether it can be repeated, and deleted.
     pub can_rerun: bool,
     /// Whether it can be repeated in part: what failed of it.
@@ -159,7 +165,7 @@ impl JobHead {
                 .filter(|task| task.attempt > 0)
                 .map(|task| task.attempt.to_string())
                 .unwrap_or_default(),
-            many: tasks.total > 1,
+            many: job.task_counts.total() > 1,
             segments: tasks.segments(),
             tasks: match (job.available, job.taken_over) {
                 (Some(_), _) => tasks.progress(),
@@ -175,6 +181,10 @@ impl JobHead {
             labels: labels(job),
             can_stop: !is_over && job.state != JobState::Stopping,
             can_force: job.state.can_force_stop(job.has_cleanup),
+            can_scale: !is_over
+                && job.state != JobState::Stopping
+                && job.running.iter().any(|running| running.can_scale),
+            can_promote: job.updates.iter().any(|update| update.problem.is_none()),
             can_rerun: is_over,
             can_rerun_failed: can_rerun_failed(job.state, job.task_counts.total()),
             is_pinned: job.pinned,
@@ -195,6 +205,9 @@ fn cause(job: &Job, only: Option<&Task>, tasks: &TaskSummary) -> String {
         };
     }
     match (job.state, only) {
+        (JobState::Pending | JobState::Running, _) if !job.updates.is_empty() => {
+            format!("{}; {}", tasks.in_words(), updates_in_words(job))
+        }
         (JobState::Pending, Some(task)) => why(task),
         (JobState::Pending, None) => "waiting for a worker".to_owned(),
         (JobState::Running, Some(task)) if task.state != StateName::Running => why(task),
@@ -207,6 +220,15 @@ fn cause(job: &Job, only: Option<&Task>, tasks: &TaskSummary) -> String {
         (JobState::Failed, None) => format!("a task failed: {reason}"),
         (JobState::Cancelled, _) => reason.to_owned(),
     }
+}
+
+/// `web is updated to version 3`, or why it is not.
+fn updates_in_words(job: &Job) -> String {
+    let update = |update: &JobUpdate| match &update.problem {
+        Some(problem) => format!("the update of {} has stopped: {problem}", update.task),
+        None => format!("{} is updated to version {}", update.task, update.version),
+    };
+    job.updates.iter().map(update).collect::<Vec<_>>().join("; ")
 }
 
 /// `, unhealthy: status 500`; nothing for a task without checks.

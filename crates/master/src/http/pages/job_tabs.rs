@@ -5,7 +5,9 @@ use chrono::Utc;
 use gaffer_domain::document::Language;
 use gaffer_domain::parameters::Parameter;
 use gaffer_domain::task::StateName;
+use gaffer_domain::versions::differences;
 use gaffer_protocol::ports::NamedPort;
+use serde_json::Value;
 
 use super::super::Site;
 use super::super::api::tasks::{filter, page_of_tasks};
@@ -19,8 +21,9 @@ use super::jobs::curl;
 use super::rows::{Choice, EventRow, TaskRow, named_port};
 use super::{Markup, job_graph, job_timeline};
 use crate::operations::events::from_now_on;
-use crate::operations::{Actor, tasks};
+use crate::operations::{Actor, tasks, updates};
 use crate::records::TaskPorts;
+use crate::store::versions::Version;
 use crate::views::Views;
 
 /// Tasks on a page.
@@ -180,6 +183,75 @@ impl EventsTab {
                 .map(|cursor| address(&format!("/jobs/{job}"), &[("tab", "events"), ("cursor", &cursor)])),
         })
     }
+}
+
+#[derive(Template)]
+#[template(path = "job_versions.html")]
+pub struct VersionsTab {
+    frame: Frame,
+    top: Top,
+    versions: Vec<VersionRow>,
+}
+
+/// A version of a service.
+struct VersionRow {
+    version: u32,
+    created: Option<i64>,
+    by: String,
+    message: String,
+    /// `tasks.web.image: "a" → "b"`
+    changes: Vec<String>,
+    can_roll_back: bool,
+}
+
+/// Changes of one version that are shown.
+const SHOWN_CHANGES: usize = 20;
+/// The longest value of a change that is shown, in characters.
+const SHOWN_VALUE_CHARS: usize = 60;
+
+impl VersionsTab {
+    /// Reads its part.
+    pub async fn new(
+        views: &Views,
+        site: &Site,
+        actor: &Actor,
+        frame: Frame,
+        mut top: Top,
+    ) -> Result<VersionsTab, Error> {
+        let job = top.job.id;
+        top.live = format!("/jobs/{job}/live?tab=versions");
+        top.cli = format!("gaffer versions {job}\ngaffer rollback {job} --to VERSION");
+        top.curl = curl(site, "GET", &format!("/jobs/{job}/versions"));
+        let found = updates::versions(views, actor, job).await?;
+        let can_update = top.head.can_stop;
+        let before = found.iter().skip(1).map(Some).chain([None]);
+        let row = |(version, before): (&Version, Option<&Version>)| VersionRow {
+            version: version.version,
+            created: Some(version.created_at.timestamp_millis()),
+            by: version.created_by.clone(),
+            message: version.message.clone(),
+            changes: before.map(|before| changes(&before.spec, &version.spec)).unwrap_or_default(),
+            can_roll_back: can_update && version.version != top.job.version,
+        };
+        let versions = found.iter().zip(before).map(row).collect();
+        Ok(VersionsTab { frame, top, versions })
+    }
+}
+
+fn changes(before: &Value, after: &Value) -> Vec<String> {
+    let shown = |value: &Value| match value {
+        Value::Null => "(none)".to_owned(),
+        value => {
+            let text = value.to_string();
+            let short: String = text.chars().take(SHOWN_VALUE_CHARS).collect();
+            if short.len() < text.len() { format!("{short}…") } else { short }
+        }
+    };
+    let all = differences(before, after);
+    let more = all.len().saturating_sub(SHOWN_CHANGES);
+    let lines = all.iter().take(SHOWN_CHANGES);
+    let lines = lines.map(|one| format!("{}: {} → {}", one.field, shown(&one.before), shown(&one.after)));
+    lines.chain((more > 0).then(|| format!("and {more} more"))).collect()
 }
 
 #[derive(Template)]

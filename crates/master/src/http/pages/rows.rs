@@ -70,7 +70,7 @@ pub fn labels(job: &Job) -> Vec<String> {
 /// How the tasks of a job are doing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TaskSummary {
-    /// All of them.
+    /// All of them; of an unfinished service, at how many it is kept.
     pub total: u64,
     /// Those that ended well.
     pub completed: u64,
@@ -87,7 +87,11 @@ pub struct TaskSummary {
 impl TaskSummary {
     /// Of one job.
     pub fn of(job: &Job) -> TaskSummary {
-        TaskSummary { available: job.available, ..TaskSummary::from(&job.task_counts) }
+        let all = TaskSummary::from(&job.task_counts);
+        let total = job.kept().unwrap_or(all.total);
+        // Instances that a service was scaled down by are no part of what it is to be.
+        let cancelled = all.cancelled.saturating_sub(all.total.saturating_sub(total));
+        TaskSummary { total, cancelled, available: job.available, ..all }
     }
 
     /// Tasks that completed, of all; of a service, those that are available.

@@ -80,6 +80,8 @@ struct AttemptView {
     container: Option<ContainerView>,
     /// Named ports: `http 10.0.0.7:20000 → 80/tcp`.
     ports: Vec<String>,
+    /// Of its definition, if that is not the first.
+    version: Option<u32>,
     placement: Option<Placement>,
 }
 
@@ -131,6 +133,7 @@ impl AttemptView {
             killed: attempt.killed.as_ref().map(killed),
             container: attempt.container.map(|facts| ContainerView::of(facts, &attempt.ports)),
             ports: attempt.ports.iter().map(named_port).collect(),
+            version: Some(attempt.version).filter(|version| *version > 1),
             placement: attempt.placement.map(Placement::of),
         }
     }

@@ -17,6 +17,7 @@ use sqlx::{FromRow, PgConnection};
 use super::super::StoreError;
 use super::super::reruns::Ranges;
 use super::super::transitions::NewRows;
+
 /// A job to be accepted.
 #[derive(Debug)]
 pub struct NewJob<'a> {
@@ -109,13 +110,13 @@ pub(super) fn unwritable(error: serde_json::Error) -> StoreError {
 }
 
 /// What the definitions of a job need, in their order, and the hash by which each class is found.
-struct Needs {
+pub(in crate::store) struct Needs {
     values: Vec<Value>,
-    hashes: Vec<Vec<u8>>,
+    pub hashes: Vec<Vec<u8>>,
 }
 
 impl Needs {
-    fn of(spec: &JobSpec, job: JobId) -> Result<Needs, StoreError> {
+    pub fn of(spec: &JobSpec, job: JobId) -> Result<Needs, StoreError> {
         let needs = |(position, definition)| {
             let position = u16::try_from(position).unwrap_or(u16::MAX);
             serde_json::to_value(Requirements::of(spec, definition, DefinitionRef { job, position }))
@@ -271,7 +272,7 @@ impl JobWrite<'_> {
 }
 
 /// Makes the classes of tasks with these needs that do not exist yet.
-async fn classes_ensure(
+pub(in crate::store) async fn classes_ensure(
     connection: &mut PgConnection,
     new: &NewJob<'_>,
     needs: &Needs,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{DefinitionRef, Receipt};
+use gaffer_domain::scale::Refused;
 use gaffer_domain::spec::{Item, JobSpec};
 use gaffer_domain::task::{Rejected, TaskEvent};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
@@ -23,6 +24,10 @@ pub struct Batch {
     pub inputs: Vec<Input>,
     /// Jobs to be stopped, with all their tasks.
     pub stops: Vec<StopJob>,
+    /// Services to be scaled.
+    pub scales: Vec<ScaleJob>,
+    /// Steps of updates.
+    pub steps: Vec<UpdateStep>,
     /// Continued jobs that were too large for one transaction.
     pub slices: Vec<JobSlice>,
     /// Output to be stored.
@@ -34,11 +39,20 @@ pub struct Batch {
     pub slice_tasks: usize,
 }
 
+impl Batch {
+    /// Whether it has something for whole jobs, of which tasks are looked for.
+    pub(super) fn is_about_jobs(&self) -> bool {
+        !(self.stops.is_empty() && self.scales.is_empty() && self.steps.is_empty() && self.slices.is_empty())
+    }
+}
+
 impl Default for Batch {
     fn default() -> Batch {
         Batch {
             inputs: Vec::new(),
             stops: Vec::new(),
+            scales: Vec::new(),
+            steps: Vec::new(),
             slices: Vec::new(),
             chunks: Vec::new(),
             passes_over_locked: false,
@@ -121,8 +135,8 @@ pub struct StartFacts {
 pub enum Detail {
     /// Nothing.
     None,
-    /// How the worker was chosen.
-    Placement(Box<Receipt>),
+    /// How the worker was chosen, and for which class of tasks, if that matters: the task may be of another one by now.
+    Placement(Box<Receipt>, Option<i64>),
     /// What the worker told of the start.
     Start(Box<StartFacts>),
     /// The reported end, and the state of the received output.
@@ -139,6 +153,57 @@ pub struct StopJob {
     pub force: bool,
 }
 
+/// A request to keep another number of instances of a service.
+#[derive(Debug, Clone)]
+pub struct ScaleJob {
+    pub job: JobId,
+    pub project: ProjectId,
+    pub actor: Arc<str>,
+    /// The name of the definition; none for the only one.
+    pub task: Option<String>,
+    pub count: u32,
+}
+
+/// The outcome of a request to scale a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScaleResult {
+    /// So many of the definition of this name are kept from now on.
+    Kept { task: String },
+    /// It cannot be scaled like that.
+    Refused(Refused),
+    /// It is over, or being stopped.
+    NotKept(JobState),
+    /// Not found in that project.
+    Unknown,
+    /// Nothing of it is started: its specification cannot be read.
+    Unreadable(String),
+    /// Another transaction holds the job.
+    Busy,
+}
+
+/// A step of an update of a definition.
+#[derive(Debug, Clone)]
+pub struct UpdateStep {
+    pub job: JobId,
+    pub position: usize,
+    /// The version that the update is to.
+    pub version: u32,
+    pub action: UpdateAction,
+}
+
+/// What a step of an update does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpdateAction {
+    /// Keep so many further instances.
+    Surge(u32),
+    /// Replace the instances with these indices.
+    Replace(Vec<u32>),
+    /// The update is done.
+    Finish,
+    /// It does not go on, for this reason.
+    Halt(String),
+}
+
 /// What became of a batch, once it is committed.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -146,6 +211,10 @@ pub struct Outcome {
     pub results: Vec<Result<(), Rejected>>,
     /// For each job to be stopped.
     pub stops: Vec<StopResult>,
+    /// For each service to be scaled.
+    pub scales: Vec<ScaleResult>,
+    /// For each step of an update, whether it was taken.
+    pub steps: Vec<bool>,
     /// For each slice.
     pub slices: Vec<SliceResult>,
     /// What to tell workers, in this order.

@@ -70,7 +70,7 @@ impl KnownRows {
     /// They are known again once the batch is [remembered](Self::remember).
     fn take(&self, batch: &Batch, specs: &SpecCache) -> Option<Work> {
         let is_nothing = batch.inputs.is_empty() && batch.chunks.is_empty();
-        if is_nothing || batch.passes_over_locked || !batch.stops.is_empty() || !batch.slices.is_empty() {
+        if is_nothing || batch.passes_over_locked || batch.is_about_jobs() {
             return None;
         }
         let mut rows = self.rows();
@@ -183,7 +183,12 @@ impl KnownJob {
 
 impl JobWork {
     fn is_worth_knowing(&self) -> bool {
-        !self.state.is_final() && self.definitions.len() <= MAX_DEFINITIONS && self.spec.problem().is_none()
+        // Of services that were scaled or updated, tasks come and go, and are of several versions.
+        let is_as_specified = || self.definitions.iter().all(|definition| definition.scale.count.is_none());
+        !self.state.is_final()
+            && self.definitions.len() <= MAX_DEFINITIONS
+            && self.spec.problem().is_none()
+            && is_as_specified()
     }
 }
 
@@ -200,6 +205,8 @@ impl TaskWork {
             position,
             index,
             class,
+            stored_class: class,
+            version: 1,
             stored_attempt: task.attempt,
             stored_state: task.state.name(),
             stored_on: on_worker(&task.state),
@@ -279,7 +286,7 @@ pub(super) fn comparison(next: &mut usize) -> Vec<String> {
     let columns = [&[("job_id", "bigint"), ("position", "smallint")][..], &counts].concat();
     let definitions = format!(
         "definitions_as_known AS MATERIALIZED (SELECT d.job_id FROM {} \
-             JOIN task_definitions d ON d.job_id = u.job_id AND d.position = u.position \
+             JOIN task_definitions d ON d.job_id = u.job_id AND d.position = u.position AND d.count IS NULL \
              AND d.blocked = u.c1 AND d.pending = u.c2 AND d.scheduled = u.c3 AND d.running = u.c4 AND d.stopping = u.c5 \
              AND d.completed = u.c6 AND d.failed = u.c7 AND d.cancelled = u.c8 AND d.skipped = u.c9 \
              ORDER BY d.job_id, d.position FOR UPDATE OF d SKIP LOCKED)",
@@ -371,7 +378,7 @@ impl JobWork {
         stored: StoredJob,
         definitions: Vec<Standing>,
     ) -> JobWork {
-        let unchanged = |stored| DefinitionWork { stored, change: Standing::default() };
+        let unchanged = |stored| DefinitionWork { stored, version: 1, ..DefinitionWork::default() };
         JobWork {
             project,
             era,

@@ -12,8 +12,10 @@ use sqlx::{FromRow, PgConnection, Row as _};
 
 use super::super::StoreError;
 use super::super::forms::{known, reason_from};
-use super::super::specs::{SpecCache, spec_stand_in, specs_load};
-use super::{Batch, DefinitionWork, JobSlice, JobWork, Place, StoredJob, TaskWork, Walk, Work, on_worker};
+use super::super::specs::{SpecCache, spec_stand_in, specs_load_locked, versions_load};
+use super::{
+    Batch, DefinitionWork, JobSlice, JobWork, Place, Scale, StoredJob, TaskWork, Walk, Work, on_worker,
+};
 
 #[derive(FromRow)]
 struct JobRow {
@@ -27,11 +29,12 @@ struct JobRow {
     reason_code: Option<String>,
     reason_message: Option<String>,
     era: i64,
+    version: i32,
     open_workers: Vec<i64>,
 }
 
 #[derive(FromRow)]
-struct TaskRow {
+pub(super) struct TaskRow {
     id: i64,
     job_id: i64,
     position: i16,
@@ -47,12 +50,16 @@ struct TaskRow {
     started_at: Option<Time>,
     stop_message: Option<String>,
     moving: bool,
+    scaled_down: bool,
     reason_code: Option<String>,
     reason_message: Option<String>,
     #[sqlx(default)]
     unseen_attempts: i32,
     #[sqlx(default)]
     unseen_until: Option<Time>,
+    /// 0 of one that has ended: the next attempt, if there is one, is of the version that its definition has then.
+    #[sqlx(default)]
+    wanted_version: i32,
     #[sqlx(default)]
     finished_at: Option<Time>,
 }
@@ -63,19 +70,19 @@ struct TaskRow {
 const LOCK_JOBS: &str = "WITH open AS MATERIALIZED (SELECT id FROM workers WHERE id = ANY($3) AND intake = 'open' \
          AND removed_at IS NULL ORDER BY id FOR SHARE SKIP LOCKED) \
      SELECT id, project_id, state::text AS state, started_at, stop_message, stops_everything, reason_code, \
-         reason_message, era, ARRAY(SELECT id FROM open) AS open_workers \
+         reason_message, era, version, ARRAY(SELECT id FROM open) AS open_workers \
      FROM jobs WHERE id = ANY(ARRAY(SELECT job_id FROM live_tasks WHERE id = ANY($1)) || $2) \
      ORDER BY id FOR UPDATE SKIP LOCKED";
 
 macro_rules! task_columns {
     () => {
         "id, job_id, position, index, class_id, state::text AS state, since, attempt, repeats, repeats_since, \
-         not_before, worker_id, started_at, stop_message, moving, reason_code, reason_message, \
-         unseen_attempts, unseen_until"
+         not_before, worker_id, started_at, stop_message, moving, scaled_down, reason_code, reason_message, \
+         unseen_attempts, unseen_until, wanted_version"
     };
 }
 
-const LIVE_TASKS: &str = concat!("SELECT ", task_columns!(), " FROM live_tasks");
+pub(super) const LIVE_TASKS: &str = concat!("SELECT ", task_columns!(), " FROM live_tasks");
 
 /// The next blocked tasks of a definition.
 const BLOCKED_OF: &str = concat!(
@@ -97,23 +104,24 @@ const UNENDED_OF: &str = concat!(
     "SELECT ",
     task_columns!(),
     " FROM live_tasks WHERE job_id = $1 AND position = $2 AND index > $3 \
-         AND (state IN ('blocked', 'pending', 'scheduled', 'running') OR moving) ORDER BY index LIMIT $4"
+         AND (state IN ('blocked', 'pending', 'scheduled', 'running') OR moving OR scaled_down) ORDER BY index LIMIT $4"
 );
 
 /// The counts of all definitions of some jobs, and some live tasks: one answer to wait for instead of two.
 const COUNTS_AND_TASKS: &str = concat!(
-    "SELECT NULL::bigint[] AS counts, ",
+    "SELECT NULL::bigint[] AS counts, NULL::integer AS count, NULL::text AS scaled_by, ",
     task_columns!(),
     " FROM live_tasks WHERE id = ANY($1) UNION ALL \
-     SELECT ARRAY[blocked, pending, scheduled, running, stopping, completed, failed, cancelled, skipped], NULL, job_id, position, \
-         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+     SELECT ARRAY[blocked, pending, scheduled, running, stopping, completed, failed, cancelled, skipped, class_id, version, \
+             surge], count, scaled_by, NULL, job_id, position, \
+         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
      FROM task_definitions WHERE job_id = ANY($2)"
 );
 
 /// Joined with the numbers that are asked for: so each is looked up in the partition of its era only.
 const FINISHED_TASKS: &str = "SELECT id, job_id, position, index, class_id, state::text AS state, \
      finished_at AS since, attempt, 0 AS repeats, NULL::timestamptz AS repeats_since, NULL::timestamptz AS not_before, \
-     worker_id, started_at, NULL::text AS stop_message, false AS moving, reason_code, reason_message, finished_at \
+     worker_id, started_at, NULL::text AS stop_message, false AS moving, false AS scaled_down, reason_code, reason_message, finished_at \
      FROM UNNEST($1::bigint[]) AS asked(task) \
      JOIN finished_tasks ON id = asked.task AND era = era_of_task(asked.task)";
 
@@ -125,7 +133,12 @@ impl Work {
         specs: &SpecCache,
         batch: &Batch,
     ) -> Result<(), StoreError> {
-        if batch.inputs.is_empty() && batch.stops.is_empty() && batch.slices.is_empty() {
+        if batch.inputs.is_empty()
+            && batch.stops.is_empty()
+            && batch.scales.is_empty()
+            && batch.steps.is_empty()
+            && batch.slices.is_empty()
+        {
             return Ok(());
         }
         let mut tasks: Vec<i64> = batch.inputs.iter().map(|input| input.task.0).collect();
@@ -136,7 +149,10 @@ impl Work {
         // A stop begins with the first task, wherever the slices are.
         let from = |slice: &JobSlice| slice.after.filter(|_| !stopped.contains(&slice.job));
         self.slices = batch.slices.iter().map(|slice| (slice.job, from(slice))).collect();
-        let whole: Vec<i64> = stopped.union(&self.by_index.continued).map(|job| job.0).collect();
+        let mut whole: BTreeSet<JobId> = stopped.union(&self.by_index.continued).copied().collect();
+        whole.extend(batch.scales.iter().map(|scale| scale.job));
+        whole.extend(batch.steps.iter().map(|step| step.job));
+        let whole: Vec<i64> = whole.into_iter().map(|job| job.0).collect();
 
         let workers: Vec<i64> = workers_chosen(batch).into_iter().map(|worker| worker.0).collect();
         let mut locked = self.load_jobs(tx, specs, (&tasks, &whole), &workers).await?;
@@ -149,6 +165,26 @@ impl Work {
             if is_stopping || stopped.contains(&job) {
                 self.load_stoppable(tx, job, force).await?;
             }
+        }
+        self.load_versions(tx, specs, batch).await
+    }
+
+    /// Reads the specifications with which tasks are placed that are not of the present version.
+    async fn load_versions(
+        &mut self,
+        tx: &mut PgConnection,
+        specs: &SpecCache,
+        batch: &Batch,
+    ) -> Result<(), StoreError> {
+        let placed = batch.inputs.iter().filter(|input| matches!(input.event, TaskEvent::Placed { .. }));
+        let of_before = placed.filter_map(|input| {
+            let work = self.tasks.get(&input.task)?;
+            let definition = self.jobs.get(&work.job)?.definitions.get(work.position)?;
+            (work.version != definition.version).then_some((work.job, work.version))
+        });
+        let wanted: Vec<(JobId, u32)> = of_before.collect::<BTreeSet<_>>().into_iter().collect();
+        if !wanted.is_empty() {
+            self.versions = versions_load(specs, tx, &wanted).await?;
         }
         Ok(())
     }
@@ -194,7 +230,9 @@ impl Work {
             .extend(jobs.iter().flat_map(|job| &job.open_workers).map(|worker| WorkerId(*worker)));
         let ids: Vec<JobId> = jobs.iter().map(|job| JobId(job.id)).collect();
         let cache = specs;
-        let specs = specs_load(cache, tx, &ids).await?;
+        let versions: Vec<(JobId, u32)> =
+            jobs.iter().map(|job| (JobId(job.id), job.version as u32)).collect();
+        let specs = specs_load_locked(cache, tx, &versions).await?;
         for row in jobs {
             let id = JobId(row.id);
             let Some(spec) = specs.get(&id) else { continue };
@@ -217,13 +255,13 @@ impl Work {
         for row in rows {
             match row {
                 Loaded::Task(row) => self.keep(vec![*row])?,
-                Loaded::Definition { job, position, stored } => definitions.push((job, position, stored)),
+                Loaded::Definition { job, position, work } => definitions.push((job, position, work)),
             }
         }
         definitions.sort_unstable_by_key(|(job, position, _)| (*job, *position));
-        for (job, _, stored) in definitions {
+        for (job, _, work) in definitions {
             if let Some(job) = self.jobs.get_mut(&JobId(job)) {
-                job.definitions.push(DefinitionWork { stored, change: Standing::default() });
+                job.definitions.push(*work);
             }
         }
         for (id, job) in &mut self.jobs {
@@ -292,7 +330,7 @@ impl Work {
         let after = self.place_of(job, Walk::Stop);
         let sql = format!(
             "{LIVE_TASKS} WHERE job_id = $1 AND (position, index) > ($2, $3) \
-                 AND (state IN ('blocked', 'pending', 'scheduled', 'running') OR moving) \
+                 AND (state IN ('blocked', 'pending', 'scheduled', 'running') OR moving OR scaled_down) \
                  AND position <> ALL($5) ORDER BY position, index LIMIT $4"
         );
         in_order(tx).await?;
@@ -425,7 +463,7 @@ impl Work {
     }
 
     /// Keeps rows as tasks; one that is in work already is left as the batch has made it.
-    fn keep(&mut self, rows: Vec<TaskRow>) -> Result<(), StoreError> {
+    pub(super) fn keep(&mut self, rows: Vec<TaskRow>) -> Result<(), StoreError> {
         for row in rows {
             if let Entry::Vacant(place) = self.tasks.entry(TaskId(row.id)) {
                 place.insert(row.into_work()?);
@@ -436,12 +474,12 @@ impl Work {
 }
 
 /// The next statement reads the first rows in the order of an index; everything else of a batch looks rows up, see `store/pools.rs`.
-async fn in_order(tx: &mut PgConnection) -> Result<(), StoreError> {
+pub(super) async fn in_order(tx: &mut PgConnection) -> Result<(), StoreError> {
     sqlx::raw_sql("SET LOCAL enable_indexscan = on").execute(tx).await?;
     Ok(())
 }
 
-async fn not_in_order(tx: &mut PgConnection) -> Result<(), StoreError> {
+pub(super) async fn not_in_order(tx: &mut PgConnection) -> Result<(), StoreError> {
     sqlx::raw_sql("SET LOCAL enable_indexscan = off").execute(tx).await?;
     Ok(())
 }
@@ -458,7 +496,7 @@ pub(super) fn workers_chosen(batch: &Batch) -> BTreeSet<WorkerId> {
 /// A row of [`COUNTS_AND_TASKS`].
 enum Loaded {
     Task(Box<TaskRow>),
-    Definition { job: i64, position: i16, stored: Standing },
+    Definition { job: i64, position: i16, work: Box<DefinitionWork> },
 }
 
 impl FromRow<'_, PgRow> for Loaded {
@@ -467,16 +505,34 @@ impl FromRow<'_, PgRow> for Loaded {
             return Ok(Loaded::Task(Box::new(TaskRow::from_row(row)?)));
         };
         let [job, position] = ["job_id", "position"];
-        let [counts @ .., skipped]: [i64; 9] = counts.try_into().map_err(|_| sqlx::Error::RowNotFound)?;
+        let [counts @ .., skipped, class, version, surge]: [i64; 12] =
+            counts.try_into().map_err(|_| sqlx::Error::RowNotFound)?;
+        let scale = Scale {
+            count: row.try_get::<Option<i32>, _>("count")?.map(i32::unsigned_abs),
+            by: row.try_get("scaled_by")?,
+            surge: surge as u32,
+        };
+        let work = DefinitionWork {
+            stored: Standing { counts: counts.into(), skipped },
+            change: Standing::default(),
+            stored_scale: scale.clone(),
+            scale,
+            class,
+            version: version as u32,
+        };
         Ok(Loaded::Definition {
             job: row.try_get(job)?,
             position: row.try_get(position)?,
-            stored: Standing { counts: counts.into(), skipped },
+            work: Box::new(work),
         })
     }
 }
 
 impl TaskRow {
+    pub(super) fn id(&self) -> TaskId {
+        TaskId(self.id)
+    }
+
     fn into_work(self) -> Result<TaskWork, StoreError> {
         let name: StateName = known("task state", &self.state)?;
         let incomplete = || StoreError::Unreadable(format!("task {} lacks what a {name} task has", self.id));
@@ -496,7 +552,11 @@ impl TaskRow {
                 started: self.started_at,
                 cause: StopCause {
                     message: self.stop_message.clone().ok_or_else(incomplete)?,
-                    then: if self.moving { AfterStop::Move } else { AfterStop::Cancel },
+                    then: match (self.moving, self.scaled_down) {
+                        (true, _) => AfterStop::Move,
+                        (false, true) => AfterStop::ScaleDown,
+                        (false, false) => AfterStop::Cancel,
+                    },
                 },
             },
             StateName::Completed => TaskState::Completed { at: self.finished_at.ok_or_else(incomplete)? },
@@ -516,6 +576,8 @@ impl TaskRow {
             position: self.position as usize,
             index: self.index as u32,
             class: self.class_id,
+            stored_class: self.class_id,
+            version: self.wanted_version as u32,
             task: Task {
                 attempt: self.attempt as u32,
                 repeats: Repeats { count: self.repeats as u32, since: self.repeats_since },

@@ -148,7 +148,10 @@ impl Work {
                 skipped += standing.skipped;
             }
             let (started, stopping) = (job.started_at.is_some(), job.stop_message.is_some());
-            let state = JobState::of(&counts, skipped, started, stopping);
+            let state = match job.is_idle() && counts.unfinished() == 0 {
+                true => JobState::of_idle(&counts, started, stopping),
+                false => JobState::of(&counts, skipped, started, stopping),
+            };
             if state == job.state {
                 continue;
             }

@@ -1,7 +1,7 @@
 //! Tasks and attempts as columns of the statements that write them: as many rows as there are, in one statement.
 
 use gaffer_domain::reason::Reason;
-use gaffer_domain::task::TaskState;
+use gaffer_domain::task::{AfterStop, StateName, TaskState};
 use gaffer_domain::{AttemptRef, Time};
 use serde::Serialize;
 use serde_json::Value;
@@ -10,10 +10,11 @@ use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 
 use super::super::unnest::{Column, unnest};
-use super::{AttemptUpdate, TaskWork};
+use super::TaskWork;
+use super::attempt_updates::AttemptUpdate;
 
 /// What a batch tells of an attempt.
-const ATTEMPT: [Column; 18] = [
+const ATTEMPT: [Column; 19] = [
     ("opened", "boolean"),
     ("worker_id", "bigint"),
     ("placement", "jsonb"),
@@ -32,6 +33,7 @@ const ATTEMPT: [Column; 18] = [
     ("killed", "jsonb"),
     ("container", "jsonb"),
     ("ports", "jsonb"),
+    ("version", "int"),
 ];
 
 /// The number of a task.
@@ -45,7 +47,7 @@ const IS_AS_BEFORE: &str =
     "t.id = u.id AND t.attempt = u.attempt_before AND t.state = u.state_before::task_state";
 
 /// What a batch makes of a task, beside its latest attempt.
-const TASK: [Column; 11] = [
+const TASK: [Column; 14] = [
     ("attempt", "int"),
     ("state", "text"),
     ("since", "timestamptz"),
@@ -54,9 +56,12 @@ const TASK: [Column; 11] = [
     ("not_before", "timestamptz"),
     ("stop_message", "text"),
     ("moving", "boolean"),
+    ("scaled_down", "boolean"),
     ("reason_code", "text"),
     ("reason_message", "text"),
     ("finished_at", "timestamptz"),
+    ("class_id", "bigint"),
+    ("wanted_version", "int"),
 ];
 
 /// The columns of tables that hold attempts.
@@ -125,6 +130,19 @@ pub(super) fn keep_finished(over: &str) -> String {
     format!("INSERT INTO finished_tasks ({names}, era) SELECT {names}, era_of_task(id) FROM {over}")
 }
 
+/// Takes tasks of an era out of history again, before [`update_live`] gives them their state. `unseen` and `since_restore` are the
+/// columns about restores and the join that they need; the era is $4, the numbers of the tasks are $5.
+pub(super) fn revive(unseen: &str, since_restore: &str) -> String {
+    let columns = listed(stored_attempt_columns().map(str::to_owned));
+    format!(
+        "WITH t AS (DELETE FROM finished_tasks WHERE era = $4 AND id = ANY($5) RETURNING *) \
+         INSERT INTO live_tasks (id, job_id, position, index, class_id, state, since, attempt, {columns}, \
+             unseen_attempts, unseen_until) OVERRIDING SYSTEM VALUE \
+         SELECT t.id, job_id, position, index, class_id, 'blocked', finished_at, attempt, {columns}, {unseen} \
+         FROM t {since_restore}"
+    )
+}
+
 /// Keeps attempts that another one of their task follows, before the row of the task is given to that one.
 pub(super) fn keep_earlier(gate: &str, next: &mut usize) -> String {
     let columns = [&ID[..], &[("attempt", "int")], &ATTEMPT].concat();
@@ -151,9 +169,12 @@ pub(super) struct TaskColumns<'a> {
     not_before: Vec<Option<Time>>,
     stop_message: Vec<Option<&'a str>>,
     moving: Vec<bool>,
+    scaled_down: Vec<bool>,
     reason_code: Vec<Option<&'static str>>,
     reason_message: Vec<Option<&'a str>>,
     finished_at: Vec<Option<Time>>,
+    class_id: Vec<i64>,
+    wanted_version: Vec<i32>,
     latest: AttemptColumns,
 }
 
@@ -168,7 +189,9 @@ impl<'a> TaskColumns<'a> {
         let (not_before, stop_message, reason, finished_at) = columns(&task.state);
         self.id.push(id);
         self.attempt_before.push(work.stored_attempt as i32);
-        self.state_before.push(work.stored_state.as_str());
+        // `revive` has made that of what was over.
+        let stored = if work.stored_state.is_final() { StateName::Blocked } else { work.stored_state };
+        self.state_before.push(stored.as_str());
         self.attempt.push(task.attempt as i32);
         self.state.push(task.state.name().as_str());
         self.since.push(work.since);
@@ -176,10 +199,14 @@ impl<'a> TaskColumns<'a> {
         self.repeats_since.push(task.repeats.since);
         self.not_before.push(not_before);
         self.stop_message.push(stop_message);
-        self.moving.push(task.state.is_moving());
+        let after_stop = task.state.after_stop();
+        self.moving.push(after_stop == Some(AfterStop::Move));
+        self.scaled_down.push(after_stop == Some(AfterStop::ScaleDown));
         self.reason_code.push(reason.map(|reason| reason.code.as_str()));
         self.reason_message.push(reason.map(|reason| reason.message.as_str()));
         self.finished_at.push(finished_at);
+        self.class_id.push(work.class);
+        self.wanted_version.push(work.version as i32);
         self.latest.push(latest);
     }
 
@@ -199,9 +226,12 @@ impl<'a> TaskColumns<'a> {
             .bind(self.not_before)
             .bind(self.stop_message)
             .bind(self.moving)
+            .bind(self.scaled_down)
             .bind(self.reason_code)
             .bind(self.reason_message)
-            .bind(self.finished_at);
+            .bind(self.finished_at)
+            .bind(self.class_id)
+            .bind(self.wanted_version);
         self.latest.bind(query)
     }
 }
@@ -252,6 +282,7 @@ struct AttemptColumns {
     killed: Vec<Option<Value>>,
     container: Vec<Option<Value>>,
     ports: Vec<Option<Value>>,
+    version: Vec<Option<i32>>,
 }
 
 impl AttemptColumns {
@@ -281,6 +312,9 @@ impl AttemptColumns {
         self.container.push(json(update.and_then(|update| update.container.as_ref())));
         let ports = update.map(|update| &update.ports).filter(|ports| !ports.is_empty());
         self.ports.push(json(ports));
+        // The first version is not written: most jobs have no other.
+        let version = update.and_then(|update| update.version).filter(|version| *version > 1);
+        self.version.push(version.map(|version| version as i32));
     }
 
     fn bind(self, query: Query<'_, Postgres, PgArguments>) -> Query<'_, Postgres, PgArguments> {
@@ -303,6 +337,7 @@ impl AttemptColumns {
             .bind(self.killed)
             .bind(self.container)
             .bind(self.ports)
+            .bind(self.version)
     }
 }
 

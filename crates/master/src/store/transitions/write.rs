@@ -155,6 +155,10 @@ impl Work {
     ) -> Result<bool, StoreError> {
         let (mut live, mut finished) = (TaskColumns::default(), TaskColumns::default());
         let mut earlier = EarlierColumns::default();
+        // What is known is not over.
+        if expected.is_none() {
+            self.revive(connection).await?;
+        }
         for (id, work) in self.tasks.iter().filter(|(_, work)| work.dirty) {
             let attempt = |number| AttemptRef { task: *id, attempt: number };
             let update = |number| self.attempts.0.get(&attempt(number));

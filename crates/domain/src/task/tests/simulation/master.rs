@@ -133,7 +133,8 @@ impl Watched {
             assert_eq!(really, Some(exited(0)), "completed without a success");
         }
         let waits_again = matches!(event, TaskEvent::Ended(..)) && name == StateName::Pending;
-        if waits_again && before.state.is_moving() && next.repeats == before.repeats {
+        if waits_again && before.state.after_stop() == Some(AfterStop::Move) && next.repeats == before.repeats
+        {
             self.moves += 1;
         } else if waits_again {
             self.repeats.push(now);
