@@ -143,6 +143,7 @@ struct FirstJob {
     pin: bool,
     #[serde(default)]
     update: Option<Update>,
+    #[serde(default)]
     parameters: Parameters,
     tasks: Vec<Value>,
 }
