@@ -183,8 +183,13 @@ pub(crate) trait Process: Send {
 pub(crate) trait OutputSource: Send {
     /// The next piece, at most 256 KiB; none at the end. Nothing is lost if the answer is not waited for.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Record>>;
-    /// There is much output of a stream: the kernel is to hold more of it between two reads, if it can.
-    fn widen(&mut self, _stream: Stream) {}
+    /// There is much output of a stream: the kernel is to hold more of it between two reads, if it can. How many bytes that are by
+    /// now, if it is more.
+    fn widen(&mut self, _stream: Stream) -> Option<usize> {
+        None
+    }
+    /// The next piece of a stream is asked for in a moment only: until then nobody is to be woken by each write, if that can be.
+    fn rest(&mut self, _stream: Stream) {}
     /// Whether the output ends soon after the process in any case; otherwise an undetected process may keep it open.
     fn has_certain_end(&self) -> bool {
         false

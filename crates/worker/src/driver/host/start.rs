@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use gaffer_domain::spec::Action;
 use gaffer_protocol::boot_time::BootTime;
-use gaffer_protocol::output::Stream;
 use nix::unistd::gettid;
 use rustix::process::{getpriority_process, setpriority_process};
 use tokio::process::{Child, Command};
@@ -24,9 +23,10 @@ use super::super::processes::{self, ProcessInfo};
 use super::super::program::{self, Program};
 use super::super::stuck::Stuck;
 use super::super::{Assignment, Directories, Exec, InputSink, StartError, Started};
+use super::HostProcess;
 use super::exec::{HostExec, Starting};
-use super::{HostProcess, Pipes};
-use crate::blocking::BlockingThreads;
+use super::pipe::{Pipe, Pipes};
+use crate::blocking::{BlockingThreads, PATIENCE};
 
 /// How often a start that was given up while the kernel loads the program is looked at.
 const PROBE_INTERVAL: Duration = Duration::from_millis(2);
@@ -181,16 +181,15 @@ impl Start {
         if definition.stdin {
             command.stdin(Stdio::piped());
         }
+        let pipe = || Pipe::new().map_err(|error| StartError::other(format!("cannot make a pipe: {error}")));
+        let ((stdout, of_stdout), (stderr, of_stderr)) = (pipe()?, pipe()?);
+        command.stdout(of_stdout).stderr(of_stderr);
         let mut child = self.spawn_nice(definition.nice, &program, &mut command, cgroup.as_ref())?;
+        // It holds the ends that the process has, too: they would keep the pipes open.
+        drop(command);
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let pid = pid.ok_or_else(|| StartError::other("the new process has no process id"))?;
         let input = child.stdin.take();
-        let output = Pipes {
-            stdout: child.stdout.take(),
-            stderr: child.stderr.take(),
-            turn: Stream::Stdout,
-            wide: None,
-        };
         let tree = ProcessTree::new(pid, marker, directories.work.clone(), started, cgroup);
         if let Err(given_up) = self.enter(Stage::Spawned) {
             // The main process is dead; if it executed another program for a moment, this kills what it started.
@@ -209,7 +208,7 @@ impl Start {
         Ok(Started {
             input: input.map(|input| Box::pin(input) as InputSink),
             process: Box::new(process),
-            output: Box::new(output),
+            output: Box::new(Pipes::new(stdout, stderr)),
             pid: Some(pid),
             container: None,
             exec: exec.map(|exec| Box::new(exec) as Box<dyn Exec>),
