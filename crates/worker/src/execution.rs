@@ -40,7 +40,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::attempt::scratch::ScratchSpace;
 use crate::attempt::{self, AttemptContext, Cause, StopRequests};
-use crate::blocking::{BlockingThreads, PATIENCE};
+use crate::blocking::{BlockingThreads, STORING_PATIENCE};
 use crate::driver::{self, DriverSettings, Drivers};
 use crate::ports::{PortSettings, Ports};
 use crate::spool::Resumed;
@@ -172,7 +172,7 @@ impl Execution {
                 .context("cannot start a thread")?,
             spool,
             scratch,
-            threads: BlockingThreads::new("attempt-files", MAX_FILE_THREADS, PATIENCE)
+            threads: BlockingThreads::new("attempt-files", MAX_FILE_THREADS, STORING_PATIENCE)
                 .context("cannot start a thread")?,
             ports,
             checks: Semaphore::new(MAX_CHECKS),

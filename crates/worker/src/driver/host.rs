@@ -86,6 +86,13 @@ impl HostDriver {
         ));
         let on_thread = start.clone();
         let begun = self.threads.run_until(hurry, move || on_thread.run());
+        let begun = async {
+            tokio::select! {
+                biased;
+                begun = begun => begun,
+                () = start.overdue() => Ok(()),
+            }
+        };
         let is_over = tell_if_slow(begun, || note(format!("not started yet: {}", start.obstacle()))).await;
         match is_over {
             Ok(()) => start.take_result(),

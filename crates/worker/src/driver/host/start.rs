@@ -90,10 +90,28 @@ impl Start {
     /// Does it, and leaves the result for [`Self::take_result`]. Blocks, for ever if a file system does.
     pub fn run(&self) {
         let result = self.start();
+        let started = result.as_ref().ok().map(|started| started.pid);
         *self.stage() = Stage::Over(result);
+        if let Some(pid) = started {
+            self.assignment.on_start.tell(pid);
+        }
     }
 
-    /// To be called once [`Self::run`] has come back.
+    /// Waits until it has started and its thread does not come back, because the disk that is to keep this does not respond: what
+    /// runs must not be unsupervised for long.
+    pub async fn overdue(&self) {
+        let mut has_started = false;
+        loop {
+            sleep(PATIENCE / 2).await;
+            let had_started = has_started;
+            has_started = matches!(&*self.stage(), Stage::Over(Ok(_)));
+            if has_started && had_started {
+                return;
+            }
+        }
+    }
+
+    /// To be called once [`Self::run`] has come back, or is [overdue](Self::overdue).
     pub fn take_result(&self) -> Result<Started, StartError> {
         match std::mem::replace(&mut *self.stage(), Stage::GivenUp) {
             Stage::Over(result) => result,
