@@ -48,6 +48,7 @@ use crate::stats;
 use admission::Admission;
 use lease::ContactFile;
 use pieces::Pieces;
+pub(crate) use state::Pending;
 use state::{Accepted, Ordered, State};
 
 /// The longest grace that a worker which is going down gives its attempts.
@@ -260,6 +261,11 @@ impl Execution {
     /// Waits until there may be events. Only one can wait.
     pub async fn eventful(&self) {
         self.core.eventful.notified().await;
+    }
+
+    /// Whether there are events, and how urgent they are.
+    pub fn pending(&self) -> Pending {
+        self.core.state().pending()
     }
 
     /// What happened since the last call, in order.
