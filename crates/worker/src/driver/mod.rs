@@ -93,7 +93,7 @@ pub(crate) struct Directories {
     pub script: Option<PathBuf>,
 }
 
-/// What is to be done once there is a main process, by whoever is first on a thread that may block.
+/// What is to be done once there is a main process, by the first that is on a thread that may block.
 #[derive(Clone, Default)]
 pub(crate) struct OnStart(Arc<Mutex<Option<Tell>>>);
 
