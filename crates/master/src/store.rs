@@ -44,6 +44,7 @@ mod timeline;
 pub mod totals;
 pub mod transitions;
 mod unnest;
+pub mod updates;
 pub mod users;
 pub mod versions;
 pub mod workers;

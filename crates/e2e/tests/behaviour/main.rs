@@ -42,6 +42,7 @@ mod refused;
 mod reruns;
 mod retention;
 mod revoked;
+mod rollouts;
 mod scheduling;
 mod searching;
 mod services;

@@ -234,7 +234,7 @@ async fn accept(
         if let Some(part) = part {
             request["part"] = json!(part);
         }
-        (key, Sha256::digest(request.to_string()).into())
+        (key, request_hash(&request))
     });
     let new = NewJob { project: actor.project, spec, origin, created_by: &actor.user, rerun_of, idempotency };
     let (submission, now) = (effects.scheduling.submission(), Utc::now());
@@ -266,6 +266,11 @@ async fn accept(
         Submitted::Repeated(job) => Ok(Accepted { job, is_new: false, hints: Vec::new() }),
         Submitted::KeyReused => Err(OperationError::KeyReused),
     }
+}
+
+/// By which a repeated request is known to be the same.
+pub(super) fn request_hash(request: &Value) -> [u8; 32] {
+    Sha256::digest(request.to_string()).into()
 }
 
 /// A job, for the response of a completed request.

@@ -8,7 +8,7 @@ use chrono::{SubsecRound as _, Utc};
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::Requirements;
 use gaffer_domain::rerun::Selection;
-use gaffer_domain::scale;
+use gaffer_domain::scale::{self, Instances};
 use gaffer_domain::spec::{JobKind, JobSpec};
 use gaffer_domain::task::StateName;
 use gaffer_domain::template::TemplateRef;
@@ -37,7 +37,7 @@ fn running(spec: &JobSpec, position: usize, (counts, kept, _): &Counted) -> Opti
     Some(RunningTasks {
         task: task.name.clone(),
         count: counts.get(StateName::Running).unsigned_abs(),
-        kept: kept.unwrap_or(task.indices.len()),
+        kept: Instances::of(task, *kept).count,
         can_scale: scale::can_scale(spec, position).is_ok(),
         has_checks: task.has_checks(),
     })
@@ -181,19 +181,20 @@ impl WriteStore {
                 Ok(Submitted::Created { job, classes: written.classes })
             }
             (None, Some((key, request_sha256))) => {
-                self.idempotency_claimed(new.project, key, request_sha256).await
+                let earlier = self.idempotency_claimed(new.project, key, request_sha256).await?;
+                Ok(earlier.map_or(Submitted::KeyReused, Submitted::Repeated))
             }
             (None, None) => Err(StoreError::Unreadable("a new job was not inserted".to_owned())),
         }
     }
 
-    /// What an idempotency key was used for before.
-    async fn idempotency_claimed(
+    /// The job that an idempotency key was used for before; none if that was for another request.
+    pub(super) async fn idempotency_claimed(
         &self,
         project: ProjectId,
         key: &str,
         request_sha256: &[u8; 32],
-    ) -> Result<Submitted, StoreError> {
+    ) -> Result<Option<JobId>, StoreError> {
         let (earlier_request, earlier_job): (Vec<u8>, i64) = sqlx::query_as(
             "SELECT request_sha256, job_id FROM idempotency_keys WHERE project_id = $1 AND key = $2",
         )
@@ -201,10 +202,7 @@ impl WriteStore {
         .bind(key)
         .fetch_one(&self.pool)
         .await?;
-        Ok(match earlier_request == request_sha256 {
-            true => Submitted::Repeated(JobId(earlier_job)),
-            false => Submitted::KeyReused,
-        })
+        Ok((earlier_request == request_sha256).then_some(JobId(earlier_job)))
     }
 }
 

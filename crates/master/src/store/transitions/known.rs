@@ -20,7 +20,7 @@ use super::super::specs::SpecCache;
 use super::super::unnest::unnest;
 use super::super::{Store, StoreError};
 use super::load::workers_chosen;
-use super::{Batch, DefinitionWork, JobWork, Outcome, StoredJob, TaskWork, Work, on_worker};
+use super::{Batch, DefinitionWork, JobWork, Outcome, Scale, StoredJob, TaskWork, Work, on_worker};
 
 /// Beyond so many jobs or tasks all are forgotten, and known again as they are read.
 const MAX_KNOWN: usize = 20_000;
@@ -184,7 +184,8 @@ impl KnownJob {
 impl JobWork {
     fn is_worth_knowing(&self) -> bool {
         // Of services that were scaled or updated, tasks come and go, and are of several versions.
-        let is_as_specified = || self.definitions.iter().all(|definition| definition.scale.count.is_none());
+        let is_as_specified =
+            || self.spec.version() == 1 && self.definitions.iter().all(|of| of.scale == Scale::default());
         !self.state.is_final()
             && self.definitions.len() <= MAX_DEFINITIONS
             && self.spec.problem().is_none()
@@ -278,7 +279,7 @@ pub(super) fn comparison(next: &mut usize) -> Vec<String> {
     let jobs = format!(
         "jobs_as_known AS MATERIALIZED (SELECT j.id FROM {} JOIN jobs j ON j.id = u.id \
              AND j.state = u.state::job_state AND (j.started_at IS NOT NULL) = u.is_started \
-             AND j.stop_message IS NOT DISTINCT FROM u.stop_message AND j.stops_everything = u.stops_everything \
+             AND j.version = 1 AND j.stop_message IS NOT DISTINCT FROM u.stop_message AND j.stops_everything = u.stops_everything \
              AND j.reason_code IS NOT DISTINCT FROM u.reason_code ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)",
         unnest(&columns, next)
     );
@@ -286,7 +287,8 @@ pub(super) fn comparison(next: &mut usize) -> Vec<String> {
     let columns = [&[("job_id", "bigint"), ("position", "smallint")][..], &counts].concat();
     let definitions = format!(
         "definitions_as_known AS MATERIALIZED (SELECT d.job_id FROM {} \
-             JOIN task_definitions d ON d.job_id = u.job_id AND d.position = u.position AND d.count IS NULL \
+             JOIN task_definitions d ON d.job_id = u.job_id AND d.position = u.position \
+             AND d.count IS NULL AND d.scaled_by IS NULL \
              AND d.blocked = u.c1 AND d.pending = u.c2 AND d.scheduled = u.c3 AND d.running = u.c4 AND d.stopping = u.c5 \
              AND d.completed = u.c6 AND d.failed = u.c7 AND d.cancelled = u.c8 AND d.skipped = u.c9 \
              ORDER BY d.job_id, d.position FOR UPDATE OF d SKIP LOCKED)",
