@@ -16,7 +16,7 @@ use crate::large_jobs::LargeJobs;
 use crate::store::specs::StoredSpec;
 use crate::store::transitions::{UpdateAction, UpdateStep};
 use crate::store::updates::{InstanceRow, Updating};
-use crate::store::versions::{NewVersion, Updated};
+use crate::store::versions::{NewVersion, Updated, VersionSource};
 use crate::store::{Store, StoreError};
 use crate::wakes::Wake;
 use crate::write_batcher::WriteBatcherHandle;
@@ -231,7 +231,7 @@ impl Updates {
                         project,
                         job,
                         spec: &earlier,
-                        source: None,
+                        source: VersionSource::Version(from),
                         created_by: "gaffer",
                         message: &format!("back to version {from}, because {message}"),
                         goes_back_to: Some(from),

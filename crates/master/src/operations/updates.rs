@@ -5,17 +5,17 @@ use gaffer_domain::JobId;
 use gaffer_domain::document::Value as Document;
 use gaffer_domain::job::JobState;
 use gaffer_domain::permissions::Action;
-use gaffer_domain::spec::{Filled, JobSpec, Source, Submission, Unfilled};
+use gaffer_domain::spec::{FieldError, Filled, JobSpec, Source, Submission, Unfilled};
 use gaffer_domain::versions::{Difference, Refused, arrange, differences, previous};
 use serde_json::{Value, json};
 
 use super::context::Effects;
-use super::jobs::{self, Accepted, Submit, no_job, request_hash};
+use super::jobs::{self, Accepted, Submit, request_hash};
 use super::services;
-use super::{Actor, Context, OperationError};
+use super::{Actor, Context, OperationError, no_job};
 use crate::store::jobs::Origin;
 use crate::store::updates::Promoted;
-use crate::store::versions::{NewVersion, Updated, Version};
+use crate::store::versions::{NewVersion, Updated, Version, VersionSource};
 use crate::views::Views;
 
 /// What a specification would do to a service.
@@ -52,9 +52,10 @@ pub fn of_service(service: &str, sent: &Document) -> Result<Filled, OperationErr
     let unfilled = Unfilled { pointer: Some(pointer), values, ..Unfilled::new(document) };
     let filled = unfilled.fill().map_err(OperationError::InvalidSpec)?;
     if filled.spec.name != service {
-        let name = &filled.spec.name;
-        let detail = format!("the specification is of {name}, and the path is of another service");
-        return Err(OperationError::field("/name", detail));
+        let detail =
+            format!("the specification is of {}, and the path is of another service", filled.spec.name);
+        let mistake = FieldError { pointer: format!("{pointer}/name"), detail, suggestion: None };
+        return Err(OperationError::InvalidSpec(vec![mistake]));
     }
     Ok(filled)
 }
@@ -98,6 +99,7 @@ async fn update_kept(
         Err(error) => return Err(error),
     };
     let idempotency = idempotency_key.map(|key| (key, request_hash(request)));
+    let source = VersionSource::Text(source);
     let new = NewVersion { source, after, idempotency, ..plain(actor, job, spec) };
     match write(effects, &new).await? {
         Updated::NotKept(_) => Ok(None),
@@ -168,7 +170,8 @@ pub async fn roll_back(context: &Context, actor: &Actor, wanted: RollBack) -> Re
     let spec = spec.ok_or_else(|| OperationError::field("/to", format!("version {version} is not kept")))?;
     let message = &format!("back to version {version}");
     let (goes_back_to, after) = (Some(version), after.or(Some(present)));
-    let new = NewVersion { message, goes_back_to, after, ..plain(actor, job, &spec) };
+    let source = VersionSource::Version(version);
+    let new = NewVersion { source, message, goes_back_to, after, ..plain(actor, job, &spec) };
     updated_job(job, write(effects, &new).await?)?;
     Ok(())
 }
@@ -214,7 +217,7 @@ fn plain<'a>(actor: &'a Actor, job: JobId, spec: &'a JobSpec) -> NewVersion<'a> 
         project: actor.project,
         job,
         spec,
-        source: None,
+        source: VersionSource::Text(None),
         created_by: &actor.user,
         message: "",
         goes_back_to: None,

@@ -181,28 +181,34 @@ impl WriteStore {
                 Ok(Submitted::Created { job, classes: written.classes })
             }
             (None, Some((key, request_sha256))) => {
-                let earlier = self.idempotency_claimed(new.project, key, request_sha256).await?;
-                Ok(earlier.map_or(Submitted::KeyReused, Submitted::Repeated))
+                let claimed = self.idempotency_find(new.project, key, request_sha256).await?;
+                claimed.ok_or_else(|| StoreError::Unreadable("an idempotency key is gone".to_owned()))
             }
             (None, None) => Err(StoreError::Unreadable("a new job was not inserted".to_owned())),
         }
     }
 
-    /// The job that an idempotency key was used for before; none if that was for another request.
-    pub(super) async fn idempotency_claimed(
+    /// What an idempotency key was used for before, if it was: for the same request, or for another one.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn idempotency_find(
         &self,
         project: ProjectId,
         key: &str,
         request_sha256: &[u8; 32],
-    ) -> Result<Option<JobId>, StoreError> {
-        let (earlier_request, earlier_job): (Vec<u8>, i64) = sqlx::query_as(
+    ) -> Result<Option<Submitted>, StoreError> {
+        let earlier: Option<(Vec<u8>, i64)> = sqlx::query_as(
             "SELECT request_sha256, job_id FROM idempotency_keys WHERE project_id = $1 AND key = $2",
         )
         .bind(project.0)
         .bind(key)
-        .fetch_one(&self.pool)
+        .fetch_optional(&self.pool)
         .await?;
-        Ok((earlier_request == request_sha256).then_some(JobId(earlier_job)))
+        Ok(earlier.map(|(request, job)| match request == request_sha256 {
+            true => Submitted::Repeated(JobId(job)),
+            false => Submitted::KeyReused,
+        }))
     }
 }
 

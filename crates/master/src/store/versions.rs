@@ -14,7 +14,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
 use super::forms::known;
-use super::jobs::{Needs, NewJob, Origin, classes_ensure};
+use super::jobs::{Needs, NewJob, Submitted, classes_ensure};
 use super::specs::read;
 use super::{ReadStore, StoreError, WriteStore};
 
@@ -27,8 +27,7 @@ pub struct NewVersion<'a> {
     pub project: ProjectId,
     pub job: JobId,
     pub spec: &'a JobSpec,
-    /// If it has parameters: the specification before their values were put in, as JSON, where that is known.
-    pub source: Option<&'a str>,
+    pub source: VersionSource<'a>,
     /// Who wants it.
     pub created_by: &'a str,
     /// Why, if it takes an earlier version back.
@@ -41,6 +40,15 @@ pub struct NewVersion<'a> {
     pub after: Option<u32>,
     /// The idempotency key, and the hash of the request.
     pub idempotency: Option<(&'a str, [u8; 32])>,
+}
+
+/// What a version was made of: its specification before the values of its parameters were put in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VersionSource<'a> {
+    /// As JSON; none without parameters.
+    Text(Option<&'a str>),
+    /// The source of an earlier version, which it repeats.
+    Version(u32),
 }
 
 /// What became of it.
@@ -136,10 +144,11 @@ impl WriteStore {
             .await?;
             if claimed.rows_affected() == 0 {
                 tx.rollback().await?;
-                return Ok(match self.idempotency_claimed(new.project, key, request_sha256).await? {
-                    Some(job) => Updated::Repeated(job),
-                    None => Updated::KeyReused,
-                });
+                return match self.idempotency_find(new.project, key, request_sha256).await? {
+                    Some(Submitted::Repeated(job)) => Ok(Updated::Repeated(job)),
+                    Some(Submitted::KeyReused) => Ok(Updated::KeyReused),
+                    _ => Err(StoreError::Unreadable("an idempotency key is gone".to_owned())),
+                };
             }
         }
         let found: Option<JobRow> = sqlx::query_as(
@@ -204,8 +213,8 @@ impl VersionWrite<'_> {
             StoreError::Unreadable(format!("cannot write a specification as JSON: {error}"))
         })?;
         sqlx::query(
-            "INSERT INTO job_versions (job_id, version, spec, spec_version, created_at, created_by) \
-             VALUES ($1, $2, $3::text::jsonb, $4, $5, $6) ON CONFLICT DO NOTHING",
+            "INSERT INTO job_versions (job_id, version, spec, spec_version, created_at, created_by, source) \
+             SELECT $1, $2, $3::text::jsonb, $4, $5, $6, source FROM jobs WHERE id = $1 ON CONFLICT DO NOTHING",
         )
         .bind(new.job.0)
         .bind(job.version)
@@ -215,9 +224,14 @@ impl VersionWrite<'_> {
         .bind(&job.created_by)
         .execute(&mut *tx)
         .await?;
+        let (source, repeated) = match new.source {
+            VersionSource::Text(source) => (source, None),
+            VersionSource::Version(version) => (None, Some(version as i32)),
+        };
         sqlx::query(
-            "INSERT INTO job_versions (job_id, version, spec, spec_version, created_at, created_by, message, goes_back_to) \
-             VALUES ($1, $2, $3::text::jsonb, $4, $5, $6, $7, $8)",
+            "INSERT INTO job_versions (job_id, version, spec, spec_version, created_at, created_by, message, source, goes_back_to) \
+             VALUES ($1, $2, $3::text::jsonb, $4, $5, $6, $7, \
+                 coalesce($8, (SELECT source FROM job_versions WHERE job_id = $1 AND version = $9)), $10)",
         )
         .bind(new.job.0)
         .bind(next as i32)
@@ -226,14 +240,17 @@ impl VersionWrite<'_> {
         .bind(now)
         .bind(new.created_by)
         .bind(new.message)
+        .bind(source)
+        .bind(repeated)
         .bind(new.goes_back_to.map(|version| version as i32))
         .execute(&mut *tx)
         .await?;
         // How long a worker may be out of contact is known to it by the version of its attempt: no shorter time counts here.
         sqlx::query(
             "UPDATE jobs SET version = $2, spec = $3::text::jsonb, spec_version = $4, labels = $5, priority = $6, \
-                 lost_after_millis = GREATEST(lost_after_millis, $7), retention = $8, pinned = pinned OR $9, source = $10, template = NULL, \
-                 template_version = NULL WHERE id = $1",
+                 lost_after_millis = GREATEST(lost_after_millis, $7), retention = $8, pinned = pinned OR $9, template = NULL, \
+                 template_version = NULL, \
+                 source = (SELECT source FROM job_versions WHERE job_id = $1 AND version = $2) WHERE id = $1",
         )
         .bind(new.job.0)
         .bind(next as i32)
@@ -244,7 +261,6 @@ impl VersionWrite<'_> {
         .bind(spec.lost_after.as_millis() as i64)
         .bind(Json(&spec.retention))
         .bind(spec.pin)
-        .bind(new.source)
         .execute(&mut *tx)
         .await?;
         self.write_definitions(tx, term).await?;
@@ -320,14 +336,7 @@ impl VersionWrite<'_> {
         let VersionWrite { new, job, spec, rows, next, now, .. } = *self;
         let versions = self.contents(tx).await?;
         let needs = Needs::of(spec, new.job)?;
-        let as_new = NewJob {
-            project: new.project,
-            spec,
-            origin: Origin::default(),
-            created_by: &job.created_by,
-            rerun_of: None,
-            idempotency: None,
-        };
+        let as_new = NewJob::of(new.project, spec, &job.created_by);
         classes_ensure(tx, &as_new, &needs, term).await?;
         let counts = self.counts();
         let (mut are_other, mut scaled_by) = (Vec::new(), Vec::new());

@@ -2,7 +2,7 @@
 
 use gaffer_master::store::transitions::{ScaleJob, UpdateAction, UpdateStep};
 use gaffer_master::store::updates::Promoted;
-use gaffer_master::store::versions::{NewVersion, Updated};
+use gaffer_master::store::versions::{NewVersion, Updated, VersionSource};
 use sqlx::PgConnection;
 
 use super::*;
@@ -18,7 +18,7 @@ impl Bench {
             project,
             job,
             spec: &spec,
-            source: None,
+            source: VersionSource::Text(None),
             created_by: "eve",
             message: "",
             goes_back_to: None,

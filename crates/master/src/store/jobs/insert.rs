@@ -32,6 +32,13 @@ pub struct NewJob<'a> {
     pub idempotency: Option<(&'a str, [u8; 32])>,
 }
 
+impl<'a> NewJob<'a> {
+    /// A job that repeats no other one, made of a specification alone.
+    pub fn of(project: ProjectId, spec: &'a JobSpec, created_by: &'a str) -> NewJob<'a> {
+        NewJob { project, spec, origin: Origin::default(), created_by, rerun_of: None, idempotency: None }
+    }
+}
+
 /// What the specification of a job was made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Origin<'a> {
@@ -45,13 +52,13 @@ pub struct Origin<'a> {
 pub(super) const JOB_NUMBER: &str =
     "SELECT nextval('jobs_id_seq') FROM (SELECT present_era() OFFSET 0) present";
 
-/// Up to so many tasks of a new job are known without being read.
-const MAX_TASKS_TOLD: u32 = 64;
+/// Maximum number of tasks of a new job that are known without being read.
+const MAX_TASKS_RETURNED: u32 = 64;
 
 /// A job with its definitions, tasks, idempotency key and the first line of its history: one statement, which is a transaction of
 /// its own where none is open, so one answer to wait for. Nothing is inserted if a class does not exist, or if the key is in use.
 macro_rules! job_write {
-    ($returning:literal, $told:literal) => {
+    ($returning:literal, $rows:literal) => {
         concat!("WITH led AS MATERIALIZED (SELECT leader_check($26) AS leads), \
      present AS MATERIALIZED (SELECT present_era() AS era FROM led), \
      given AS MATERIALIZED (SELECT g.*, c.id AS class_id \
@@ -84,15 +91,15 @@ macro_rules! job_write {
      SELECT are_classes, CASE WHEN are_classes THEN false ELSE \
              EXISTS (SELECT FROM idempotency_keys WHERE project_id = $1 AND key = $23) END AS is_claimed, \
          (SELECT id FROM job) AS job, \
-         ARRAY(SELECT DISTINCT class_id FROM given WHERE state = 'pending' AND runs > 0 AND class_id IS NOT NULL) AS classes, ", $told, " FROM known")
+         ARRAY(SELECT DISTINCT class_id FROM given WHERE state = 'pending' AND runs > 0 AND class_id IS NOT NULL) AS classes, ", $rows, " FROM known")
     };
 }
 
 const JOB_WRITE: &str =
     job_write!("", "NULL::bigint AS era, NULL::bigint[] AS tasks, NULL::bigint[] AS task_classes");
 
-/// The same, which also tells the numbers of the tasks, and the class of each definition, in their order.
-const JOB_WRITE_TELLING_TASKS: &str = job_write!(
+/// The same, which also returns the numbers of the tasks, and the class of each definition, in their order.
+const JOB_WRITE_RETURNING_TASKS: &str = job_write!(
     " RETURNING id, position, index",
     "(SELECT era FROM job) AS era, ARRAY(SELECT id FROM tasks ORDER BY position, index) AS tasks, \
      CASE WHEN are_classes THEN ARRAY(SELECT class_id FROM given ORDER BY position) END AS task_classes"
@@ -147,7 +154,7 @@ pub(super) struct Written {
 }
 
 impl Written {
-    /// The rows of a job that was inserted, as far as they are told.
+    /// The rows of a job that was inserted, as far as they were returned.
     pub fn rows<'a>(&'a self, new: &NewJob<'a>, now: Time) -> Option<NewRows<'a>> {
         Some(NewRows {
             job: JobId(self.job?),
@@ -223,8 +230,8 @@ impl JobWrite<'_> {
             skipped.push(skips as i32);
         }
         let (key, request_sha256) = new.idempotency.as_ref().map(|(key, hash)| (*key, &hash[..])).unzip();
-        let is_small = number.is_none() && selection.is_none() && spec.task_count() <= MAX_TASKS_TOLD;
-        Ok(sqlx::query_as(if is_small { JOB_WRITE_TELLING_TASKS } else { JOB_WRITE })
+        let is_small = number.is_none() && selection.is_none() && spec.task_count() <= MAX_TASKS_RETURNED;
+        Ok(sqlx::query_as(if is_small { JOB_WRITE_RETURNING_TASKS } else { JOB_WRITE })
             .bind(new.project.0)
             .bind(&spec.name)
             .bind(spec.kind.as_str())
