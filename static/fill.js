@@ -90,6 +90,7 @@ const kinds = {
     clock(node);
   },
   show: (node, value) => { node.hidden = !value; },
+  value: (node, value) => { node.value = value; },
   x: (node, value) => node.setAttribute("x", value),
   width: (node, value) => node.setAttribute("width", value),
   segments(node, value) {

@@ -134,7 +134,7 @@ impl Client {
     /// # Errors
     /// Errors of the API or the network.
     pub async fn post(&self, path: &[&str], body: &impl Serialize) -> Result<Answer, Failure> {
-        self.post_with_key(path, body, Uuid::new_v4()).await
+        self.post_with_key(path, &Query::new(), body, Uuid::new_v4()).await
     }
 
     /// POST, retried with the same idempotency key while the API is unreachable, so it takes effect once.
@@ -143,14 +143,14 @@ impl Client {
     /// What the API or the network says in the end.
     pub async fn post_patiently(
         &self,
-        path: &[&str],
+        (path, query): (&[&str], &Query),
         body: &impl Serialize,
         patience: &mut Backoff,
         tell: impl Fn(&Failure),
     ) -> Result<Answer, Failure> {
         let idempotency_key = Uuid::new_v4();
         loop {
-            match self.post_with_key(path, body, idempotency_key).await {
+            match self.post_with_key(path, query, body, idempotency_key).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => patience.endure(failure, &tell).await?,
             }
@@ -160,10 +160,11 @@ impl Client {
     async fn post_with_key(
         &self,
         path: &[&str],
+        query: &Query,
         body: &impl Serialize,
         key: Uuid,
     ) -> Result<Answer, Failure> {
-        let request = self.request(Method::POST, path, &Query::new());
+        let request = self.request(Method::POST, path, query);
         let request = request.header(HeaderName::from_static("idempotency-key"), key.to_string());
         self.answer(request.json(body).timeout(ANSWER_TIMEOUT)).await
     }

@@ -49,9 +49,10 @@ id! {
     WorkerId
 }
 
-/// How users address a task in its job: `name`, or `name.index` if its definition has several tasks.
+/// How users address a task in its job: `name`, or `name.index` if its definition has several tasks. The single one keeps its bare
+/// name while an update has further instances beside it.
 pub fn task_address(name: &str, index: u32, is_single: bool) -> String {
-    match is_single {
+    match is_single && index == 0 {
         true => name.to_owned(),
         false => format!("{name}.{index}"),
     }

@@ -1,6 +1,8 @@
 //! Which definitions of a service can be scaled while it runs, and to how many instances.
 
-use crate::spec::{Awaited, IndexMatch, Indices, JobKind, JobSpec, MAX_TASKS_PER_JOB, On, When, all_awaited};
+use crate::spec::{
+    Awaited, IndexMatch, Indices, JobKind, JobSpec, MAX_TASKS_PER_JOB, On, TaskSpec, When, all_awaited,
+};
 
 /// Why a definition is not scaled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,6 +116,31 @@ pub fn check(spec: &JobSpec, position: usize, count: u32, others: u64) -> Result
     }
 }
 
+/// Which indices the instances of a definition have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instances {
+    /// The lowest one.
+    pub first: u32,
+    /// How many there are.
+    pub count: u32,
+}
+
+impl Instances {
+    /// As the specification says, or as many as the definition was scaled to. Where the indices have a meaning of their own,
+    /// only the specification counts.
+    pub fn of(task: &TaskSpec, scaled_to: Option<u32>) -> Instances {
+        match task.indices {
+            Indices::Count(count) => Instances { first: 0, count: scaled_to.unwrap_or(count) },
+            Indices::Array { first, .. } => Instances { first, count: task.indices.len() },
+        }
+    }
+
+    /// The first index behind them.
+    pub fn end(self) -> u32 {
+        self.first.saturating_add(self.count)
+    }
+}
+
 /// What is said of a task that scaling starts or stops: `scaled down to 2 by ana`.
 pub fn message(is_up: bool, count: u32, actor: &str) -> String {
     format!("scaled {} to {count} by {actor}", if is_up { "up" } else { "down" })
@@ -180,6 +207,24 @@ mod tests {
         assert_eq!(can_scale(&with(json!({"task": "web", "on": "ended", "index": "same"})), 0), awaited);
         assert_eq!(can_scale(&with(json!({"task": "web", "on": "ended"})), 0), Ok(()));
         assert_eq!(can_scale(&with(json!("web")), 1), Ok(()));
+    }
+
+    #[test]
+    fn indices_with_a_meaning_of_their_own_stay_as_they_were_specified() {
+        let tasks = json!([
+            {"name": "web", "command": ["x"], "count": 3},
+            {"name": "array", "command": ["x"], "array": "5-7"},
+            {"name": "each", "command": ["x"], "each": ["a", "b"]},
+        ]);
+        let spec = service(&tasks);
+        let of = |position: usize, scaled_to| {
+            let Instances { first, count } = Instances::of(&spec.tasks[position], scaled_to);
+            (first, count)
+        };
+        assert_eq!((of(0, None), of(0, Some(5)), of(0, Some(0))), ((0, 3), (0, 5), (0, 0)));
+        assert_eq!((of(1, None), of(1, Some(2))), ((5, 3), (5, 3)));
+        assert_eq!((of(2, None), of(2, Some(7))), ((0, 2), (0, 2)));
+        assert_eq!(Instances::of(&spec.tasks[1], None).end(), 8);
     }
 
     #[test]

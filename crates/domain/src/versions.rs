@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::scale;
-use crate::spec::{JobKind, JobSpec};
+use crate::scale::{self, Instances};
+use crate::spec::{JobKind, JobSpec, MAX_TASKS_PER_JOB, TaskSpec};
 
 /// Why a specification cannot become the next version of a service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +29,67 @@ pub enum Refused {
         "task {0} has other indices or items in the new version, or its `count` cannot change; stop the service and submit it again"
     )]
     OtherIndices(String),
+    /// More tasks than a job may have.
+    #[error(
+        "with the instances that it was scaled to, the service would have {0} tasks, more than the {MAX_TASKS_PER_JOB} that one job \
+         may have"
+    )]
+    TooMany(u64),
+}
+
+/// How many instances a definition has in the next version. `kept` is how many it has at present, as it is kept at, and `before`
+/// as its specification says. A number that was scaled to stays until a version has another one. None where the specification alone
+/// says it.
+pub fn kept_at(wanted: &JobSpec, position: usize, before: Option<u32>, kept: Option<u32>) -> Option<u32> {
+    let specified = wanted.tasks.get(position)?.indices.len();
+    scale::can_scale(wanted, position).ok()?;
+    Some(kept.filter(|_| before == Some(specified)).unwrap_or(specified))
+}
+
+/// Whether a job may have the tasks of the next version. `counts`: the numbers of [`kept_at`], by position.
+///
+/// # Errors
+/// When there would be too many.
+pub fn check_total(wanted: &JobSpec, counts: &[Option<u32>]) -> Result<(), Refused> {
+    let count = |(task, count): (&TaskSpec, &Option<u32>)| u64::from(Instances::of(task, *count).count);
+    match wanted.tasks.iter().zip(counts).map(count).sum() {
+        all if all > u64::from(MAX_TASKS_PER_JOB) => Err(Refused::TooMany(all)),
+        _ => Ok(()),
+    }
+}
+
+/// A version of the past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// Its number.
+    pub version: u32,
+    /// The earlier version that it goes back to, if it does.
+    pub goes_back_to: Option<u32>,
+}
+
+/// The version to go back to when none is named: the latest one before the present that was not taken back itself. A version that
+/// goes back to an earlier one counts as that one.
+pub fn previous(history: &[Past], present: u32) -> Option<u32> {
+    let meant = |version: u32| {
+        let mut meant = version;
+        // Each goes back to a lower number.
+        while let Some(earlier) = history
+            .iter()
+            .find(|past| past.version == meant)
+            .and_then(|past| past.goes_back_to.filter(|earlier| *earlier < meant))
+        {
+            meant = earlier;
+        }
+        meant
+    };
+    let was_taken_back = |version: u32| {
+        let takes_back =
+            |past: &Past| past.goes_back_to.is_some_and(|to| to < version && version < past.version);
+        history.iter().any(takes_back)
+    };
+    let before = meant(present);
+    let candidates = history.iter().map(|past| past.version).filter(|version| *version < before);
+    candidates.filter(|version| !was_taken_back(*version)).max().map(meant)
 }
 
 /// The new version with its definitions in the order of the present one, and those that are new behind them: the place of a
@@ -73,6 +134,19 @@ pub struct Difference {
     pub before: Value,
     /// Its value after; null if it is not there.
     pub after: Value,
+}
+
+/// `tasks.web.env.MODE: "a" → "b"`. Of longer values, as many characters are shown as `most` says.
+pub fn difference_line(field: &str, before: &Value, after: &Value, most: usize) -> String {
+    let shown = |value: &Value| match value {
+        Value::Null => "(none)".to_owned(),
+        value => {
+            let text = value.to_string();
+            let short: String = text.chars().take(most).collect();
+            if short.len() < text.len() { format!("{short}…") } else { short }
+        }
+    };
+    format!("{field}: {} → {}", shown(before), shown(after))
 }
 
 /// What differs between two specifications in normal form. Tasks are matched by name.
@@ -157,6 +231,46 @@ mod tests {
         assert!(arrange(&present, &service(more)).is_ok());
     }
 
+    fn history(goes_back: &[(u32, u32)], present: u32) -> Vec<Past> {
+        let to = |version| goes_back.iter().find(|(from, _)| *from == version).map(|(_, to)| *to);
+        (1..=present).map(|version| Past { version, goes_back_to: to(version) }).collect()
+    }
+
+    #[test]
+    fn the_version_to_go_back_to_is_one_that_was_not_taken_back() {
+        assert_eq!(previous(&history(&[], 1), 1), None);
+        assert_eq!(previous(&history(&[], 3), 3), Some(2));
+        // 2 was taken back, so there is nothing before 1, which 3 is.
+        assert_eq!(previous(&history(&[(3, 1)], 3), 3), None);
+        assert_eq!(previous(&history(&[(4, 2)], 4), 4), Some(1));
+        // 3 is 1; 2 was taken back.
+        assert_eq!(previous(&history(&[(3, 1)], 4), 4), Some(1));
+        assert_eq!(previous(&history(&[(3, 1), (5, 3)], 5), 5), None);
+        // Not all are kept.
+        assert_eq!(previous(&history(&[], 5)[2..], 5), Some(4));
+    }
+
+    #[test]
+    fn a_number_that_was_scaled_to_stays_until_a_version_has_another_one_and_is_none_of_what_cannot_be_scaled()
+     {
+        let web = service(json!([{"name": "web", "script": "1", "count": 3}]));
+        assert_eq!(kept_at(&web, 0, Some(3), Some(5)), Some(5));
+        assert_eq!(kept_at(&web, 0, Some(2), Some(5)), Some(3));
+        assert_eq!(kept_at(&web, 0, Some(3), None), Some(3));
+        assert_eq!(kept_at(&web, 0, None, None), Some(3), "it is new");
+        let array = service(json!([{"name": "web", "script": "1", "array": "4-6"}]));
+        assert_eq!(kept_at(&array, 0, Some(3), Some(5)), None);
+    }
+
+    #[test]
+    fn a_version_has_no_more_tasks_with_those_that_were_scaled_to_than_a_job_may_have() {
+        let tasks = json!([task("app", "1"), {"name": "cache", "script": "1", "array": "1-10"}]);
+        let wanted = service(tasks);
+        assert_eq!(check_total(&wanted, &[Some(MAX_TASKS_PER_JOB - 10), None]), Ok(()));
+        let refused = check_total(&wanted, &[Some(MAX_TASKS_PER_JOB), None]);
+        assert_eq!(refused, Err(Refused::TooMany(100_010)));
+    }
+
     #[test]
     fn differences_name_their_fields_by_task() {
         let before = json!({"name": "web", "priority": 50, "tasks": [{"name": "a", "env": {"X": "1"}}, {"name": "b"}]});
@@ -166,5 +280,10 @@ mod tests {
         assert_eq!(fields, ["priority", "tasks.a.env.X", "tasks.a.env.Y"]);
         assert_eq!((&found[2].before, &found[2].after), (&Value::Null, &json!("3")));
         assert!(differences(&before, &before).is_empty());
+        let line = |most| difference_line("env.X", &json!("long"), &Value::Null, most);
+        assert_eq!(
+            (line(9), line(3)),
+            ("env.X: \"long\" → (none)".to_owned(), "env.X: \"lo… → (none)".to_owned())
+        );
     }
 }

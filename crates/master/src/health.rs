@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::TimeDelta;
 use gaffer_domain::health::{CheckKind, Health, HealthState, Outcome, Thresholds, is_available};
+use gaffer_domain::rollout::Checks;
 use gaffer_domain::spec::JobKind;
 use gaffer_domain::{AttemptRef, JobId, Time, WorkerId};
 use gaffer_protocol::health::{CheckResult, Checked};
@@ -47,6 +48,8 @@ struct Entry {
     position: usize,
     is_stopping: bool,
     has_ended: bool,
+    /// It is available, or was at some time since this master knows it.
+    has_been_available: bool,
     checks: BTreeMap<CheckKind, Check>,
 }
 
@@ -144,7 +147,9 @@ impl Healths {
         let check = |(kind, of): (CheckKind, Option<Thresholds>)| Some((kind, Check::new(of?, now)));
         let checks: BTreeMap<_, _> = checks.into_iter().filter_map(check).collect();
         inner.checks += checks.len();
-        let entry = Entry { worker, job, position, is_stopping, has_ended: false, checks };
+        let (has_ended, has_been_available) = (false, false);
+        let mut entry = Entry { worker, job, position, is_stopping, has_ended, has_been_available, checks };
+        entry.has_been_available = entry.is_available();
         inner.count((job, position), false, entry.is_available());
         inner.attempts.insert(attempt, entry);
     }
@@ -201,11 +206,15 @@ impl Healths {
         results
     }
 
-    /// Since when an attempt is available; none if it is not, or has no checks.
-    pub fn available_since(&self, attempt: AttemptRef) -> Option<Time> {
+    /// What is known of the checks of an attempt.
+    pub fn checks(&self, attempt: AttemptRef) -> Checks {
         let inner = self.lock();
-        let entry = inner.attempts.get(&attempt).filter(|entry| entry.is_available())?;
-        entry.checks.values().map(|check| check.since).max()
+        let Some(entry) = inner.attempts.get(&attempt) else { return Checks::default() };
+        let since = || entry.checks.values().map(|check| check.since).max();
+        Checks {
+            available_since: entry.is_available().then(since).flatten(),
+            has_been_available: entry.has_been_available,
+        }
     }
 
     /// Adds whether tasks with ports are available.
@@ -256,6 +265,7 @@ impl Inner {
         let (definition, was_available) = ((entry.job, entry.position), entry.is_available());
         let changed = change(entry);
         let is_available = entry.is_available();
+        entry.has_been_available |= is_available;
         self.count(definition, was_available, is_available);
         Some(changed)
     }

@@ -99,6 +99,7 @@ fn api_v1() -> Api {
         .post("/jobs/{job}/tasks/{task}/stdin", &tasks::STDIN, tasks::stdin)
         .get("/jobs/{job}/tasks/{task}/output", &output::OF_TASK, output::of_task)
         .section("Services")
+        .get("/services/{service}", &versions::SHOW, versions::show)
         .post("/services/{service}", &versions::APPLY, versions::apply)
         .post("/services/{service}/diff", &versions::DIFF, versions::diff)
         .get("/jobs/{job}/versions", &versions::LIST, versions::list)

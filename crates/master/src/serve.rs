@@ -241,8 +241,11 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             write_batcher: write_batcher_handle.clone(),
             healths: healths.clone(),
             large_jobs: large_jobs.clone(),
+            changes: changes.clone(),
             wake: wakes.updates.clone(),
             began: chrono::Utc::now(),
+            steps: Default::default(),
+            watches: Default::default(),
         },
         deletion: Deletion { store: store.clone(), wake: wakes.deletion.clone() },
         dead_letters: DeadLetters {

@@ -46,6 +46,7 @@ mod together;
 pub mod totals;
 pub mod transitions;
 mod unnest;
+pub mod updates;
 pub mod users;
 pub mod versions;
 pub mod workers;

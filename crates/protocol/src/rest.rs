@@ -45,7 +45,9 @@ pub use system::{
 };
 pub use templates::{JobTemplate, Template, TemplateParameter, TemplateVersion, TemplateVersionEntry};
 
-pub use versions::{FieldDifference, JobVersion, JobVersions, RollbackRequest, ServiceDiff, ServiceUpdate};
+pub use versions::{
+    FieldDifference, JobVersion, JobVersions, PromoteRequest, RollbackRequest, ServiceDiff, ServiceUpdate,
+};
 
 /// What a job can be.
 const JOB_KINDS: [&str; 2] = ["batch", "service"];

@@ -8,7 +8,7 @@ use gaffer_protocol::rest::Job;
 
 use crate::attach;
 use crate::backoff::Backoff;
-use crate::client::Client;
+use crate::client::{Client, Query};
 use crate::commands::{versions, wait};
 use crate::config;
 use crate::exit;
@@ -56,6 +56,9 @@ pub struct SubmitArgs {
     /// A file of `type: service` with a `name` updates the running service of that name.
     #[arg(long)]
     new: bool,
+    /// Update a service only if this is still its present version
+    #[arg(long, value_name = "VERSION", conflicts_with = "new", requires = "file")]
+    after: Option<u32>,
     /// Only show what a service's file would change
     #[arg(long, conflicts_with_all = ["wait", "follow", "new"])]
     dry_run: bool,
@@ -127,7 +130,10 @@ pub async fn run(args: SubmitArgs, out: &Out) -> Result<u8, Failure> {
         return Ok(0);
     }
     let submitted = match service {
-        Some(name) => post(&client, &["services", &name], &input, &status).await?,
+        Some(name) => {
+            let after: Query = args.after.iter().map(|after| ("after", after.to_string())).collect();
+            post(&client, (&["services", &name], &after), &input, &status).await?
+        }
         None => submit(&client, &input, &status).await?,
     };
     let job = &submitted.job;
@@ -150,17 +156,17 @@ pub struct Submitted {
 /// # Errors
 /// What the API or the network says in the end, in terms of the input.
 pub async fn submit(client: &Client, input: &Input, status: &Status<'_>) -> Result<Submitted, Failure> {
-    post(client, &["jobs"], input, status).await
+    post(client, (&["jobs"], &Query::new()), input, status).await
 }
 
 async fn post(
     client: &Client,
-    path: &[&str],
+    to: (&[&str], &Query),
     input: &Input,
     status: &Status<'_>,
 ) -> Result<Submitted, Failure> {
     let tell = |failure: &Failure| status.note(&format!("{failure}; retrying (Ctrl-C gives up)"));
-    let answer = client.post_patiently(path, &input.body()?, &mut Backoff::for_a_start(), tell).await;
+    let answer = client.post_patiently(to, &input.body()?, &mut Backoff::for_a_start(), tell).await;
     let answer = answer.map_err(|failure| match failure {
         Failure::Problem(problem) => Failure::Problem(Box::new(input.explain(*problem))),
         other => other,

@@ -4,14 +4,17 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use gaffer_domain::versions::differences;
-use gaffer_protocol::rest::{FieldDifference, Job, JobVersions, RollbackRequest, ServiceDiff, TaskPorts};
+use gaffer_domain::versions::{difference_line, differences};
+use gaffer_protocol::rest::{
+    FieldDifference, Job, JobVersions, PromoteRequest, RollbackRequest, ServiceDiff,
+};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Query};
 use crate::config;
 use crate::failure::Failure;
 use crate::out::Out;
+use crate::parameters::ParameterFlags;
 use crate::selector::One;
 use crate::spec_flags::SpecFlags;
 use crate::spec_input::{Input, Wanted};
@@ -43,9 +46,12 @@ pub struct RollbackArgs {
     /// Number of a job, last, or the name of a running service
     #[arg(value_name = "JOB|NAME")]
     service: String,
-    /// The version; the one before the present without it
+    /// The version [default: the latest before the present that was not taken back itself]
     #[arg(long, value_name = "VERSION")]
     to: Option<u32>,
+    /// Only if this is still the present version
+    #[arg(long, value_name = "VERSION")]
+    after: Option<u32>,
 }
 
 /// Which service.
@@ -53,12 +59,16 @@ pub struct RollbackArgs {
 #[command(after_help = "\
 Examples:
   gaffer promote web
+  gaffer promote web --version 3
 
-With `auto_promote: false`, an update waits after its canaries until somebody promotes it.")]
+With `auto_promote: false`, an update waits after its canaries until a user promotes it.")]
 pub struct PromoteArgs {
     /// Number of a job, last, or the name of a running service
     #[arg(value_name = "JOB|NAME")]
     service: String,
+    /// Only if this is still the present version
+    #[arg(long, value_name = "VERSION")]
+    version: Option<u32>,
 }
 
 /// What to compare.
@@ -66,6 +76,7 @@ pub struct PromoteArgs {
 #[command(after_help = "\
 Examples:
   gaffer diff web.yaml        what submitting this file would change
+  gaffer diff web.yaml -p mode=fast    the same with values for its parameters
   gaffer diff 42 43           how two jobs differ
 
 Exit codes: 0 if nothing differs, 1 if something does.")]
@@ -76,6 +87,8 @@ pub struct DiffArgs {
     /// Number of another job
     #[arg(value_name = "JOB")]
     second: Option<One>,
+    #[command(flatten)]
+    parameters: ParameterFlags,
 }
 
 /// The job of a service's name or number.
@@ -86,18 +99,8 @@ async fn job_of(client: &Client, service: &str) -> Result<String, Failure> {
     if let Ok(job) = service.parse::<One>() {
         return Ok(job.resolve(client).await?.to_string());
     }
-    let query: Query = vec![("name", service.to_owned()), ("state", "pending,running,stopping".to_owned())];
-    let page: gaffer_protocol::rest::Page<Job> = client.read(&["jobs"], &query).await?;
-    let found = page.items.iter().find(|job| job.name == service && job.kind == "service");
-    match found {
-        Some(job) => Ok(job.id.to_string()),
-        // Says what there is not, in the words of the API.
-        None => {
-            let path = ["services", service, "ports"];
-            client.read::<gaffer_protocol::rest::Page<TaskPorts>>(&path, &Query::new()).await?;
-            Err(Failure::Usage(format!("{service} is not among the latest jobs: name it by its number")))
-        }
-    }
+    let job: Job = client.read(&["services", service], &Query::new()).await?;
+    Ok(job.id.to_string())
 }
 
 /// Lists the versions of a service.
@@ -135,21 +138,22 @@ pub async fn list(args: VersionsArgs, out: &Out) -> Result<u8, Failure> {
 pub async fn roll_back(args: RollbackArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let job = job_of(&client, &args.service).await?;
-    let request = json!(RollbackRequest { to: args.to });
+    let request = json!(RollbackRequest { to: args.to, after: args.after });
     let job: Job = client.post(&["jobs", &job, "rollback"], &request).await?.read()?;
     out.line(&job.id.to_string())?;
     out.remark(&format!("job {} is updated to version {}", job.id, job.version));
     Ok(0)
 }
 
-/// Lets an update go on.
+/// Lets an update continue.
 ///
 /// # Errors
 /// Errors of the API or the network.
 pub async fn promote(args: PromoteArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let job = job_of(&client, &args.service).await?;
-    let job: Job = client.post(&["jobs", &job, "promote"], &json!({})).await?.read()?;
+    let request = json!(PromoteRequest { version: args.version });
+    let job: Job = client.post(&["jobs", &job, "promote"], &request).await?.read()?;
     out.line(&job.id.to_string())?;
     Ok(0)
 }
@@ -161,6 +165,9 @@ pub async fn promote(args: PromoteArgs, out: &Out) -> Result<u8, Failure> {
 pub async fn diff(args: DiffArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
     let found = match (args.first.parse::<One>(), args.second) {
+        (Ok(_), Some(_)) if !args.parameters.is_empty() => {
+            return Err(Failure::Usage("jobs have values for their parameters: -p is for a file".to_owned()));
+        }
         (Ok(first), Some(second)) => {
             let mut specs = Vec::new();
             for job in [first, second] {
@@ -178,7 +185,8 @@ pub async fn diff(args: DiffArgs, out: &Out) -> Result<u8, Failure> {
         }
         (Err(_), None) => {
             let wanted = Wanted::File(Path::new(&args.first).to_owned());
-            let input = wanted.input(&SpecFlags::default(), config::passed_on)?;
+            let mut input = wanted.input(&SpecFlags::default(), config::passed_on)?;
+            input.values = args.parameters.read()?;
             let Some(name) = service_name(&input) else {
                 return Err(Failure::Usage(format!("{} is no service with a `name`", args.first)));
             };
@@ -218,11 +226,7 @@ pub fn show(out: &Out, differences: &[FieldDifference]) -> Result<(), Failure> {
         out.remark("nothing differs");
     }
     for FieldDifference { field, before, after } in differences {
-        let shown = |value: &Value| match value {
-            Value::Null => "(none)".to_owned(),
-            value => value.to_string(),
-        };
-        let line = format!("{field}: {} → {}", shown(before), shown(after));
+        let line = difference_line(field, before, after, usize::MAX);
         out.line(&style::visible(&line))?;
     }
     Ok(())

@@ -18,10 +18,18 @@ fn update(parallel: u32, canary: u32) -> Update {
     }
 }
 
-const NONE: Rollout = Rollout { count: 3, surge: 0, is_promoted: false };
+const NONE: Rollout = Rollout {
+    count: 3,
+    surge: 0,
+    can_surge: true,
+    is_promoted: false,
+    reverts: false,
+    has_ended: false,
+    idle_millis: 0,
+};
 
 fn old(index: u32, condition: Condition) -> Instance {
-    Instance { index, is_new: false, condition, has_failed: false }
+    Instance { index, is_further: index >= 3, is_new: false, condition, has_failed: false }
 }
 
 fn new(index: u32, condition: Condition) -> Instance {
@@ -106,12 +114,80 @@ fn a_new_instance_that_fails_or_takes_too_long_fails_the_update_and_an_old_one_d
     let surging = Rollout { surge: 1, ..NONE };
     let with = |last| [old(0, UP), old(1, UP), old(2, Condition::Starting(1 << 40)), last];
     let failed = Instance { has_failed: true, ..new(3, Condition::Waiting(0)) };
-    let failed_with = |problem| Next::Failed { index: 3, problem };
-    assert_eq!(next(&update(1, 0), surging, &with(failed)), failed_with("failed"));
+    assert_eq!(next(&update(1, 0), surging, &with(failed)), Next::Failed(Problem::Failed(3)));
     let slow = new(3, Condition::Starting(600_000));
-    assert_eq!(next(&update(1, 0), surging, &with(slow)), failed_with("was not available in time"));
+    assert_eq!(next(&update(1, 0), surging, &with(slow)), Next::Failed(Problem::NotAvailable(3)));
     let without_room = new(3, Condition::Waiting(600_000));
     assert!(matches!(next(&update(1, 0), surging, &with(without_room)), Next::Replace(_)));
+    let of_service = [new(0, Condition::Waiting(600_000)), old(1, UP), old(2, UP)];
+    assert_eq!(next(&update(1, 0), surging, &of_service), Next::Failed(Problem::NoWorker(0)));
+    let ended = Rollout { has_ended: true, ..surging };
+    assert_eq!(next(&update(1, 0), ended, &with(new(3, UP))), Next::Failed(Problem::Ended));
+    // There is nothing to go to from an earlier version.
+    let reverts = Rollout { reverts: true, has_ended: true, idle_millis: u64::MAX, ..surging };
+    for last in [failed, slow] {
+        assert_eq!(next(&update(1, 0), reverts, &with(last)), Next::Wait);
+    }
+}
+
+#[test]
+fn an_instance_that_was_available_before_does_not_fail_the_update_for_being_interrupted() {
+    let surging = Rollout { surge: 1, ..NONE };
+    let instances = [new(0, Condition::Interrupted), old(1, UP), old(2, UP), new(3, UP)];
+    assert_eq!(next(&update(1, 0), surging, &instances), Next::Wait, "it is waited for");
+}
+
+#[test]
+fn an_update_without_progress_fails_but_not_while_something_else_limits_what_it_waits_for() {
+    let limit = progress_within(&update(1, 0)).as_millis();
+    assert_eq!(limit, 1_201_000);
+    let idle = Rollout { surge: 1, idle_millis: limit, ..NONE };
+    let with = |condition| [new(0, condition), old(1, UP), old(2, UP), new(3, UP)];
+    let failed = Next::Failed(Problem::NoProgress(Span::from_millis(limit)));
+    assert_eq!(next(&update(1, 0), idle, &with(Condition::Interrupted)), failed);
+    let soon = Rollout { idle_millis: limit - 1, ..idle };
+    assert_eq!(next(&update(1, 0), soon, &with(Condition::Interrupted)), Next::Wait);
+    assert_eq!(next(&update(1, 0), idle, &with(Condition::Ending)), Next::Wait);
+    let canary = Update { auto_promote: false, ..update(1, 1) };
+    let waits = [old(0, UP), old(1, UP), old(2, UP), new(3, UP)];
+    assert_eq!(next(&canary, idle, &waits), Next::AwaitPromotion, "a user takes as long as a user takes");
+}
+
+#[test]
+fn what_waits_for_other_tasks_is_not_judged_and_holds_nothing_up() {
+    let long = Rollout { idle_millis: u64::MAX, ..NONE };
+    let blocked = [0, 1, 2].map(|index| new(index, Condition::Blocked));
+    assert_eq!(next(&update(1, 0), long, &blocked), Next::Done);
+    let old_ones = [0, 1, 2].map(|index| old(index, Condition::Blocked));
+    let without = Rollout { can_surge: false, ..NONE };
+    assert_eq!(next(&update(1, 0), without, &old_ones), Next::Replace(vec![0]));
+    // A further one that waits for a new task takes no other's place, however long that task takes.
+    let surging = Rollout { surge: 1, ..long };
+    let with = [old(0, UP), old(1, UP), old(2, UP), new(3, Condition::Blocked)];
+    assert_eq!(next(&update(1, 0), surging, &with), Next::Wait);
+}
+
+#[test]
+fn where_there_may_be_no_further_instances_as_many_are_stopped_as_may_be_replaced_at_once() {
+    let without = Rollout { can_surge: false, ..NONE };
+    let before = [old(0, UP), old(1, UP), old(2, UP)];
+    assert_eq!(next(&update(1, 0), without, &before), Next::Replace(vec![0]));
+    assert_eq!(next(&update(2, 0), without, &before), Next::Replace(vec![0, 1]));
+    let canary = Update { auto_promote: false, ..update(2, 1) };
+    assert_eq!(next(&canary, without, &before), Next::Replace(vec![0]));
+    let then = [new(0, UP), old(1, UP), old(2, UP)];
+    assert_eq!(next(&canary, without, &then), Next::AwaitPromotion);
+    let last = [new(0, UP), new(1, UP), new(2, UP)];
+    assert_eq!(next(&update(1, 0), without, &last), Next::Done);
+}
+
+#[test]
+fn an_update_is_undone_unless_it_undoes_another_or_there_is_nothing_to_go_back_to() {
+    let update = update(1, 0);
+    assert!(is_undone(&update, NONE, (1, 2)));
+    assert!(!is_undone(&Update { auto_revert: false, ..update }, NONE, (1, 2)));
+    assert!(!is_undone(&update, Rollout { reverts: true, ..NONE }, (1, 2)));
+    assert!(!is_undone(&update, NONE, (1, 1)), "an earlier definition was taken up again by hand");
 }
 
 /// A service whose instances come, are killed and go, beside its update.
@@ -119,7 +195,7 @@ struct World {
     update: Update,
     rollout: Rollout,
     instances: Vec<Instance>,
-    /// So many instances have a place.
+    /// How many instances have a place.
     room: u32,
     /// Instances above the count that are to go.
     has_fixed_port: bool,
@@ -133,8 +209,8 @@ impl World {
         let room = count + rng.random_range(0..4);
         World {
             update,
-            rollout: Rollout { count, surge: 0, is_promoted: false },
-            instances: (0..count).map(|index| old(index, UP)).collect(),
+            rollout: Rollout { count, can_surge: rng.random_ratio(4, 5), ..NONE },
+            instances: (0..count).map(|index| Instance { is_further: false, ..old(index, UP) }).collect(),
             room,
             has_fixed_port: rng.random_ratio(1, 4),
         }
@@ -165,6 +241,10 @@ impl World {
                 Condition::Starting(_) if goes_on => Condition::Available(0),
                 Condition::Starting(since) => Condition::Starting(since + millis),
                 Condition::Available(_) if kills && rng.random_ratio(1, 20) => Condition::Waiting(0),
+                Condition::Available(_) if kills && rng.random_ratio(1, 20) => Condition::Interrupted,
+                Condition::Interrupted if goes_on => Condition::Available(0),
+                Condition::Interrupted => Condition::Interrupted,
+                Condition::Blocked => Condition::Blocked,
                 Condition::Available(since) => Condition::Available(since + millis),
                 Condition::Ending if goes_on && instance.index < self.rollout.count + self.rollout.surge => {
                     instance.is_new = true;
@@ -192,7 +272,9 @@ impl World {
                 }
                 for index in count..count + surge {
                     if !self.instances.iter().any(|instance| instance.index == index) {
-                        self.instances.push(new(index, Condition::Waiting(0)));
+                        assert!(self.rollout.can_surge, "there may be no further ones");
+                        let further = Instance { is_further: true, ..new(index, Condition::Waiting(0)) };
+                        self.instances.push(further);
                     }
                 }
             }
@@ -207,9 +289,9 @@ impl World {
                 }
                 let after = self.available();
                 assert!(after == before || after >= floor, "{before} were available, {after} are");
-                let lacks_room = self.instances.iter().any(|i| i.index < count && i.is_without_room());
+                let lacks_room = self.instances.iter().any(|i| !i.is_further && i.is_without_room());
                 let has_surge =
-                    !lacks_room && self.instances.iter().any(|i| i.index >= count && !i.is_without_room());
+                    !lacks_room && self.instances.iter().any(|i| i.is_further && !i.is_without_room());
                 assert!(after == before || !has_surge || after >= count, "{before}, then {after}");
             }
             Next::Done => return true,
@@ -236,7 +318,7 @@ fn random_updates_end_with_all_instances_new_and_never_have_too_many_or_too_few(
             }
             world.pass(rng, steps < 200);
             steps += 1;
-            assert!(steps < 2_000, "it goes on for ever");
+            assert!(steps < 2_000, "it does not end");
         }
         assert_eq!(world.instances.len(), count as usize);
         assert!(world.instances.iter().all(|instance| instance.is_new && instance.index < count));

@@ -15,9 +15,9 @@ pub struct Update {
     pub healthy_for: Span,
     /// A new instance that is not available within this time fails the update.
     pub healthy_within: Span,
-    /// How many new instances are looked at before the update goes on; 0 for none.
+    /// How many new instances are looked at before the update continues; 0 for none.
     pub canary: u32,
-    /// Whether it goes on by itself once these have been available for long enough.
+    /// Whether it continues by itself once these have been available for long enough.
     pub auto_promote: bool,
     /// Whether a failed update is undone.
     pub auto_revert: bool,
@@ -61,7 +61,7 @@ pub const UPDATE: &[Field] = &[
     Field::new("canary", Kind::Whole(0..=100), "Number of new instances to try before the others")
         .default("0")
         .example("1"),
-    Field::new("auto_promote", Kind::Bool, "Whether good canaries let the update go on by themselves")
+    Field::new("auto_promote", Kind::Bool, "Whether good canaries let the update continue by itself")
         .details("Otherwise it waits for `gaffer promote`.")
         .default("true")
         .example("false"),

@@ -88,6 +88,10 @@ fn scaled_up(waits_for_others: bool) -> TaskEvent {
     TaskEvent::ScaledUp { message: "scaled up to 5 by ana".to_owned(), waits_for_others }
 }
 
+fn replaced() -> TaskEvent {
+    TaskEvent::Replaced { message: "replaced by version 2".to_owned() }
+}
+
 fn message(task: &Task) -> &str {
     match &task.state {
         TaskState::Failed { reason, .. } | TaskState::Cancelled { reason, .. } => &reason.message,
@@ -362,7 +366,12 @@ fn a_worker_is_told_of_placements_and_stops_only() {
                 }
                 Some(Command::Stop(worker)) => {
                     assert!(
-                        matches!(event, TaskEvent::StopRequested(_) | TaskEvent::MoveRequested(..)),
+                        matches!(
+                            event,
+                            TaskEvent::StopRequested(_)
+                                | TaskEvent::MoveRequested(..)
+                                | TaskEvent::Replaced { .. }
+                        ),
                         "{event:?}"
                     );
                     assert_eq!(held_by, Some(worker));

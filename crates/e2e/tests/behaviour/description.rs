@@ -168,7 +168,9 @@ async fn every_route_answers_as_it_is_described() {
     let next = json!({ "name": "web", "type": "service", "script": "false", "ports": ["http"] });
     reader.must(200, post("/services/{service}/diff", "/services/web/diff").json(&next)).await;
     reader.must(422, post("/services/{service}/diff", "/services/shop/diff").json(&next)).await;
-    let updated = reader.must(200, post("/services/{service}", "/services/web").json(&next)).await;
+    reader.must(409, post("/services/{service}", "/services/web?after=9").json(&next)).await;
+    let updated = reader.must(200, post("/services/{service}", "/services/web?after=1").json(&next)).await;
+    reader.must(200, get("/services/{service}", "/services/web")).await;
     assert_eq!(updated["updates"][0]["version"], 2, "{updated}");
     reader.must(202, post("/jobs/{job}/promote", &format!("{here}/promote"))).await;
     reader.must(202, post("/jobs/{job}/rollback", &format!("{here}/rollback"))).await;

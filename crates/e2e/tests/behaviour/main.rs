@@ -43,6 +43,7 @@ mod refused;
 mod reruns;
 mod retention;
 mod revoked;
+mod rollouts;
 mod scheduling;
 mod searching;
 mod services;

@@ -1,25 +1,27 @@
 //! Carries out rolling updates of services, step by step as [`rollout::next`] decides.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::Utc;
-use gaffer_domain::Time;
-use gaffer_domain::quantity::Span;
-use gaffer_domain::rollout::{self, Condition, Instance, Next, Rollout};
-use gaffer_domain::spec::Update;
-use gaffer_domain::task::StateName;
+use gaffer_domain::rollout::{self, Next, Observer, Problem, Rollout};
+use gaffer_domain::scale::{self, Instances};
+use gaffer_domain::{JobId, Time};
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::driver::{Background, Ran};
+use crate::changes::Changes;
 use crate::health::Healths;
 use crate::large_jobs::LargeJobs;
 use crate::store::specs::StoredSpec;
 use crate::store::transitions::{UpdateAction, UpdateStep};
-use crate::store::versions::{InstanceRow, NewVersion, Updated, Updating, VersionSource};
+use crate::store::updates::{InstanceRow, Updating};
+use crate::store::versions::{NewVersion, Updated, VersionSource};
 use crate::store::{Store, StoreError};
 use crate::wakes::Wake;
 use crate::write_batcher::WriteBatcherHandle;
 
-/// How often instances are looked at while there is an update.
+/// How often instances are looked at while there is an update that continues by itself.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The loop.
@@ -29,9 +31,69 @@ pub struct Updates {
     pub write_batcher: WriteBatcherHandle,
     pub healths: Healths,
     pub large_jobs: LargeJobs,
+    pub changes: Changes,
     pub wake: Wake,
     /// Since when this master knows what checks say.
     pub began: Time,
+    /// The latest step of each update that this master has taken; else since when it could have.
+    pub steps: HashMap<(JobId, usize), LatestStep>,
+    pub watches: Watches,
+}
+
+/// When an update got further.
+#[derive(Debug, Clone, Copy)]
+pub struct LatestStep {
+    /// Of which version of the job, and whether it was promoted: then it begins anew.
+    of: (u32, bool),
+    at: Time,
+}
+
+/// What a look at an update came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    /// A step was taken.
+    Stepped,
+    /// It continues by itself.
+    Waits,
+    /// It continues when a user says so, or when something happens to the job.
+    AwaitsPromotion,
+    /// Nothing can be done, because its specification cannot be read.
+    Unreadable,
+}
+
+/// Wakes the loop when something happens to jobs whose updates wait for a user.
+#[derive(Debug, Default)]
+pub struct Watches {
+    of_jobs: HashMap<JobId, AbortHandle>,
+    tasks: JoinSet<()>,
+}
+
+impl Watches {
+    /// Begins to watch a job. Returns false if it was watched already.
+    fn watch(&mut self, job: JobId, changes: &Changes, wake: &Wake) -> bool {
+        while self.tasks.try_join_next().is_some() {}
+        if self.of_jobs.get(&job).is_some_and(|watch| !watch.is_finished()) {
+            return false;
+        }
+        let (mut changed, wake) = (changes.of_job(job), wake.clone());
+        let watch = self.tasks.spawn(async move {
+            if changed.changed().await.is_ok() {
+                wake.call();
+            }
+        });
+        self.of_jobs.insert(job, watch);
+        true
+    }
+
+    fn keep(&mut self, is_kept: impl Fn(JobId) -> bool) {
+        self.of_jobs.retain(|job, watch| {
+            let is_kept = is_kept(*job);
+            if !is_kept {
+                watch.abort();
+            }
+            is_kept
+        });
+    }
 }
 
 impl Background for Updates {
@@ -48,122 +110,153 @@ impl Background for Updates {
 
     async fn run_once(&mut self) -> Result<Ran, StoreError> {
         let updates = self.store.updates().await?;
-        let mut done = 0;
+        let is_updated = |job| updates.iter().any(|updating| updating.job == job);
+        self.watches.keep(is_updated);
+        self.steps.retain(|(job, _), _| is_updated(*job));
+        let (mut done, mut again_after, mut failure) = (0, None, None);
         for updating in &updates {
-            done += u64::from(self.step(updating).await?);
+            match self.look(updating).await {
+                Ok(Looked::Unreadable) => {}
+                // What has happened since the look is seen by another one.
+                Ok(Looked::AwaitsPromotion) => {
+                    if self.watches.watch(updating.job, &self.changes, &self.wake) {
+                        again_after = Some(LOOK_INTERVAL);
+                    }
+                }
+                Ok(looked) => {
+                    done += u64::from(looked == Looked::Stepped);
+                    again_after = Some(LOOK_INTERVAL);
+                }
+                // Updates of other jobs continue.
+                Err(error) => {
+                    tracing::debug!(job = updating.job.0, %error, "an update could not be continued");
+                    failure = failure.or(Some(error));
+                }
+            }
         }
-        Ok(Ran { done, again_after: (!updates.is_empty()).then_some(LOOK_INTERVAL) })
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(Ran { done, again_after }),
+        }
     }
 }
 
 impl Updates {
-    /// Takes the next step of an update. Returns whether there was one.
-    async fn step(&self, updating: &Updating) -> Result<bool, StoreError> {
+    /// Takes the next step of an update, if there is one.
+    async fn look(&mut self, updating: &Updating) -> Result<Looked, StoreError> {
         let Updating { job, position, version, .. } = *updating;
-        let Some(spec) = self.store.spec(job).await?.filter(|spec| spec.problem().is_none()) else {
-            return Ok(false);
+        let Some(spec) = self.store.spec(job).await? else { return Ok(Looked::Waits) };
+        let Some(task) = spec.tasks.get(position).filter(|_| spec.problem().is_none()) else {
+            return Ok(Looked::Unreadable);
         };
-        let mut update = spec.update.unwrap_or_default();
-        if updating.reverts {
-            // There is no other version to go to: it is waited for.
-            update.healthy_within = Span::MAX;
+        if spec.version() != updating.job_version {
+            // Another version was accepted meanwhile.
+            return Ok(Looked::Waits);
         }
-        let rows = self.store.instances(updating).await?;
-        let now = Utc::now();
-        let mut instances = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let of = self.store.spec_of_definition((job, position, row.version)).await?;
-            instances.push(self.instance(updating, of.as_ref(), row, now));
+        let (update, now) = (spec.update.unwrap_or_default(), Utc::now());
+        let instances = Instances::of(task, updating.scaled_to);
+        let latest = self.latest_step(updating, now);
+        let rollout = Rollout {
+            count: instances.count,
+            surge: updating.surge,
+            can_surge: scale::can_scale(&spec, position).is_ok(),
+            is_promoted: updating.is_promoted,
+            reverts: updating.reverts,
+            has_ended: updating.has_ended,
+            idle_millis: (now - latest).num_milliseconds().max(0).unsigned_abs(),
+        };
+        let observer = Observer { version, instances, now, began: self.began };
+        let mut judged = Vec::new();
+        for InstanceRow { attempt, observed } in self.store.instances(updating).await? {
+            let earlier = match observed.version == version {
+                true => None,
+                false => self.store.spec_of_attempt((job, observed.version)).await?,
+            };
+            let of = earlier.as_ref().unwrap_or(&spec).tasks.get(position);
+            judged.push(observer.judge(&observed, of, self.healths.checks(attempt)));
         }
-        let rollout =
-            Rollout { count: updating.count, surge: updating.surge, is_promoted: updating.is_promoted };
-        if updating.has_ended && !updating.reverts {
-            let problem = format!("an instance of version {version} has ended");
-            return self.failed(updating, &update, problem).await;
-        }
-        let action = match rollout::next(&update, rollout, &instances) {
-            Next::Wait | Next::AwaitPromotion => return Ok(false),
+        let action = match rollout::next(&update, rollout, &judged) {
+            Next::Wait => return Ok(Looked::Waits),
+            Next::AwaitPromotion => return Ok(Looked::AwaitsPromotion),
             Next::Surge(surge) => UpdateAction::Surge(surge),
             Next::Replace(indices) => UpdateAction::Replace(indices),
             Next::Done => UpdateAction::Finish,
-            Next::Failed { index, problem } => {
-                let name = spec.tasks.get(position).map_or("?", |task| task.name.as_str());
-                let problem = format!("an instance of version {version} {problem}: {name}.{index}");
-                return self.failed(updating, &update, problem).await;
-            }
+            Next::Failed(problem) => return self.failed(updating, (&spec, rollout), problem).await,
         };
+        let is_taken = self.take(updating, action).await;
+        if is_taken {
+            self.note_step(updating, Utc::now());
+        }
+        Ok(if is_taken { Looked::Stepped } else { Looked::Waits })
+    }
+
+    async fn take(&self, updating: &Updating, action: UpdateAction) -> bool {
+        let Updating { job, position, version, .. } = *updating;
         let step = UpdateStep { job, position, version, action };
-        Ok(self.write_batcher.update_step(step).await.unwrap_or(false))
+        self.write_batcher.update_step(step).await.unwrap_or(false)
+    }
+
+    /// Since when an update could have got further.
+    fn latest_step(&mut self, updating: &Updating, now: Time) -> Time {
+        let of = (updating.job_version, updating.is_promoted);
+        let known = self.steps.get(&(updating.job, updating.position));
+        match known {
+            Some(latest) if latest.of == of => latest.at,
+            Some(_) => self.note_step(updating, now),
+            None => self.note_step(updating, updating.since.max(self.began)),
+        }
+    }
+
+    fn note_step(&mut self, updating: &Updating, at: Time) -> Time {
+        let of = (updating.job_version, updating.is_promoted);
+        self.steps.insert((updating.job, updating.position), LatestStep { of, at });
+        at
     }
 
     /// Takes the version back, or leaves the update as it is.
     async fn failed(
         &self,
         updating: &Updating,
-        update: &Update,
-        problem: String,
-    ) -> Result<bool, StoreError> {
-        let Updating { job, position, version, from, project, reverts, .. } = *updating;
-        if update.auto_revert && !reverts && from != version {
-            let earlier = self.store.spec_of_version(job, from).await?;
-            let present = self.store.spec(job).await?.map(|spec| spec.version());
-            if let (Some(earlier), Some(present)) = (earlier, present) {
-                let message = format!("back to version {from}, because {problem}");
-                let new = NewVersion {
-                    project,
-                    job,
-                    spec: &earlier,
-                    source: VersionSource::Version(from),
-                    created_by: "gaffer",
-                    message: &message,
-                    reverts: true,
-                    after: Some(present),
-                };
-                let submission = self.large_jobs.submission();
-                let updated = self.store.job_update(&new, Utc::now()).await?;
-                submission.told(Some(job));
-                if matches!(updated, Updated::Accepted(_) | Updated::Overtaken(_)) {
-                    return Ok(true);
+        (spec, rollout): (&StoredSpec, Rollout),
+        problem: Problem,
+    ) -> Result<Looked, StoreError> {
+        let Updating { job, position, version, from, project, job_version, .. } = *updating;
+        let Some(task) = spec.tasks.get(position) else { return Ok(Looked::Unreadable) };
+        let mut message = problem.message(version, task);
+        if rollout::is_undone(&spec.update.unwrap_or_default(), rollout, (from, version)) {
+            let why_not = match self.store.spec_of_version(job, from).await? {
+                None => format!("version {from} is not kept"),
+                Some(earlier) => {
+                    let new = NewVersion {
+                        project,
+                        job,
+                        spec: &earlier,
+                        source: VersionSource::Version(from),
+                        created_by: "gaffer",
+                        message: &format!("back to version {from}, because {message}"),
+                        goes_back_to: Some(from),
+                        reverts: true,
+                        after: Some(job_version),
+                        idempotency: None,
+                    };
+                    let submission = self.large_jobs.submission();
+                    let updated = self.store.job_update(&new, Utc::now()).await?;
+                    submission.told(Some(job));
+                    match updated {
+                        Updated::Accepted(_) => {
+                            self.changes.announce(&[job]);
+                            return Ok(Looked::Stepped);
+                        }
+                        Updated::Refused(why) => why.to_string(),
+                        Updated::Unchanged(_) => format!("version {from} is the same"),
+                        // It is another update now, or none.
+                        _ => return Ok(Looked::Waits),
+                    }
                 }
-            }
+            };
+            message = format!("{message}; it cannot be taken back: {why_not}");
         }
-        let step = UpdateStep { job, position, version, action: UpdateAction::Halt(problem) };
-        Ok(self.write_batcher.update_step(step).await.unwrap_or(false))
-    }
-
-    /// An instance, with the specification of its attempt.
-    fn instance(
-        &self,
-        updating: &Updating,
-        spec: Option<&StoredSpec>,
-        row: &InstanceRow,
-        now: Time,
-    ) -> Instance {
-        let task = spec.and_then(|spec| spec.tasks.get(updating.position));
-        let has_checks = task.is_some_and(|task| task.has_checks());
-        let since = |at: Time| (now - at).num_milliseconds().max(0).unsigned_abs();
-        let (condition, version) = match row.state {
-            StateName::Blocked | StateName::Pending => {
-                (Condition::Waiting(since(row.since)), row.wanted_version)
-            }
-            StateName::Running => {
-                let started = row.started_at.unwrap_or(row.since);
-                let available = match has_checks {
-                    true => self.healths.available_since(row.attempt),
-                    false => Some(started),
-                };
-                let condition = match available {
-                    Some(at) => Condition::Available(since(at)),
-                    // What an earlier master knew of its checks is not known here yet.
-                    None => Condition::Starting(since(started.max(self.began))),
-                };
-                (condition, row.version)
-            }
-            StateName::Stopping => (Condition::Ending, row.version),
-            _ => (Condition::Starting(since(row.since.max(self.began))), row.version),
-        };
-        let is_new = version == updating.version;
-        let has_failed = row.has_failed && !updating.reverts;
-        Instance { index: row.index, is_new, condition, has_failed }
+        let is_halted = self.take(updating, UpdateAction::Halt(message)).await;
+        Ok(if is_halted { Looked::Stepped } else { Looked::Waits })
     }
 }

@@ -74,8 +74,8 @@ fn service_update(update: JobUpdate) -> rest::ServiceUpdate {
 
 /// A version of a service.
 pub fn version(version: Version) -> rest::JobVersion {
-    let Version { version, created_at, created_by, message, spec } = version;
-    rest::JobVersion { version, created_at, created_by, message, spec }
+    let Version { version, created_at, created_by, message, goes_back_to, spec } = version;
+    rest::JobVersion { version, created_at, created_by, message, goes_back_to, spec }
 }
 
 /// What a specification would do to a service.

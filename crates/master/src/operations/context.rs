@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use gaffer_domain::permissions::{Action, Role};
 use gaffer_domain::{ProjectId, Time};
+use tokio::sync::Mutex;
 
 use super::{Actor, OperationError};
 use crate::changes::Changes;
@@ -55,6 +56,9 @@ pub(super) struct Effects {
     pub scheduling: SchedulingState,
     /// Rate limits for unknown keys.
     pub guesses: Guesses,
+    /// Held while the first version of a service is submitted by its name, so that two requests make one service. Nobody else
+    /// submits: only one master leads.
+    pub new_services: Mutex<()>,
 }
 
 impl Context {
@@ -78,6 +82,7 @@ impl Context {
             large_jobs: control.large_jobs.clone(),
             scheduling: control.scheduling.clone(),
             guesses: Guesses::default(),
+            new_services: Mutex::default(),
         };
         Context { effects, views, first_project, metrics_token }
     }

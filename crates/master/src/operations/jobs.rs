@@ -226,7 +226,7 @@ async fn accept(
         if let Some(part) = part {
             request["part"] = json!(part);
         }
-        (key, hash(&request))
+        (key, request_hash(&request))
     });
     let new = NewJob { project: actor.project, spec, origin, created_by: &actor.user, rerun_of, idempotency };
     let (submission, now) = (effects.scheduling.submission(), Utc::now());
@@ -274,11 +274,12 @@ pub(super) async fn find_repeated(
     request: &Value,
 ) -> Result<Option<Accepted>, OperationError> {
     let Some(key) = idempotency_key else { return Ok(None) };
-    let found = effects.writes.idempotency_find(actor.project, key, &hash(request)).await?;
+    let found = effects.writes.idempotency_find(actor.project, key, &request_hash(request)).await?;
     found.as_ref().map(accepted).transpose()
 }
 
-fn hash(request: &Value) -> [u8; 32] {
+/// By which a repeated request is known to be the same.
+pub(super) fn request_hash(request: &Value) -> [u8; 32] {
     Sha256::digest(request.to_string()).into()
 }
 

@@ -1,6 +1,7 @@
 //! Services: by name, where they are reached, at how many instances they are kept.
 
 use gaffer_domain::JobId;
+use gaffer_domain::job::JobState;
 use gaffer_domain::permissions::Action;
 use gaffer_domain::scale::Refused;
 use gaffer_domain::spec::{MAX_NAME_CHARS, PortProtocol};
@@ -77,11 +78,7 @@ pub async fn scale(
     match effects.write_batcher.scale(ScaleJob { job, project, actor: by, task, count }).await? {
         ScaleResult::Kept { task } => Ok(task),
         ScaleResult::Refused(refused) => Err(not_scaled(&refused)),
-        ScaleResult::NotKept(state) => {
-            let is = if state.is_final() { "has already ended" } else { "is being stopped" };
-            let detail = format!("job {job} {is}: it cannot be scaled");
-            Err(OperationError::Conflict { detail, state: state.as_str() })
-        }
+        ScaleResult::NotKept(state) => Err(not_kept(job, state, "scaled")),
         ScaleResult::Unreadable(problem) => Err(OperationError::Invalid {
             code: "unreadable_job",
             detail: format!("job {job} cannot be scaled: {problem}"),
@@ -92,6 +89,13 @@ pub async fn scale(
         }
         ScaleResult::Unknown => Err(no_job(job)),
     }
+}
+
+/// A service that ends is not changed any more.
+pub(super) fn not_kept(job: JobId, state: JobState, changed: &str) -> OperationError {
+    let is = if state.is_final() { "has already ended" } else { "is being stopped" };
+    let detail = format!("job {job} {is}: it cannot be {changed}");
+    OperationError::Conflict { detail, state: state.as_str() }
 }
 
 fn not_scaled(refused: &Refused) -> OperationError {
@@ -120,8 +124,12 @@ pub async fn find(reads: &ReadStore, actor: &Actor, name: &str) -> Result<JobId,
         // The database does not take all of these in a text, and no name has them.
         true => None,
     };
+    found.ok_or_else(|| none_running(name))
+}
+
+pub(super) fn none_running(name: &str) -> OperationError {
     let shown: String = name.chars().filter(|char| !char.is_control()).take(MAX_NAME_CHARS).collect();
-    found.ok_or_else(|| OperationError::NotFound(format!("running service {shown}")))
+    OperationError::NotFound(format!("running service {shown}"))
 }
 
 /// A service with its tasks, for a load balancer.

@@ -2,16 +2,19 @@
 
 use chrono::Utc;
 use gaffer_domain::JobId;
+use gaffer_domain::document::Value as Document;
+use gaffer_domain::job::JobState;
 use gaffer_domain::permissions::Action;
-use gaffer_domain::spec::{FieldError, JobSpec};
-use gaffer_domain::versions::{Difference, arrange, differences};
-use serde_json::Value;
+use gaffer_domain::spec::{FieldError, Filled, JobSpec, Source, Submission, Unfilled};
+use gaffer_domain::versions::{Difference, Refused, arrange, differences, previous};
+use serde_json::{Value, json};
 
 use super::context::Effects;
-use super::jobs::{self, Accepted, Submit};
+use super::jobs::{self, Accepted, Submit, request_hash};
 use super::services;
 use super::{Actor, Context, OperationError, no_job};
 use crate::store::jobs::Origin;
+use crate::store::updates::Promoted;
 use crate::store::versions::{NewVersion, Updated, Version, VersionSource};
 use crate::views::Views;
 
@@ -24,32 +27,86 @@ pub struct UpdatePreview {
     pub differences: Vec<Difference>,
 }
 
+/// A specification of a service.
+#[derive(Debug, Clone, Copy)]
+pub struct Apply<'a> {
+    pub spec: &'a JobSpec,
+    /// What it was before the values of its parameters were put in.
+    pub source: Option<&'a str>,
+    /// Only if this is the present version of the service.
+    pub after: Option<u32>,
+    /// The client's name for this request: a repeated one is accepted once.
+    pub idempotency_key: Option<&'a str>,
+}
+
+/// The specification in a request about the service of this name.
+///
+/// # Errors
+/// When it is none, or of another service.
+pub fn of_service(service: &str, sent: &Document) -> Result<Filled, OperationError> {
+    let Submission { source, values } = Submission::of(sent).map_err(OperationError::InvalidSpec)?;
+    let Source::Sent(document, pointer) = source else {
+        let detail = "a service is updated with its specification, not from a template".to_owned();
+        return Err(OperationError::field("/template", detail));
+    };
+    let unfilled = Unfilled { pointer: Some(pointer), values, ..Unfilled::new(document) };
+    let filled = unfilled.fill().map_err(OperationError::InvalidSpec)?;
+    if filled.spec.name != service {
+        let detail =
+            format!("the specification is of {}, and the path is of another service", filled.spec.name);
+        let mistake = FieldError { pointer: format!("{pointer}/name"), detail, suggestion: None };
+        return Err(OperationError::InvalidSpec(vec![mistake]));
+    }
+    Ok(filled)
+}
+
 /// Makes a specification the next version of the service of its name; submits it if there is none that is not being stopped.
-/// `source`: what it was before the values of its parameters were put in.
 ///
 /// # Errors
 /// When it cannot be the next version, or the database does not answer.
-pub async fn apply(
-    context: &Context,
-    actor: &Actor,
-    spec: &JobSpec,
-    source: Option<&str>,
-) -> Result<Accepted, OperationError> {
+pub async fn apply(context: &Context, actor: &Actor, wanted: Apply<'_>) -> Result<Accepted, OperationError> {
     let effects = context.permit(actor, Action::SubmitJob)?;
+    let Apply { spec, source, after, idempotency_key } = wanted;
+    // Whichever way it goes, a repeated request is the same.
+    let request = json!({ "service": spec });
+    if let Some(accepted) = update_kept(effects, actor, wanted, &request).await? {
+        return Ok(accepted);
+    }
+    // One at a time: a service that another request has submitted meanwhile is updated.
+    let _turn = effects.new_services.lock().await;
+    if let Some(accepted) = update_kept(effects, actor, wanted, &request).await? {
+        return Ok(accepted);
+    }
+    if after.is_some() {
+        return Err(services::none_running(&spec.name));
+    }
     let origin = Origin { source, template: None };
-    let as_new = Submit { spec, origin, request: None, idempotency_key: None };
+    let as_new = Submit { spec, origin, request: Some(&request), idempotency_key };
+    jobs::submit(context, actor, as_new).await
+}
+
+/// Updates the service of that name. None if there is none, or it is being stopped: another one may begin beside it.
+async fn update_kept(
+    effects: &Effects,
+    actor: &Actor,
+    wanted: Apply<'_>,
+    request: &Value,
+) -> Result<Option<Accepted>, OperationError> {
+    let Apply { spec, source, after, idempotency_key } = wanted;
     let job = match services::find(&effects.writes, actor, &spec.name).await {
         Ok(job) => job,
-        Err(OperationError::NotFound(_)) => {
-            return jobs::submit(context, actor, as_new).await;
-        }
+        Err(OperationError::NotFound(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
-    match update(effects, actor, (job, spec, VersionSource::Text(source)), "").await {
-        Ok(()) => Ok(Accepted { job, is_new: false, hints: Vec::new() }),
-        // It is being stopped: another one may begin beside it.
-        Err(OperationError::Conflict { .. }) => jobs::submit(context, actor, as_new).await,
-        Err(error) => Err(error),
+    let idempotency = idempotency_key.map(|key| (key, request_hash(request)));
+    let source = VersionSource::Text(source);
+    let new = NewVersion { source, after, idempotency, ..plain(actor, job, spec) };
+    match write(effects, &new).await? {
+        Updated::NotKept(_) => Ok(None),
+        updated => {
+            let job = updated_job(job, updated)?;
+            Ok(Some(Accepted { job, is_new: false, hints: Vec::new() }))
+        }
     }
 }
 
@@ -77,49 +134,72 @@ fn normal(spec: &JobSpec) -> Value {
     serde_json::to_value(spec).unwrap_or_default()
 }
 
-/// Makes an earlier version of a service the next one; the one before the present if none is named.
+/// A service that goes back to an earlier version.
+#[derive(Debug, Clone, Copy)]
+pub struct RollBack {
+    pub job: JobId,
+    /// The version; none for the latest one before the present that was not taken back.
+    pub to: Option<u32>,
+    /// Only if this is the present version.
+    pub after: Option<u32>,
+}
+
+/// Makes an earlier version of a service the next one.
 ///
 /// # Errors
 /// When there is no such job or version, or it cannot be updated.
-pub async fn roll_back(
-    context: &Context,
-    actor: &Actor,
-    job: JobId,
-    to: Option<u32>,
-) -> Result<(), OperationError> {
+pub async fn roll_back(context: &Context, actor: &Actor, wanted: RollBack) -> Result<(), OperationError> {
     let effects = context.permit(actor, Action::SubmitJob)?;
-    jobs::find(effects, actor, job).await?;
+    let RollBack { job, to, after } = wanted;
+    let found = jobs::find(effects, actor, job).await?;
+    if found.is_over() || found.state == JobState::Stopping {
+        return Err(services::not_kept(job, found.state, "updated"));
+    }
     let present = effects.writes.spec(job).await?.ok_or_else(|| no_job(job))?.version();
     let version = match to {
         Some(to) => to,
-        None if present > 1 => present - 1,
-        None => {
-            return Err(OperationError::field("/to", format!("job {job} has only one version")));
-        }
+        None => previous(&effects.writes.job_past(job).await?, present).ok_or_else(|| {
+            let detail = format!("job {job} has no earlier version that was not taken back; name one");
+            OperationError::field("/to", detail)
+        })?,
     };
     if version == present {
         return Err(OperationError::field("/to", format!("version {version} is the present one")));
     }
     let spec = effects.writes.spec_of_version(job, version).await?;
     let spec = spec.ok_or_else(|| OperationError::field("/to", format!("version {version} is not kept")))?;
+    let message = &format!("back to version {version}");
+    let (goes_back_to, after) = (Some(version), after.or(Some(present)));
     let source = VersionSource::Version(version);
-    update(effects, actor, (job, &spec, source), &format!("back to version {version}")).await
+    let new = NewVersion { source, message, goes_back_to, after, ..plain(actor, job, &spec) };
+    updated_job(job, write(effects, &new).await?)?;
+    Ok(())
 }
 
-/// Lets the update of a service go on after its canaries.
+/// Lets the update of a service continue after its canaries; with a version, only if it is the present one.
 ///
 /// # Errors
-/// When there is no such job, or it is not updated.
-pub async fn promote(context: &Context, actor: &Actor, job: JobId) -> Result<(), OperationError> {
+/// When there is no such job, or no such update.
+pub async fn promote(
+    context: &Context,
+    actor: &Actor,
+    job: JobId,
+    version: Option<u32>,
+) -> Result<(), OperationError> {
     let effects = context.permit(actor, Action::SubmitJob)?;
-    let found = jobs::find(effects, actor, job).await?;
-    if !effects.writes.job_promote(actor.project, job, &actor.user).await? {
-        let detail = format!("job {job} has no update that could go on");
-        return Err(OperationError::Conflict { detail, state: found.state.as_str() });
+    match effects.writes.job_promote((actor.project, job), version, &actor.user).await? {
+        Promoted::Yes => {
+            effects.wakes.updates.call();
+            effects.changes.announce(&[job]);
+            Ok(())
+        }
+        Promoted::NotUpdated(state) => {
+            let detail = format!("job {job} has no update that could continue");
+            Err(OperationError::Conflict { detail, state: state.as_str() })
+        }
+        Promoted::Overtaken { present, state } => Err(overtaken(job, present, state)),
+        Promoted::Unknown => Err(no_job(job)),
     }
-    effects.wakes.updates.call();
-    effects.changes.announce(&[job]);
-    Ok(())
 }
 
 /// The versions of a job that are kept, the latest first.
@@ -131,59 +211,55 @@ pub async fn versions(views: &Views, actor: &Actor, job: JobId) -> Result<Vec<Ve
     Ok(views.reads.job_versions(job).await?)
 }
 
-async fn update(
-    effects: &Effects,
-    actor: &Actor,
-    (job, spec, source): (JobId, &JobSpec, VersionSource<'_>),
-    message: &str,
-) -> Result<(), OperationError> {
-    let new = NewVersion {
+/// A version by a user that comes after whatever there is.
+fn plain<'a>(actor: &'a Actor, job: JobId, spec: &'a JobSpec) -> NewVersion<'a> {
+    NewVersion {
         project: actor.project,
         job,
         spec,
-        source,
+        source: VersionSource::Text(None),
         created_by: &actor.user,
-        message,
+        message: "",
+        goes_back_to: None,
         reverts: false,
         after: None,
-    };
+        idempotency: None,
+    }
+}
+
+async fn write(effects: &Effects, new: &NewVersion<'_>) -> Result<Updated, OperationError> {
     let submission = effects.large_jobs.submission();
-    let updated = effects.writes.job_update(&new, Utc::now()).await?;
+    let updated = effects.writes.job_update(new, Utc::now()).await?;
     // Numbers of instances may have changed, and there may be new definitions.
-    submission.told(matches!(updated, Updated::Accepted(_)).then_some(job));
+    let is_accepted = matches!(updated, Updated::Accepted(_));
+    submission.told(is_accepted.then_some(new.job));
+    if is_accepted {
+        effects.wakes.updates.call();
+        effects.changes.announce(&[new.job]);
+    }
+    Ok(updated)
+}
+
+/// The job that was updated, now or by an earlier request of the same name.
+fn updated_job(job: JobId, updated: Updated) -> Result<JobId, OperationError> {
     match updated {
-        Updated::Accepted(_) => {
-            effects.wakes.updates.call();
-            effects.changes.announce(&[job]);
-            Ok(())
-        }
-        Updated::Unchanged(_) => Ok(()),
+        Updated::Accepted(_) | Updated::Unchanged(_) => Ok(job),
+        Updated::Repeated(earlier) => Ok(earlier),
+        Updated::KeyReused => Err(OperationError::KeyReused),
         Updated::Refused(why) => Err(refused(why)),
-        Updated::NotKept(state) => {
-            let is = if state.is_final() { "has already ended" } else { "is being stopped" };
-            let detail = format!("job {job} {is}: it cannot be updated");
-            Err(OperationError::Conflict { detail, state: state.as_str() })
-        }
-        Updated::Overtaken(_) => Err(OperationError::Busy("the service was updated meanwhile")),
+        Updated::NotKept(state) => Err(services::not_kept(job, state, "updated")),
+        Updated::Overtaken { present, state } => Err(overtaken(job, present, state)),
         Updated::Unreadable(problem) => Err(unreadable(&problem)),
         Updated::Unknown => Err(no_job(job)),
     }
 }
 
-/// Checks that a specification, which is at `pointer` in what was sent, is of the service with this name.
-///
-/// # Errors
-/// When it has another name.
-pub fn check_name(spec: &JobSpec, service: &str, pointer: &str) -> Result<(), OperationError> {
-    if spec.name == service {
-        return Ok(());
-    }
-    let detail = format!("the specification is of {}, and the path is of another service", spec.name);
-    let mistake = FieldError { pointer: format!("{pointer}/name"), detail, suggestion: None };
-    Err(OperationError::InvalidSpec(vec![mistake]))
+fn overtaken(job: JobId, present: u32, state: JobState) -> OperationError {
+    let detail = format!("the present version of job {job} is {present}: look at it and decide again");
+    OperationError::Conflict { detail, state: state.as_str() }
 }
 
-fn refused(why: gaffer_domain::versions::Refused) -> OperationError {
+fn refused(why: Refused) -> OperationError {
     OperationError::Invalid { code: "invalid_spec", detail: why.to_string(), field: None }
 }
 

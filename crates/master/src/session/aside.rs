@@ -182,8 +182,7 @@ impl Worker {
         let found = store.attempt_of_worker(worker, attempt).await?;
         let Some((definition, version, is_stopping)) = found else { return Ok(None) };
         let position = usize::from(definition.position);
-        let of = (definition.job, position, version);
-        let Some(spec) = store.spec_of_definition(of).await? else { return Ok(None) };
+        let Some(spec) = store.spec_of_attempt((definition.job, version)).await? else { return Ok(None) };
         let Some(task) = spec.tasks.get(position) else { return Ok(None) };
         let [health, readiness] = [&task.health, &task.readiness].map(|check| check.as_ref().map(Into::into));
         Ok(Some(LiveAttempt { worker, job: definition.job, position, is_stopping, health, readiness }))

@@ -8,7 +8,7 @@ use chrono::{SubsecRound as _, Utc};
 use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::Requirements;
 use gaffer_domain::rerun::Selection;
-use gaffer_domain::scale;
+use gaffer_domain::scale::{self, Instances};
 use gaffer_domain::spec::{JobKind, JobSpec};
 use gaffer_domain::task::StateName;
 use gaffer_domain::template::TemplateRef;
@@ -37,7 +37,7 @@ fn running(spec: &JobSpec, position: usize, (counts, kept, _): &Counted) -> Opti
     Some(RunningTasks {
         task: task.name.clone(),
         count: counts.get(StateName::Running).unsigned_abs(),
-        kept: kept.unwrap_or(task.indices.len()),
+        kept: Instances::of(task, *kept).count,
         can_scale: scale::can_scale(spec, position).is_ok(),
         has_checks: task.has_checks(),
     })

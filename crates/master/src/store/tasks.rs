@@ -463,11 +463,8 @@ impl Store {
         let mut starts = Vec::with_capacity(rows.len());
         for (id, attempt, job, position, index, version) in rows {
             let attempt = AttemptRef { task: TaskId(id), attempt: attempt as u32 };
-            let of = (JobId(job), position as usize, version as u32);
-            let Some(spec) = self.spec_of_definition(of).await?.filter(|spec| spec.problem().is_none())
-            else {
-                continue;
-            };
+            let found = self.spec_of_attempt((JobId(job), version as u32)).await?;
+            let Some(spec) = found.filter(|spec| spec.problem().is_none()) else { continue };
             if wanted.contains(&attempt) {
                 let definition = DefinitionRef { job: JobId(job), position: position as u16 };
                 let definition = definition.of_version(version as u32);
@@ -537,28 +534,21 @@ impl Store {
 }
 
 impl ReadStore {
-    /// A specification that has the definition at this position in this version: the present one, if it was not changed since.
+    /// The specification with which an attempt of this version was placed. It is kept for as long as something may be placed with it.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn spec_of_definition(
+    pub async fn spec_of_attempt(
         &self,
-        (job, position, version): (JobId, usize, u32),
+        (job, version): (JobId, u32),
     ) -> Result<Option<StoredSpec>, StoreError> {
-        let is_first = version == 1 && self.spec(job).await?.is_none_or(|spec| spec.version() <= 1);
-        if !is_first {
-            let present: Option<i32> = sqlx::query_scalar(
-                "SELECT version FROM task_definitions WHERE job_id = $1 AND position = $2",
-            )
-            .bind(job.0)
-            .bind(position as i16)
-            .fetch_optional(&self.pool)
-            .await?;
-            if present != Some(version as i32) {
-                return self.spec_of_version(job, version).await;
+        match self.spec(job).await? {
+            // Others have no versions, or are replaced by a stand-in.
+            Some(present) if present.problem().is_none() && present.version().max(version) > 1 => {
+                self.spec_of_version(job, version).await
             }
+            present => Ok(present),
         }
-        self.spec(job).await
     }
 
     /// Whether a job is this project's.

@@ -24,6 +24,7 @@ use gaffer_domain::conditions::{Standing, StopScope};
 use gaffer_domain::job::JobState;
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::reason::{AttemptEnd, Reason, ReasonCode};
+use gaffer_domain::scale::Instances;
 use gaffer_domain::spec::JobSpec;
 use gaffer_domain::task::{
     AfterStop, AttemptChange, Command, Rejected, StateName, StopCause, Task, TaskEvent, TaskState, apply,
@@ -120,8 +121,8 @@ struct DefinitionWork {
     change: Standing,
     scale: Scale,
     stored_scale: Scale,
-    /// The class of tasks of the version that it is to have.
-    class: i64,
+    /// The class of tasks of the version that it is to have; none where it was never another one.
+    class: Option<i64>,
     /// That version.
     version: u32,
 }
@@ -280,7 +281,7 @@ impl Work {
             && (!self.open_workers.contains(worker)
                 || matches!(input.detail, Detail::Placement(_, Some(class)) if class != work.class)
                 || job.spec.problem().is_some()
-                || job.definitions[work.position].is_scaled_away(work.index)
+                || job.is_scaled_away(work.position, work.index)
                 || (work.version != 0
                     && job.definitions[work.position].version != work.version
                     && !self.versions.contains_key(&(work.job, work.version)))
@@ -305,6 +306,9 @@ impl Work {
             }
             self.changed.entered.add(after, 1);
             self.changed.waits.extend(wait_that_ended(&work.task.state, &change.attempt, &input.detail, now));
+        }
+        // One that waits begins to wait anew.
+        if before != after || after == StateName::Pending {
             work.since = now;
         }
         work.task = change.task;
@@ -455,6 +459,18 @@ impl JobWork {
         StopScope::of(self.row.stop_message.is_some(), self.row.force)
     }
 
+    /// The instances that a definition is kept at, without further ones.
+    fn instances(&self, position: usize) -> Option<Instances> {
+        let scaled_to = self.definitions.get(position).and_then(|definition| definition.scale.count);
+        Some(Instances::of(self.spec.tasks.get(position)?, scaled_to))
+    }
+
+    /// Whether a definition is kept at fewer instances than would include the one with this index.
+    fn is_scaled_away(&self, position: usize, index: u32) -> bool {
+        let further = self.definitions.get(position).map_or(0, |definition| definition.scale.surge);
+        self.instances(position).is_some_and(|instances| index >= instances.end() + further)
+    }
+
     /// Whether it is a service without any instance that is to run, for now.
     fn is_idle(&self) -> bool {
         self.definitions.iter().any(|definition| definition.scale.count == Some(0))
@@ -467,21 +483,13 @@ impl JobWork {
 }
 
 impl DefinitionWork {
-    /// Whether the definition is kept at fewer instances than would include the one with this index.
-    fn is_scaled_away(&self, index: u32) -> bool {
-        self.scale.count.is_some_and(|count| index >= count + self.scale.surge)
-    }
-
-    /// Once there was an update, a task that is on no worker is of the class of its version. While it is on one, it takes there what it was placed with.
+    /// A task that is on no worker is of the class of its version. While it is on one, it takes there what it was placed with.
     fn take_over(&self, work: &mut TaskWork) {
-        if self.scale.count.is_none() {
-            return;
-        }
         if work.version == 0 {
             work.version = self.version;
         }
-        if work.version == self.version {
-            work.class = self.class;
+        if let Some(class) = self.class.filter(|_| work.version == self.version) {
+            work.class = class;
         }
     }
 }

@@ -1,25 +1,24 @@
-//! Versions of services, and how far their updates are.
+//! Versions of services.
 
 use std::collections::BTreeMap;
 
 use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{DefinitionRef, Requirements};
-use gaffer_domain::reason::ReasonCode;
+use gaffer_domain::scale::Instances;
 use gaffer_domain::spec::{JobSpec, STORED_VERSION};
-use gaffer_domain::task::StateName;
-use gaffer_domain::versions::{Refused, arrange};
-use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time};
+use gaffer_domain::versions::{Past, Refused, arrange, check_total, kept_at};
+use gaffer_domain::{JobId, ProjectId, Time};
 use gaffer_protocol::definitions::Definition;
 use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
 use super::forms::known;
-use super::jobs::{Needs, NewJob, classes_ensure};
+use super::jobs::{Needs, NewJob, Submitted, classes_ensure};
 use super::specs::read;
-use super::{ReadStore, Store, StoreError, WriteStore};
+use super::{ReadStore, StoreError, WriteStore};
 
-/// Number of latest versions that are kept, beside those that instances have.
+/// How many versions are kept, beside those that instances have or may get.
 const KEPT_VERSIONS: i32 = 20;
 
 /// The next version of a service.
@@ -33,10 +32,14 @@ pub struct NewVersion<'a> {
     pub created_by: &'a str,
     /// Why, if it takes an earlier version back.
     pub message: &'a str,
+    /// The earlier version that it goes back to, if it does.
+    pub goes_back_to: Option<u32>,
     /// It is not taken back in turn.
     pub reverts: bool,
     /// Only if this is still the present version.
     pub after: Option<u32>,
+    /// The idempotency key, and the hash of the request.
+    pub idempotency: Option<(&'a str, [u8; 32])>,
 }
 
 /// What a version was made of: its specification before the values of its parameters were put in.
@@ -59,8 +62,12 @@ pub enum Updated {
     Refused(Refused),
     /// The service is over, or being stopped.
     NotKept(JobState),
-    /// The present version is another one by now.
-    Overtaken(u32),
+    /// The present version is another one, this.
+    Overtaken { present: u32, state: JobState },
+    /// The same request was accepted before, for this job.
+    Repeated(JobId),
+    /// The idempotency key was used for another request.
+    KeyReused,
     /// Not found in that project.
     Unknown,
     /// This master cannot read the present version.
@@ -74,41 +81,10 @@ pub struct Version {
     pub created_at: Time,
     pub created_by: String,
     pub message: String,
+    /// The earlier version that it goes back to, if it does.
+    pub goes_back_to: Option<u32>,
     /// The specification as it is stored.
     pub spec: Value,
-}
-
-/// A definition that is updated.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Updating {
-    pub job: JobId,
-    pub project: ProjectId,
-    pub position: usize,
-    /// The version that it is updated to, and that of the job before.
-    pub version: u32,
-    pub from: u32,
-    pub count: u32,
-    pub surge: u32,
-    pub is_promoted: bool,
-    pub reverts: bool,
-    /// Some instance of the new version is over.
-    pub has_ended: bool,
-    pub since: Time,
-}
-
-/// An instance of a definition.
-#[derive(Debug, Clone, PartialEq)]
-pub struct InstanceRow {
-    pub attempt: AttemptRef,
-    pub index: u32,
-    pub state: StateName,
-    pub since: Time,
-    pub started_at: Option<Time>,
-    /// Of its attempt, and of the next one.
-    pub version: u32,
-    pub wanted_version: u32,
-    /// An attempt of the version that the update is to has failed since the update began. What was lost with its worker has not.
-    pub has_failed: bool,
 }
 
 #[derive(FromRow)]
@@ -129,6 +105,19 @@ struct DefinitionRow {
     is_updating: bool,
 }
 
+impl DefinitionRow {
+    /// Those of a job, in their order.
+    async fn all(tx: &mut PgConnection, job: JobId) -> Result<Vec<DefinitionRow>, StoreError> {
+        Ok(sqlx::query_as(
+            "SELECT version, count, update_since IS NOT NULL AS is_updating FROM task_definitions \
+             WHERE job_id = $1 ORDER BY position",
+        )
+        .bind(job.0)
+        .fetch_all(tx)
+        .await?)
+    }
+}
+
 /// What workers get to know of a definition, and which workers it may be placed on.
 fn content(spec: &JobSpec, at: DefinitionRef) -> Option<(Definition, Requirements, u8)> {
     let task = spec.tasks.get(usize::from(at.position))?;
@@ -142,6 +131,26 @@ impl WriteStore {
     /// When the database does not answer. Whether it was accepted is then unknown; the same request can be repeated.
     pub async fn job_update(&self, new: &NewVersion<'_>, now: Time) -> Result<Updated, StoreError> {
         let mut tx = self.begin_short().await?;
+        if let Some((key, request_sha256)) = &new.idempotency {
+            let claimed = sqlx::query(
+                "INSERT INTO idempotency_keys (project_id, key, request_sha256, job_id) VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(new.project.0)
+            .bind(key)
+            .bind(&request_sha256[..])
+            .bind(new.job.0)
+            .execute(&mut *tx)
+            .await?;
+            if claimed.rows_affected() == 0 {
+                tx.rollback().await?;
+                return match self.idempotency_find(new.project, key, request_sha256).await? {
+                    Some(Submitted::Repeated(job)) => Ok(Updated::Repeated(job)),
+                    Some(Submitted::KeyReused) => Ok(Updated::KeyReused),
+                    _ => Err(StoreError::Unreadable("an idempotency key is gone".to_owned())),
+                };
+            }
+        }
         let found: Option<JobRow> = sqlx::query_as(
             "SELECT state::text AS state, stop_message, version, spec_version, spec::text AS spec, created_by, created_at \
              FROM jobs WHERE id = $1 AND project_id = $2 FOR UPDATE",
@@ -157,7 +166,7 @@ impl WriteStore {
         }
         let version = job.version as u32;
         if new.after.is_some_and(|after| after != version) {
-            return Ok(Updated::Overtaken(version));
+            return Ok(Updated::Overtaken { present: version, state });
         }
         let present = match read(job.spec_version, &job.spec) {
             Ok(present) => present,
@@ -168,36 +177,19 @@ impl WriteStore {
             Err(refused) => return Ok(Updated::Refused(refused)),
         };
         if spec == present {
+            tx.commit().await?;
             return Ok(Updated::Unchanged(version));
         }
         let next = version + 1;
-        let write = VersionWrite { new, job: &job, present: &present, spec: &spec, next, now };
+        let rows = DefinitionRow::all(&mut tx, new.job).await?;
+        let write = VersionWrite { new, job: &job, present: &present, spec: &spec, rows: &rows, next, now };
+        if let Err(refused) = check_total(&spec, &write.counts()) {
+            return Ok(Updated::Refused(refused));
+        }
         let stored = write.write(&mut tx, self.leadership.term()).await?;
         tx.commit().await?;
         self.specs.put_new(new.job, next, &spec, stored);
         Ok(Updated::Accepted(next))
-    }
-
-    /// Continues updates of a service after their canaries. False if there is none.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn job_promote(&self, project: ProjectId, job: JobId, actor: &str) -> Result<bool, StoreError> {
-        let mut tx = self.begin().await?;
-        let promoted = sqlx::query(
-            "WITH promoted AS (UPDATE task_definitions d SET promoted = true FROM jobs j \
-                 WHERE j.id = $1 AND j.project_id = $2 AND d.job_id = j.id AND d.update_since IS NOT NULL \
-                 RETURNING j.project_id, j.id, j.era, j.version) \
-             INSERT INTO events (project_id, at, kind, job_id, actor, message, era) \
-             SELECT DISTINCT project_id, now(), 'job.promoted', id, $3, 'version ' || version, era FROM promoted",
-        )
-        .bind(job.0)
-        .bind(project.0)
-        .bind(actor)
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(promoted.rows_affected() > 0)
     }
 }
 
@@ -207,6 +199,8 @@ struct VersionWrite<'a> {
     job: &'a JobRow,
     present: &'a JobSpec,
     spec: &'a JobSpec,
+    /// The definitions of before.
+    rows: &'a [DefinitionRow],
     next: u32,
     now: Time,
 }
@@ -235,9 +229,9 @@ impl VersionWrite<'_> {
             VersionSource::Version(version) => (None, Some(version as i32)),
         };
         sqlx::query(
-            "INSERT INTO job_versions (job_id, version, spec, spec_version, created_at, created_by, message, source) \
+            "INSERT INTO job_versions (job_id, version, spec, spec_version, created_at, created_by, message, source, goes_back_to) \
              VALUES ($1, $2, $3::text::jsonb, $4, $5, $6, $7, \
-                 coalesce($8, (SELECT source FROM job_versions WHERE job_id = $1 AND version = $9)))",
+                 coalesce($8, (SELECT source FROM job_versions WHERE job_id = $1 AND version = $9)), $10)",
         )
         .bind(new.job.0)
         .bind(next as i32)
@@ -248,6 +242,7 @@ impl VersionWrite<'_> {
         .bind(new.message)
         .bind(source)
         .bind(repeated)
+        .bind(new.goes_back_to.map(|version| version as i32))
         .execute(&mut *tx)
         .await?;
         // How long a worker may be out of contact is known to it by the version of its attempt: no shorter time counts here.
@@ -283,8 +278,11 @@ impl VersionWrite<'_> {
         .execute(&mut *tx)
         .await?;
         sqlx::query(
-            "DELETE FROM job_versions v WHERE job_id = $1 AND version <= $2 AND NOT EXISTS ( \
-                 SELECT FROM live_tasks t WHERE t.job_id = $1 AND v.version IN (t.wanted_version, coalesce(t.version, 1)))",
+            "DELETE FROM job_versions v WHERE job_id = $1 AND version <= $2 \
+                 AND NOT EXISTS (SELECT FROM live_tasks t WHERE t.job_id = $1 \
+                     AND v.version IN (t.wanted_version, coalesce(t.version, 1))) \
+                 AND NOT EXISTS (SELECT FROM task_definitions d WHERE d.job_id = $1 \
+                     AND v.version IN (d.version, d.update_from))",
         )
         .bind(new.job.0)
         .bind(next as i32 - KEPT_VERSIONS)
@@ -294,7 +292,7 @@ impl VersionWrite<'_> {
     }
 
     /// The version of each definition: that of an earlier specification with the same one, if there is such.
-    async fn contents(&self, tx: &mut PgConnection, rows: &[DefinitionRow]) -> Result<Vec<u32>, StoreError> {
+    async fn contents(&self, tx: &mut PgConnection) -> Result<Vec<u32>, StoreError> {
         let earlier: Vec<(i32, i16, String)> = sqlx::query_as(
             "SELECT version, spec_version, spec::text FROM job_versions WHERE job_id = $1 AND version < $2 \
              ORDER BY version DESC",
@@ -310,7 +308,7 @@ impl VersionWrite<'_> {
         let of = |position: usize| {
             let at = DefinitionRef { job: self.new.job, position: position as u16 };
             let wanted = content(self.spec, at);
-            if let Some(row) = rows.get(position)
+            if let Some(row) = self.rows.get(position)
                 && content(self.present, at) == wanted
             {
                 return row.version as u32;
@@ -321,63 +319,77 @@ impl VersionWrite<'_> {
         Ok((0..self.spec.tasks.len()).map(of).collect())
     }
 
+    /// At how many instances a definition was kept.
+    fn kept_before(&self, position: usize) -> Option<u32> {
+        let scaled_to = self.rows.get(position)?.count.map(i32::unsigned_abs);
+        Some(Instances::of(self.present.tasks.get(position)?, scaled_to).count)
+    }
+
+    /// At how many instances each definition is kept, where it is not the specification that says so.
+    fn counts(&self) -> Vec<Option<u32>> {
+        let specified = |position: usize| Some(self.present.tasks.get(position)?.indices.len());
+        let of = |position| kept_at(self.spec, position, specified(position), self.kept_before(position));
+        (0..self.spec.tasks.len()).map(of).collect()
+    }
+
     async fn write_definitions(&self, tx: &mut PgConnection, term: i64) -> Result<(), StoreError> {
-        let VersionWrite { new, job, present, spec, next, now } = *self;
-        let rows: Vec<DefinitionRow> = sqlx::query_as(
-            "SELECT version, count, update_since IS NOT NULL AS is_updating FROM task_definitions \
-             WHERE job_id = $1 ORDER BY position",
-        )
-        .bind(new.job.0)
-        .fetch_all(&mut *tx)
-        .await?;
-        let versions = self.contents(tx, &rows).await?;
+        let VersionWrite { new, job, spec, rows, next, now, .. } = *self;
+        let versions = self.contents(tx).await?;
         let needs = Needs::of(spec, new.job)?;
         let as_new = NewJob::of(new.project, spec, &job.created_by);
         classes_ensure(tx, &as_new, &needs, term).await?;
+        let counts = self.counts();
+        let (mut are_other, mut scaled_by) = (Vec::new(), Vec::new());
         for (position, task) in spec.tasks.iter().enumerate() {
-            let row = rows.get(position);
-            let specified = task.indices.len();
-            let before = present.tasks.get(position).map(|task| task.indices.len());
-            let kept = row.map(|row| row.count.map_or(before.unwrap_or_default(), |count| count as u32));
-            // A number that was scaled to stays until a version has another one.
-            let count = kept.filter(|_| before == Some(specified)).unwrap_or(specified);
-            let is_other = row.is_some_and(|row| row.version as u32 != versions[position] || row.is_updating);
+            let is_updated =
+                |row: &DefinitionRow| row.version as u32 != versions[position] || row.is_updating;
+            let is_other = rows.get(position).is_some_and(is_updated);
+            let is_as_many = self.kept_before(position) == Some(Instances::of(task, counts[position]).count);
             // Instances beside the others may have ended in an earlier update: they are looked at again.
-            let scaled_by = (kept != Some(count) || is_other)
-                .then(|| format!("updated to version {next} by {}", new.created_by));
-            let written = sqlx::query(
-                "INSERT INTO task_definitions AS d (job_id, position, name, class_id, driver, single, version, count, scaled_by) \
-                 SELECT $1, $2, $3, c.id, $4, $5, $6, $7, $8 FROM classes c WHERE c.project_id = $9 AND c.priority = $10 \
-                     AND c.owner = $11 AND c.needs_sha256 = $12 \
-                 ON CONFLICT (job_id, position) DO UPDATE SET class_id = EXCLUDED.class_id, driver = EXCLUDED.driver, \
-                     version = EXCLUDED.version, count = EXCLUDED.count, \
-                     scaled_by = coalesce(EXCLUDED.scaled_by, d.scaled_by), single = d.single AND EXCLUDED.count <= 1, \
-                     update_since = CASE WHEN $13 THEN $14 END, update_from = CASE WHEN $13 THEN coalesce(d.update_from, $15) END, \
-                     update_reverts = $16, promoted = false, update_problem = NULL",
-            )
-            .bind(new.job.0)
-            .bind(position as i16)
-            .bind(&task.name)
-            .bind(task.driver.as_str())
-            .bind(task.indices.is_single())
-            .bind(versions[position] as i32)
-            .bind(count as i32)
-            .bind(scaled_by)
-            .bind(new.project.0)
-            .bind(i16::from(spec.priority))
-            .bind(&job.created_by)
-            .bind(&needs.hashes[position])
-            .bind(is_other)
-            .bind(now)
-            .bind(job.version)
-            .bind(new.reverts)
-            .execute(&mut *tx)
-            .await?;
-            if written.rows_affected() != 1 {
-                return Err(StoreError::Unreadable("the classes of a new version are missing".to_owned()));
-            }
+            let settles = is_other || !is_as_many;
+            scaled_by.push(settles.then(|| format!("updated to version {next} by {}", new.created_by)));
+            are_other.push(is_other);
         }
-        Ok(())
+        let written = sqlx::query(
+            "INSERT INTO task_definitions AS d (job_id, position, name, class_id, driver, single, version, count, scaled_by, \
+                 update_since, update_from, update_reverts) \
+             SELECT $1, g.position, g.name, c.id, g.driver, g.single, g.version, g.count, g.scaled_by, \
+                 CASE WHEN g.is_other THEN $11::timestamptz END, CASE WHEN g.is_other THEN $12::integer END, $13 \
+             FROM UNNEST($2::smallint[], $3::text[], $4::text[], $5::boolean[], $6::integer[], $7::integer[], $8::text[], \
+                     $9::boolean[], $10::bytea[]) \
+                 AS g(position, name, driver, single, version, count, scaled_by, is_other, needs_sha256), \
+             LATERAL (SELECT id FROM classes WHERE project_id = $14 AND priority = $15 AND owner = $16 \
+                 AND needs_sha256 = g.needs_sha256 OFFSET 0) c \
+             ON CONFLICT (job_id, position) DO UPDATE SET class_id = EXCLUDED.class_id, driver = EXCLUDED.driver, \
+                 version = EXCLUDED.version, count = EXCLUDED.count, \
+                 scaled_by = coalesce(EXCLUDED.scaled_by, d.scaled_by), \
+                 single = d.single AND coalesce(EXCLUDED.count, 1) <= 1, \
+                 surge = CASE WHEN EXCLUDED.count IS NULL THEN 0 ELSE d.surge END, update_since = EXCLUDED.update_since, \
+                 update_from = CASE WHEN EXCLUDED.update_since IS NOT NULL THEN coalesce(d.update_from, EXCLUDED.update_from) END, \
+                 update_reverts = EXCLUDED.update_reverts, promoted = false, update_problem = NULL",
+        )
+        .bind(new.job.0)
+        .bind((0..spec.tasks.len()).map(|position| position as i16).collect::<Vec<_>>())
+        .bind(spec.tasks.iter().map(|task| task.name.as_str()).collect::<Vec<_>>())
+        .bind(spec.tasks.iter().map(|task| task.driver.as_str()).collect::<Vec<_>>())
+        .bind(spec.tasks.iter().map(|task| task.indices.is_single()).collect::<Vec<_>>())
+        .bind(versions.iter().map(|version| *version as i32).collect::<Vec<_>>())
+        .bind(counts.iter().map(|count| count.map(|count| count as i32)).collect::<Vec<_>>())
+        .bind(scaled_by)
+        .bind(are_other)
+        .bind(&needs.hashes)
+        .bind(now)
+        .bind(job.version)
+        .bind(new.reverts)
+        .bind(new.project.0)
+        .bind(i16::from(spec.priority))
+        .bind(&job.created_by)
+        .execute(tx)
+        .await?;
+        match written.rows_affected() == spec.tasks.len() as u64 {
+            true => Ok(()),
+            false => Err(StoreError::Unreadable("the classes of a new version are missing".to_owned())),
+        }
     }
 }
 
@@ -387,120 +399,42 @@ impl ReadStore {
     /// # Errors
     /// When the database does not answer.
     pub async fn job_versions(&self, job: JobId) -> Result<Vec<Version>, StoreError> {
-        let rows: Vec<(i32, Time, String, String, Value)> = sqlx::query_as(
-            "SELECT version, created_at, created_by, message, spec FROM job_versions WHERE job_id = $1 \
-             UNION ALL SELECT version, created_at, created_by, '', spec FROM jobs WHERE id = $1 AND version = 1 \
+        type Row = (i32, Time, String, String, Option<i32>, Value);
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT version, created_at, created_by, message, goes_back_to, spec FROM job_versions WHERE job_id = $1 \
+             UNION ALL SELECT version, created_at, created_by, '', NULL, spec FROM jobs WHERE id = $1 AND version = 1 \
                  AND NOT EXISTS (SELECT FROM job_versions WHERE job_id = $1) \
              ORDER BY version DESC",
         )
         .bind(job.0)
         .fetch_all(&self.pool)
         .await?;
-        let version =
-            |(version, created_at, created_by, message, spec): (i32, Time, String, String, Value)| Version {
-                version: version as u32,
-                created_at,
-                created_by,
-                message,
-                spec,
-            };
+        let version = |(version, created_at, created_by, message, goes_back_to, spec): Row| Version {
+            version: version as u32,
+            created_at,
+            created_by,
+            message,
+            goes_back_to: goes_back_to.map(i32::unsigned_abs),
+            spec,
+        };
         Ok(rows.into_iter().map(version).collect())
     }
-}
 
-impl Store {
-    /// The definitions whose updates have not halted.
+    /// The numbers of the versions of a job that are kept, and which of them go back to an earlier one.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn updates(&self) -> Result<Vec<Updating>, StoreError> {
-        #[derive(FromRow)]
-        struct Row {
-            job_id: i64,
-            project_id: i64,
-            position: i16,
-            version: i32,
-            update_from: i32,
-            count: i32,
-            surge: i32,
-            promoted: bool,
-            update_reverts: bool,
-            has_ended: bool,
-            update_since: Time,
-        }
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT d.job_id, j.project_id, d.position, d.version, d.update_from, d.count, d.surge, d.promoted, \
-                 d.update_reverts, d.update_since, EXISTS (SELECT FROM finished_tasks f WHERE f.job_id = d.job_id AND f.era = j.era \
-                     AND f.position = d.position AND coalesce(f.version, 1) = d.version AND f.state <> 'cancelled' \
-                     AND f.finished_at >= d.update_since) AS has_ended \
-             FROM task_definitions d JOIN jobs j ON j.id = d.job_id \
-             WHERE d.update_since IS NOT NULL AND d.update_problem IS NULL AND j.finished_at IS NULL \
-                 AND j.stop_message IS NULL ORDER BY d.job_id, d.position",
+    pub async fn job_past(&self, job: JobId) -> Result<Vec<Past>, StoreError> {
+        let rows: Vec<(i32, Option<i32>)> = sqlx::query_as(
+            "SELECT version, goes_back_to FROM job_versions WHERE job_id = $1 ORDER BY version",
         )
+        .bind(job.0)
         .fetch_all(&self.pool)
         .await?;
-        let updating = |row: Row| Updating {
-            job: JobId(row.job_id),
-            project: ProjectId(row.project_id),
-            position: row.position as usize,
-            version: row.version as u32,
-            from: row.update_from as u32,
-            count: row.count as u32,
-            surge: row.surge as u32,
-            is_promoted: row.promoted,
-            reverts: row.update_reverts,
-            has_ended: row.has_ended,
-            since: row.update_since,
+        let past = |(version, to): (i32, Option<i32>)| Past {
+            version: version as u32,
+            goes_back_to: to.map(i32::unsigned_abs),
         };
-        Ok(rows.into_iter().map(updating).collect())
-    }
-
-    /// The instances of a definition that is updated, as far as they are not over.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn instances(&self, updating: &Updating) -> Result<Vec<InstanceRow>, StoreError> {
-        #[derive(FromRow)]
-        struct Row {
-            id: i64,
-            attempt: i32,
-            index: i32,
-            state: String,
-            since: Time,
-            started_at: Option<Time>,
-            version: i32,
-            wanted_version: i32,
-            has_failed: bool,
-        }
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT id, attempt, index, state::text AS state, since, started_at, coalesce(version, 1) AS version, \
-                 wanted_version, EXISTS (SELECT FROM (SELECT t.version, t.scheduled_at, t.attempt_reason_code \
-                     UNION ALL SELECT e.version, e.scheduled_at, e.attempt_reason_code FROM earlier_attempts e \
-                         WHERE e.task_id = t.id) a \
-                     WHERE coalesce(a.version, 1) = $3 AND a.scheduled_at >= $4 AND a.attempt_reason_code IS NOT NULL \
-                         AND a.attempt_reason_code <> ALL($5)) AS has_failed \
-             FROM live_tasks t WHERE job_id = $1 AND position = $2 ORDER BY index",
-        )
-        .bind(updating.job.0)
-        .bind(updating.position as i16)
-        .bind(updating.version as i32)
-        .bind(updating.since)
-        .bind([ReasonCode::LostWorker, ReasonCode::Stopped].map(|code| code.as_str()).to_vec())
-        .fetch_all(&self.pool)
-        .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(InstanceRow {
-                    attempt: AttemptRef { task: TaskId(row.id), attempt: row.attempt as u32 },
-                    index: row.index as u32,
-                    state: known("task state", &row.state)?,
-                    since: row.since,
-                    started_at: row.started_at,
-                    version: row.version as u32,
-                    wanted_version: row.wanted_version as u32,
-                    has_failed: row.has_failed,
-                })
-            })
-            .collect()
+        Ok(rows.into_iter().map(past).collect())
     }
 }

@@ -17,6 +17,9 @@ pub struct JobVersion {
     pub created_by: String,
     /// Why, if it takes an earlier version back; else empty.
     pub message: String,
+    /// The earlier version that it goes back to; null if it does not.
+    #[serde(default)]
+    pub goes_back_to: Option<u32>,
     /// The specification with every default made explicit.
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub spec: Value,
@@ -36,7 +39,7 @@ pub struct ServiceUpdate {
     pub task: String,
     /// The version whose definition its instances are to have.
     pub version: u32,
-    /// Why the update does not go on; null while it does.
+    /// Why the update has stopped; null while it continues.
     pub problem: Option<String>,
 }
 
@@ -44,10 +47,24 @@ pub struct ServiceUpdate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackRequest {
-    /// Number of the version; the one before the present without it.
+    /// Number of the version; without it, the latest one before the present that was not taken back itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("examples" = [1]))]
     pub to: Option<u32>,
+    /// Only if this is still the present version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = [3]))]
+    pub after: Option<u32>,
+}
+
+/// Which update may continue after its canaries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PromoteRequest {
+    /// Only the update to this version; whatever there is without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = [3]))]
+    pub version: Option<u32>,
 }
 
 /// What a specification would do.

@@ -107,6 +107,7 @@ fn column(event: &TaskEvent) -> &'static str {
         TaskEvent::StopRequested(_) => "stop requested",
         TaskEvent::MoveRequested(..) => "move requested",
         TaskEvent::ScaledUp { .. } => "scaled up",
+        TaskEvent::Replaced { .. } => "replaced",
     }
 }
 
@@ -169,6 +170,7 @@ pub fn events(task: &Task) -> Vec<TaskEvent> {
         stop(),
         leave(task.attempt),
         scaled_up(false),
+        replaced(),
     ];
     events.extend(ends().into_iter().map(|(_, end)| TaskEvent::Ended(report, end)));
     events
@@ -234,7 +236,7 @@ fn the_documented_table_has_every_state_and_every_event() {
             assert!(!table.word(&task, &event).is_empty());
         }
     }
-    assert!(table.0.iter().all(|cells| cells.len() == 10), "a state's name and nine events");
+    assert!(table.0.iter().all(|cells| cells.len() == 11), "a state's name and ten events");
 }
 
 #[test]
@@ -254,7 +256,7 @@ fn every_event_does_in_every_state_what_the_documented_table_says() {
             }
         }
     }
-    assert_eq!(cells_tried.len(), 14 * 9);
+    assert_eq!(cells_tried.len(), 14 * 10);
 }
 
 #[test]
@@ -426,4 +428,26 @@ fn a_task_is_scaled_down_however_its_attempt_ends_and_the_reason_names_a_loss() 
         let lost = over(lost(LostCause::OutOfContact));
         assert!(lost.starts_with("scaled down to 2 by ana; "), "{lost}");
     }
+}
+
+#[test]
+fn a_task_that_is_replaced_waits_from_then_on_and_its_repeats_count_from_0() {
+    let repeats = Repeats { count: 2, since: Some(at(0)) };
+    for name in ["blocked", "pending", "scheduled", "running", "moving, started"] {
+        for task in tasks(name) {
+            let change = apply(&Task { repeats, ..task.clone() }, &never(), replaced(), at(10)).unwrap();
+            assert_eq!((change.task.repeats, change.task.attempt), (Repeats::default(), task.attempt));
+            match change.task.state {
+                TaskState::Pending { not_before, after } => {
+                    assert_eq!((name, not_before), ("pending", at(10)));
+                    assert_eq!(after.unwrap().message, "replaced by version 2");
+                }
+                TaskState::Stopping { cause, .. } => assert_eq!(cause.message, "replaced by version 2"),
+                state => assert_eq!((name, state), ("blocked", TaskState::Blocked)),
+            }
+        }
+    }
+    let change = apply(&Task::new(false, at(0)), &never(), replaced(), at(10)).unwrap();
+    let waits = TaskState::Pending { not_before: at(10), after: None };
+    assert_eq!(change.task.state, waits, "it has no attempt that could have been stopped");
 }

@@ -5,6 +5,7 @@ use gaffer_e2e::client::Client;
 use gaffer_e2e::eventually;
 use gaffer_e2e::gaffer::{Dev, data_dir, kill_executor};
 use nix::sys::signal::{Signal, kill};
+use reqwest::Method;
 use serde_json::json;
 use sqlx::{Connection as _, PgConnection};
 
@@ -70,7 +71,9 @@ pub async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
         "name": "web", "type": "service", "script": "sleep 1001", "ports": ["http"], "health": {"command": ["true"]},
         "count": 2, "update": {"healthy_for": "0s"}, "resources": {"cpu": 0.1},
     });
-    assert!(client.post("/services/web", &updated).await.status.is_success());
+    let update =
+        client.request(Method::POST, "/services/web").header("idempotency-key", format!("{round}-web"));
+    assert!(update.json(&updated).send().await.unwrap().status().is_success());
     eventually("it is updated", async || client.job(long).await.updates.is_empty().then_some(())).await;
     assert!(client.post(&format!("/jobs/{long}/rollback"), &json!({})).await.status.is_success());
     client.post(&format!("/jobs/{long}/promote"), &json!({})).await;

@@ -38,7 +38,7 @@ const MAX_SPECS_BYTES: usize = 4 << 20;
 const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 
 /// A name of the client's own for a request.
-const IDEMPOTENCY_KEY: Parameter = Parameter::new(
+pub(super) const IDEMPOTENCY_KEY: Parameter = Parameter::new(
     "Idempotency-Key",
     Values::Pattern("^[\\x20-\\x7e]{1,255}$", "build-1042"),
     "Name of this request, unique in the project: 1 to 255 printable ASCII characters. A repeated request with the same \
@@ -205,7 +205,7 @@ impl Answer for SubmittedJob {
     }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let text = value.to_str().ok().filter(|text| !text.is_empty() && text.len() <= MAX_IDEMPOTENCY_KEY_BYTES);
     text.map(Some).ok_or_else(|| {

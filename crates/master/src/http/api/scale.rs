@@ -6,10 +6,10 @@ use axum::extract::{Path, State};
 use gaffer_domain::JobId;
 use gaffer_protocol::rest::{Job, ScaleRequest};
 
-use super::super::bodies;
 use super::super::description::{Accepted, JsonBody, Operation};
 use super::super::error::Error;
 use super::super::params::id;
+use super::versions::ordered;
 use crate::operations::services::{self, ScaleService};
 use crate::operations::{Actor, Context, jobs};
 use crate::views::Views;
@@ -62,6 +62,5 @@ async fn scale(
 ) -> Result<Accepted<Job>, Error> {
     let ScaleRequest { task, count } = body.read()?;
     services::scale(context, actor, ScaleService { job, task: task.as_deref(), count }).await?;
-    let (scaled, spec) = jobs::get_whole(context, actor, job).await?;
-    Ok(Accepted(bodies::job(scaled, spec)))
+    ordered(context, actor, job).await
 }

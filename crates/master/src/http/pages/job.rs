@@ -29,7 +29,8 @@ use super::rows::Choice;
 use crate::operations::jobs::{self, Rerun};
 use crate::operations::services::{self, ScaleService};
 use crate::operations::tasks::{self, Addressed};
-use crate::operations::{Context, OperationError, no_job, retention, updates};
+use crate::operations::updates::{self, RollBack};
+use crate::operations::{Context, OperationError, no_job, retention};
 use crate::snapshot;
 use crate::store::tasks::TaskFilter;
 use crate::views::Views;
@@ -181,11 +182,14 @@ pub async fn stop(
     Form(form): Form<Stop>,
 ) -> Result<Response, Error> {
     let job: JobId = id(&job, "job")?;
-    match jobs::stop(&context, &visitor.actor, job, form.force.is_some()).await {
-        // It ended while its page was open: that page shows it.
-        Ok(()) | Err(OperationError::Conflict { .. }) => {
-            Ok(Redirect::to(&format!("/jobs/{job}")).into_response())
-        }
+    let stopped = jobs::stop(&context, &visitor.actor, job, form.force.is_some()).await;
+    back_to(&format!("/jobs/{job}"), stopped)
+}
+
+/// To the page of the job. If it was something else by then than what its page showed, such as over, that page shows it.
+fn back_to<T>(page: &str, done: Result<T, OperationError>) -> Result<Response, Error> {
+    match done {
+        Ok(_) | Err(OperationError::Conflict { .. }) => Ok(Redirect::to(page).into_response()),
         Err(error) => Err(error.into()),
     }
 }
@@ -194,6 +198,8 @@ pub async fn stop(
 #[derive(Debug, Deserialize)]
 pub struct Rollback {
     to: u32,
+    /// The present version, as the page showed it.
+    after: u32,
 }
 
 /// `POST /jobs/{job}/rollback`
@@ -204,8 +210,15 @@ pub async fn roll_back(
     Form(form): Form<Rollback>,
 ) -> Result<Response, Error> {
     let job: JobId = id(&job, "job")?;
-    updates::roll_back(&context, &visitor.actor, job, Some(form.to)).await?;
-    Ok(Redirect::to(&format!("/jobs/{job}?tab=versions")).into_response())
+    let wanted = RollBack { job, to: Some(form.to), after: Some(form.after) };
+    let updated = updates::roll_back(&context, &visitor.actor, wanted).await;
+    back_to(&format!("/jobs/{job}?tab=versions"), updated)
+}
+
+/// What the form for promoting an update sends.
+#[derive(Debug, Deserialize)]
+pub struct Promote {
+    version: u32,
 }
 
 /// `POST /jobs/{job}/promote`
@@ -213,15 +226,11 @@ pub async fn promote(
     State(context): State<Arc<Context>>,
     visitor: SessionUser,
     Path(job): Path<String>,
+    Form(form): Form<Promote>,
 ) -> Result<Response, Error> {
     let job: JobId = id(&job, "job")?;
-    match updates::promote(&context, &visitor.actor, job).await {
-        // The update is done: the page shows it.
-        Ok(()) | Err(OperationError::Conflict { .. }) => {
-            Ok(Redirect::to(&format!("/jobs/{job}")).into_response())
-        }
-        Err(error) => Err(error.into()),
-    }
+    let promoted = updates::promote(&context, &visitor.actor, job, Some(form.version)).await;
+    back_to(&format!("/jobs/{job}"), promoted)
 }
 
 /// What the form for scaling sends.
@@ -243,13 +252,8 @@ pub async fn scale(
         OperationError::field("/count", format!("expected a number of instances, found {:?}", form.count))
     })?;
     let wanted = ScaleService { job, task: Some(&form.task), count };
-    match services::scale(&context, &visitor.actor, wanted).await {
-        // It ended while its page was open: that page shows it.
-        Ok(_) | Err(OperationError::Conflict { .. }) => {
-            Ok(Redirect::to(&format!("/jobs/{job}")).into_response())
-        }
-        Err(error) => Err(error.into()),
-    }
+    let scaled = services::scale(&context, &visitor.actor, wanted).await;
+    back_to(&format!("/jobs/{job}"), scaled)
 }
 
 /// What the form for a rerun sends.

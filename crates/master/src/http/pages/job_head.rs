@@ -131,6 +131,8 @@ pub struct JobHead {
     pub can_scale: bool,
     /// Whether an update of it may wait after its canaries.
     pub can_promote: bool,
+    /// Of its specification.
+    pub version: u32,
     /// Whether it can be repeated, and deleted.
     pub can_rerun: bool,
     /// Whether it can be repeated in part: what failed of it.
@@ -184,6 +186,7 @@ impl JobHead {
             can_scale: !is_over
                 && job.state != JobState::Stopping
                 && job.running.iter().any(|running| running.can_scale),
+            version: job.version,
             can_promote: job.updates.iter().any(|update| update.problem.is_none()),
             can_rerun: is_over,
             can_rerun_failed: can_rerun_failed(job.state, job.task_counts.total()),

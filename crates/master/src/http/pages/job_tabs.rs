@@ -4,7 +4,7 @@ use askama::Template;
 use chrono::Utc;
 use gaffer_domain::parameters::Parameter;
 use gaffer_domain::task::StateName;
-use gaffer_domain::versions::differences;
+use gaffer_domain::versions::{difference_line, differences};
 use gaffer_protocol::ports::NamedPort;
 use serde_json::Value;
 
@@ -238,18 +238,10 @@ impl VersionsTab {
 }
 
 fn changes(before: &Value, after: &Value) -> Vec<String> {
-    let shown = |value: &Value| match value {
-        Value::Null => "(none)".to_owned(),
-        value => {
-            let text = value.to_string();
-            let short: String = text.chars().take(SHOWN_VALUE_CHARS).collect();
-            if short.len() < text.len() { format!("{short}…") } else { short }
-        }
-    };
     let all = differences(before, after);
     let more = all.len().saturating_sub(SHOWN_CHANGES);
     let lines = all.iter().take(SHOWN_CHANGES);
-    let lines = lines.map(|one| format!("{}: {} → {}", one.field, shown(&one.before), shown(&one.after)));
+    let lines = lines.map(|one| difference_line(&one.field, &one.before, &one.after, SHOWN_VALUE_CHARS));
     lines.chain((more > 0).then(|| format!("and {more} more"))).collect()
 }
 

@@ -23,7 +23,7 @@ use super::super::unnest::unnest;
 use super::super::{Store, StoreError};
 use super::count_columns::{CountColumns, are_equal};
 use super::load::workers_chosen;
-use super::{Batch, DefinitionWork, JobWork, Outcome, StoredJob, TaskWork, Work, on_worker};
+use super::{Batch, DefinitionWork, JobWork, Outcome, Scale, StoredJob, TaskWork, Work, on_worker};
 
 /// Jobs with their tasks are known up to this size; those that were written first are forgotten, and known again as they are read.
 const MAX_BYTES: usize = 32 << 20;
@@ -240,7 +240,8 @@ impl KnownRow {
 impl JobWork {
     fn is_worth_knowing(&self) -> bool {
         // Of services that were scaled or updated, tasks come and go, and are of several versions.
-        let is_as_specified = || self.definitions.iter().all(|definition| definition.scale.count.is_none());
+        let is_as_specified =
+            || self.spec.version() == 1 && self.definitions.iter().all(|of| of.scale == Scale::default());
         !self.row.state.is_final()
             && self.definitions.len() <= MAX_DEFINITIONS
             && self.spec.problem().is_none()
@@ -351,7 +352,7 @@ pub(super) fn comparison(next: &mut usize) -> Vec<String> {
     let definitions = format!(
         "definitions_as_known AS MATERIALIZED (SELECT d.job_id FROM {} \
              JOIN task_definitions d ON d.job_id = u.job_id AND d.position = u.position AND d.count IS NULL \
-             AND {} ORDER BY d.job_id, d.position FOR UPDATE OF d SKIP LOCKED)",
+             AND d.scaled_by IS NULL AND {} ORDER BY d.job_id, d.position FOR UPDATE OF d SKIP LOCKED)",
         CountColumns::unnest(next),
         are_equal()
     );

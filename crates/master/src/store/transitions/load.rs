@@ -517,7 +517,7 @@ impl FromRow<'_, PgRow> for Loaded {
             change: Standing::default(),
             stored_scale: scale.clone(),
             scale,
-            class,
+            class: Some(class),
             version: version as u32,
         };
         Ok(Loaded::Definition {

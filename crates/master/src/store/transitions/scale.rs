@@ -7,14 +7,13 @@ use std::collections::BTreeMap;
 
 use gaffer_domain::reason::ReasonCode;
 use gaffer_domain::restore::HIGHEST_LEFT_OUT;
-use gaffer_domain::scale;
+use gaffer_domain::scale::{self, Instances};
 use gaffer_domain::task::{AfterStop, StateName, StopCause, Task, TaskEvent};
 use gaffer_domain::worker::{CLOCK_DRIFT, LOST_MARGIN};
 use gaffer_domain::{JobId, TaskId, Time};
 use sqlx::PgConnection;
 
 use super::super::StoreError;
-use super::super::event_rows::EventRow;
 use super::load::{LIVE_TASKS, TaskRow, in_order, not_in_order};
 use super::task_columns::revive;
 use super::{Detail, Input, Scale, ScaleJob, ScaleResult, Work};
@@ -40,8 +39,9 @@ const FURTHER: &str = "WITH late AS (INSERT INTO late_tasks AS l (era, given) VA
      RETURNING id, job_id, position, index, class_id, state::text AS state, since, attempt, repeats, repeats_since, \
          not_before, worker_id, started_at, stop_message, moving, scaled_down, reason_code, reason_message, \
          unseen_attempts, unseen_until, wanted_version";
+/// One that was ever kept at several instances is addressed with an index from then on; further ones of an update do not count.
 const KEPT: &str = "UPDATE task_definitions d SET count = u.count, scaled_by = u.scaled_by, surge = u.surge, \
-         single = single AND u.count + u.surge <= 1 \
+         single = single AND coalesce(u.count, 1) <= 1 \
      FROM UNNEST($1::bigint[], $2::smallint[], $3::int[], $4::text[], $5::int[]) \
          AS u(job_id, position, count, scaled_by, surge) \
      WHERE d.job_id = u.job_id AND d.position = u.position";
@@ -53,6 +53,21 @@ const UNSEEN: &str = "CASE WHEN i.restored_at IS NULL THEN 0 ELSE LEAST(attempt 
          AS unseen_until";
 const SINCE_RESTORE: &str =
     "LEFT JOIN installation i ON t.id < i.restored_before_task AND t.finished_at < i.restored_at";
+
+/// How many tasks a definition is to have.
+#[derive(Clone, Copy)]
+struct Kept {
+    instances: Instances,
+    /// Further ones, of an update.
+    surge: u32,
+}
+
+impl Kept {
+    /// The first index behind all of them.
+    fn end(self) -> u32 {
+        self.instances.end() + self.surge
+    }
+}
 
 impl Work {
     /// Keeps another number of instances from now on. The tasks follow in [`Work::settle_scales`].
@@ -90,17 +105,8 @@ impl Work {
         definition.scale.count = Some(wanted.count);
         definition.scale.by = Some(by);
         job.dirty = true;
-        self.events.push(EventRow {
-            project: job.project,
-            kind: "job.scaled".to_owned(),
-            job: wanted.job,
-            era: job.era,
-            task: None,
-            attempt: None,
-            worker: None,
-            actor: wanted.actor.clone(),
-            message: format!("{task}: {before} → {}", wanted.count),
-        });
+        let message = format!("{task}: {before} → {}", wanted.count);
+        self.tell_job(wanted.job, "job.scaled", wanted.actor.clone(), message);
         ScaleResult::Kept { task }
     }
 
@@ -110,14 +116,20 @@ impl Work {
         let mut scaling = Vec::new();
         for (id, job) in &mut self.jobs {
             let is_stopping = job.row.stop_message.is_some();
-            for (position, definition) in job.definitions.iter_mut().enumerate() {
-                match &definition.scale {
-                    // A stop is for all of them.
-                    Scale { by: Some(_), .. } if is_stopping => definition.scale.by = None,
-                    Scale { count: Some(count), by: Some(by), surge } => {
-                        scaling.push((*id, position, (*count, *count + *surge), by.clone()));
+            // Of one that cannot be read, it is unknown which instances it is to have.
+            if job.spec.problem().is_some() && !is_stopping {
+                continue;
+            }
+            for position in 0..job.definitions.len() {
+                let Scale { by: Some(by), surge, .. } = job.definitions[position].scale.clone() else {
+                    continue;
+                };
+                match job.instances(position) {
+                    Some(instances) if !is_stopping => {
+                        scaling.push((*id, position, Kept { instances, surge }, by));
                     }
-                    _ => {}
+                    // A stop is for all of them.
+                    _ => job.definitions[position].scale.by = None,
                 }
             }
         }
@@ -125,8 +137,8 @@ impl Work {
             return self.write_scales(tx).await;
         }
         in_order(tx).await?;
-        for (id, position, count, message) in scaling {
-            let is_done = self.settle_scale(tx, (id, position), count, &message, now).await?;
+        for (id, position, kept, message) in scaling {
+            let is_done = self.settle_scale(tx, (id, position), kept, &message, now).await?;
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             job.dirty = true;
             match is_done {
@@ -138,12 +150,12 @@ impl Work {
         self.write_scales(tx).await
     }
 
-    /// Does it for one definition. Returns whether there are as many tasks as are kept.
+    /// Does it for one definition. Returns whether it has as many tasks as it is to have.
     async fn settle_scale(
         &mut self,
         tx: &mut PgConnection,
         (job, position): (JobId, usize),
-        (instances, count): (u32, u32),
+        kept: Kept,
         message: &str,
         now: Time,
     ) -> Result<bool, StoreError> {
@@ -153,10 +165,11 @@ impl Work {
         let cause = StopCause { message: message.to_owned(), then: AfterStop::ScaleDown };
         let stop = TaskEvent::StopRequested(cause);
         let start = TaskEvent::ScaledUp { message: message.to_owned(), waits_for_others };
+        let end = kept.end();
 
-        let surplus = self.load_of_definition(tx, SURPLUS, (job, position), count).await?;
+        let surplus = self.load_of_definition(tx, SURPLUS, (job, position), end).await?;
         self.scale_tasks(surplus.clone(), &stop, now);
-        let ending = self.load_of_definition(tx, STILL_ENDING, (job, position), count).await?;
+        let ending = self.load_of_definition(tx, STILL_ENDING, (job, position), end).await?;
         // Like those that are added.
         let version = self.jobs.get(&job).and_then(|job| job.definitions.get(position)).map(|of| of.version);
         for task in &ending {
@@ -165,22 +178,23 @@ impl Work {
             }
         }
         self.scale_tasks(ending, &start, now);
-        let ended = self.load_ended(tx, SCALED_DOWN, (job, position), era, count).await?;
+        let ended = self.load_ended(tx, SCALED_DOWN, (job, position), era, end).await?;
         self.scale_tasks(ended, &start, now);
         // Those beside the instances of the service: one that ended by itself runs again, or is scaled away like the others.
-        let mut beside = self.load_ended(tx, ENDED_BESIDE, (job, position), era, instances).await?;
+        let mut beside =
+            self.load_ended(tx, ENDED_BESIDE, (job, position), era, kept.instances.end()).await?;
         let ends_now = |task: &TaskId| {
             let state = self.tasks.get(task).map(|work| work.task.state.name());
             matches!(state, Some(StateName::Completed | StateName::Failed))
         };
         beside.extend(surplus.into_iter().filter(ends_now));
-        let is_away = |task: &TaskId| self.tasks.get(task).is_some_and(|work| work.index >= count);
+        let is_away = |task: &TaskId| self.tasks.get(task).is_some_and(|work| work.index >= end);
         let away = beside.iter().copied().filter(is_away).collect();
         self.scale_tasks(beside, &start, now);
         self.scale_tasks(away, &stop, now);
 
         let known = self.jobs.get(&job).map_or(0, |work| work.standing(position).counts.total());
-        let missing = i64::from(count).saturating_sub(known).max(0);
+        let missing = i64::from(kept.instances.count + kept.surge).saturating_sub(known).max(0);
         let further = missing.min(self.slice_room as i64);
         if further > 0 {
             let state = Task::new(waits_for_others, now).state.name();
@@ -188,7 +202,7 @@ impl Work {
                 .bind(job.0)
                 .bind(position as i16)
                 .bind(era)
-                .bind(known as i32)
+                .bind(kept.instances.first as i32 + known as i32)
                 .bind(further as i32)
                 .bind(state.as_str())
                 .bind(now)
@@ -215,13 +229,13 @@ impl Work {
         tx: &mut PgConnection,
         which: &str,
         (job, position): (JobId, usize),
-        count: u32,
+        end: u32,
     ) -> Result<Vec<TaskId>, StoreError> {
         let sql = format!("{LIVE_TASKS} {which}");
         let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(position as i16)
-            .bind(count as i32)
+            .bind(end as i32)
             .bind(self.slice_room as i64)
             .fetch_all(&mut *tx)
             .await?;
@@ -235,7 +249,7 @@ impl Work {
         which: &str,
         (job, position): (JobId, usize),
         era: i64,
-        count: u32,
+        end: u32,
     ) -> Result<Vec<TaskId>, StoreError> {
         let sql = format!(
             "SELECT t.id, job_id, position, index, class_id, state::text AS state, t.finished_at AS since, attempt, \
@@ -250,7 +264,7 @@ impl Work {
             .bind(HIGHEST_LEFT_OUT)
             .bind(job.0)
             .bind(position as i16)
-            .bind(count as i32)
+            .bind(end as i32)
             .bind(era)
             .bind(ReasonCode::ScaledDown.as_str())
             .bind(self.slice_room as i64)

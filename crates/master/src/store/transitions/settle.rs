@@ -9,7 +9,6 @@ use gaffer_domain::task::{AfterStop, StopCause, TaskEvent};
 use gaffer_domain::{JobId, TaskId, Time};
 
 use super::super::StoreError;
-use super::super::event_rows::EventRow;
 use super::by_index::Judged;
 use super::{Detail, Input, SliceResult, StopJob, StopResult, Work};
 
@@ -140,6 +139,7 @@ impl Work {
 
     /// Derives the state of each touched job from its tasks.
     pub(super) fn settle_jobs(&mut self, now: Time) {
+        let mut told = Vec::new();
         for (id, job) in self.jobs.iter_mut().filter(|(_, job)| job.dirty) {
             let (mut counts, mut skipped) = (TaskCounts::default(), 0);
             for position in 0..job.definitions.len() {
@@ -167,21 +167,15 @@ impl Work {
                     .unwrap_or_else(|| "no task failed, some were cancelled".into());
                 job.row.reason = Some(Reason { code: ReasonCode::Stopped, message });
             }
-            self.events.push(EventRow {
-                project: job.project,
-                kind: format!("job.{state}"),
-                job: *id,
-                era: job.era,
-                task: None,
-                attempt: None,
-                worker: None,
-                actor: "gaffer".into(),
-                message: match (&job.row.reason, &job.row.stop_message) {
-                    (Some(reason), _) if state.is_final() => reason.message.clone(),
-                    (_, Some(stop)) if state == JobState::Stopping => stop.clone(),
-                    _ => String::new(),
-                },
-            });
+            let message = match (&job.row.reason, &job.row.stop_message) {
+                (Some(reason), _) if state.is_final() => reason.message.clone(),
+                (_, Some(stop)) if state == JobState::Stopping => stop.clone(),
+                _ => String::new(),
+            };
+            told.push((*id, format!("job.{state}"), message));
+        }
+        for (id, kind, message) in told {
+            self.tell_job(id, &kind, "gaffer".into(), message);
         }
     }
 }

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use gaffer_domain::policy::Repeats;
-use gaffer_domain::task::{Report, TaskEvent, TaskState};
+use gaffer_domain::task::TaskEvent;
 use gaffer_domain::{JobId, TaskId, Time};
 use sqlx::PgConnection;
 
@@ -39,7 +38,7 @@ impl Work {
         match action {
             UpdateAction::Surge(surge) => {
                 definition.scale.surge = *surge;
-                definition.scale.by = Some(format!("the update to version {version} needs it no more"));
+                definition.scale.by = Some(format!("the update to version {version} no longer needs it"));
             }
             UpdateAction::Replace(indices) => {
                 self.replace(tx, (*id, *position), indices, *version, now).await?
@@ -47,11 +46,11 @@ impl Work {
             UpdateAction::Finish => {
                 sqlx::query(ENDED).bind(id.0).bind(*position as i16).execute(&mut *tx).await?;
                 let message = format!("all instances of {name} have version {version}");
-                self.tell_update(*id, "job.update_completed", message);
+                self.tell_job(*id, "job.update_completed", "gaffer".into(), message);
             }
             UpdateAction::Halt(problem) => {
                 sqlx::query(HALTED).bind(id.0).bind(*position as i16).bind(problem).execute(&mut *tx).await?;
-                self.tell_update(*id, "job.update_failed", problem.clone());
+                self.tell_job(*id, "job.update_failed", "gaffer".into(), problem.clone());
             }
         }
         Ok(true)
@@ -77,33 +76,24 @@ impl Work {
         self.keep(rows)?;
         let actor: Arc<str> = "gaffer".into();
         for task in tasks {
-            let Some(work) = self.tasks.get_mut(&task) else { continue };
-            if work.version == version || work.task.state.name().is_final() {
+            let Some(work) = self.tasks.get_mut(&task).filter(|work| work.version != version) else {
                 continue;
-            }
-            work.version = version;
-            work.task.repeats = Repeats::default();
-            work.dirty = true;
-            let report = work.task.state.worker().map(|worker| Report { worker, attempt: work.task.attempt });
-            match (&work.task.state, report) {
-                (TaskState::Scheduled { .. } | TaskState::Running { .. }, Some(report)) => {
-                    let event = TaskEvent::MoveRequested(report, format!("replaced by version {version}"));
-                    let _ = self
-                        .apply_one(&Input { task, event, actor: actor.clone(), detail: Detail::None }, now);
-                }
-                (TaskState::Pending { .. } | TaskState::Blocked, _) => {
-                    let definition = self.jobs.get(&job).and_then(|job| job.definitions.get(position));
-                    definition.inspect(|definition| definition.take_over(work));
-                    self.scheduling_wanted = true;
-                }
-                // Its next attempt will be of the new version.
-                _ => {}
+            };
+            // As long as it waits, it has the class of the version that it is to have.
+            let before = std::mem::replace(&mut work.version, version);
+            let event = TaskEvent::Replaced { message: format!("replaced by version {version}") };
+            let input = Input { task, event, actor: actor.clone(), detail: Detail::None };
+            if self.apply_one(&input, now).is_err()
+                && let Some(work) = self.tasks.get_mut(&task)
+            {
+                work.version = before;
             }
         }
         Ok(())
     }
 
-    fn tell_update(&mut self, id: JobId, kind: &str, message: String) {
+    /// Adds an event about a job as a whole.
+    pub(super) fn tell_job(&mut self, id: JobId, kind: &str, actor: Arc<str>, message: String) {
         let Some(job) = self.jobs.get(&id) else { return };
         self.events.push(EventRow {
             project: job.project,
@@ -113,7 +103,7 @@ impl Work {
             task: None,
             attempt: None,
             worker: None,
-            actor: "gaffer".into(),
+            actor,
             message,
         });
     }
