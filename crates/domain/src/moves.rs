@@ -4,8 +4,8 @@
 //!
 //! [`leave`] is called repeatedly while a worker drains. Services go first, each when another worker has room for it
 //! beside moves in progress; tasks of one definition go one after the other, the next when the last one runs again.
-//! Batch tasks with `on_drain: move` go when there is room; others finish where they are. Tasks that remain at the
-//! deadline move, wherever they may land.
+//! Batch tasks with `on_drain: move` go when there is room; others finish where they are, and so does a task that is for this worker
+//! (`each: worker`). Tasks that remain at the deadline move, wherever they may land; one that is for this worker waits for it.
 //!
 //! # Rebalancing
 //!
@@ -120,7 +120,8 @@ pub fn leave(
     now: Time,
 ) -> Vec<Move> {
     let mut moving = under_way.definitions.clone();
-    for (project, needs) in &under_way.unplaced {
+    // A task that is for one worker lands on no other.
+    for (project, needs) in under_way.unplaced.iter().filter(|(_, needs)| !needs.each_worker) {
         land(needs, *project, None, offers);
     }
     let mut leaving: Vec<&Tenant<'_>> =
@@ -132,12 +133,13 @@ pub fn leave(
         let is_service = tenant.kind == JobKind::Service;
         let wants_to = match is_service {
             true => !moving.contains(&tenant.definition),
-            false => tenant.on_drain == OnDrain::Move,
+            false => tenant.on_drain == OnDrain::Move && !tenant.needs.each_worker,
         };
         if !is_over && !wants_to {
             continue;
         }
-        let has_landed = land(tenant.needs, tenant.project, Some(tenant.worker), offers);
+        let has_landed =
+            !tenant.needs.each_worker && land(tenant.needs, tenant.project, Some(tenant.worker), offers);
         if !has_landed && !is_over {
             continue;
         }

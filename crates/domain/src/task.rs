@@ -1,21 +1,21 @@
 //! The states of a task, its events, and [`apply`], the only place where a task's state is decided.
 //!
-//! | state | dependencies met | cannot run | placed | started | returned | ended | stop requested | move requested | scaled up |
-//! |---|---|---|---|---|---|---|---|---|---|
-//! | blocked | pending | cancelled | · | stale | stale | stale | cancelled | stale | · |
-//! | pending | · | · | scheduled | stale | stale | stale | cancelled | stale | · |
-//! | scheduled | · | · | · | running | pending | *policy* | stopping | moving | · |
-//! | running | · | · | · | · | · | *policy* | stopping | moving | · |
-//! | moving, not started | · | · | · | moving | pending | *moved* | stopping | · | · |
-//! | moving, started | · | · | · | · | · | *moved* | stopping | · | · |
-//! | scaling down, not started | · | · | · | scaling down | scaled down | scaled down | stopping | · | moving |
-//! | scaling down, started | · | · | · | · | · | scaled down | stopping | · | moving |
-//! | stopping, not started | · | · | · | stopping | cancelled | *stopped* | · | · | · |
-//! | stopping, started | · | · | · | · | · | *stopped* | · | · | · |
-//! | completed | · | · | · | stale | stale | stale | · | stale | pending |
-//! | failed | · | · | · | stale | stale | stale | · | stale | pending |
-//! | cancelled | · | · | · | stale | stale | stale | · | stale | · |
-//! | scaled down | · | · | · | stale | stale | stale | · | stale | pending |
+//! | state | dependencies met | cannot run | worker removed | placed | started | returned | ended | stop requested | move requested | scaled up |
+//! |---|---|---|---|---|---|---|---|---|---|---|
+//! | blocked | pending | cancelled | · | · | stale | stale | stale | cancelled | stale | · |
+//! | pending | · | · | failed | scheduled | stale | stale | stale | cancelled | stale | · |
+//! | scheduled | · | · | · | · | running | pending | *policy* | stopping | moving | · |
+//! | running | · | · | · | · | · | · | *policy* | stopping | moving | · |
+//! | moving, not started | · | · | · | · | moving | pending | *moved* | stopping | · | · |
+//! | moving, started | · | · | · | · | · | · | *moved* | stopping | · | · |
+//! | scaling down, not started | · | · | · | · | scaling down | scaled down | scaled down | stopping | · | moving |
+//! | scaling down, started | · | · | · | · | · | · | scaled down | stopping | · | moving |
+//! | stopping, not started | · | · | · | · | stopping | cancelled | *stopped* | · | · | · |
+//! | stopping, started | · | · | · | · | · | · | *stopped* | · | · | · |
+//! | completed | · | · | · | · | stale | stale | stale | · | stale | pending |
+//! | failed | · | · | · | · | stale | stale | stale | · | stale | pending |
+//! | cancelled | · | · | · | · | stale | stale | stale | · | stale | · |
+//! | scaled down | · | · | · | · | stale | stale | stale | · | stale | pending |
 //!
 //! `·` is refused and changes nothing. Reports (started, returned, ended) must name the present attempt and come from
 //! its worker, and so must wishes to move it away from there; any other is *stale* in every state. *policy*: completed, failed, or pending again, as
@@ -28,10 +28,13 @@
 //!
 //! After a restore from a backup, a task may have been placed since the backup without a trace here: see [`Unseen`].
 
+mod state_name;
+
 use crate::policy::{self, Next, Repeats};
 use crate::reason::{AttemptEnd, LostCause, Reason, ReasonCode};
 use crate::spec::Restart;
 use crate::{Time, WorkerId};
+pub use state_name::{StateName, UnknownState};
 
 /// A task, as far as its life is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,20 +115,6 @@ pub enum TaskState {
     },
 }
 
-/// The states without their data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "as in TaskState")]
-pub enum StateName {
-    Blocked,
-    Pending,
-    Scheduled,
-    Running,
-    Stopping,
-    Completed,
-    Failed,
-    Cancelled,
-}
-
 /// Who wanted a stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopCause {
@@ -153,6 +142,8 @@ pub enum TaskEvent {
     DependenciesMet,
     /// What it waits for cannot come any more, for this reason.
     CannotRun(Reason),
+    /// The only worker that may run it was removed, as the message says.
+    WorkerRemoved(String),
     /// The scheduler chose a worker.
     Placed {
         /// The chosen one.
@@ -272,6 +263,10 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
             Ok(task.becomes(State::Cancelled { at: now, reason: cause.into_reason() }))
         }
 
+        (State::Pending { .. }, Event::WorkerRemoved(message)) => {
+            let reason = Reason { code: ReasonCode::LostWorker, message };
+            Ok(task.becomes(State::Failed { at: now, reason }))
+        }
         (State::Pending { .. }, Event::Placed { worker }) => {
             let mut change = task.becomes(State::Scheduled { worker, since: now });
             change.task.attempt = task.attempt.max(task.unseen.attempts) + 1;
@@ -533,67 +528,6 @@ impl TaskState {
         }
     }
 }
-
-impl StateName {
-    /// Every state, in the order of a life.
-    pub const ALL: [StateName; 8] = [
-        StateName::Blocked,
-        StateName::Pending,
-        StateName::Scheduled,
-        StateName::Running,
-        StateName::Stopping,
-        StateName::Completed,
-        StateName::Failed,
-        StateName::Cancelled,
-    ];
-
-    /// Whether a task in this state, with a reason of that code, is skipped: cancelled because its condition was not met, or
-    /// because its service is to have fewer instances.
-    pub fn is_skipped(self, code: Option<ReasonCode>) -> bool {
-        let is_no_failure = matches!(code, Some(ReasonCode::ConditionNotMet | ReasonCode::ScaledDown));
-        self == StateName::Cancelled && is_no_failure
-    }
-
-    /// Name in the API, the CLI, the database and on pages.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            StateName::Blocked => "blocked",
-            StateName::Pending => "pending",
-            StateName::Scheduled => "scheduled",
-            StateName::Running => "running",
-            StateName::Stopping => "stopping",
-            StateName::Completed => "completed",
-            StateName::Failed => "failed",
-            StateName::Cancelled => "cancelled",
-        }
-    }
-
-    /// Whether nothing follows.
-    pub fn is_final(self) -> bool {
-        matches!(self, StateName::Completed | StateName::Failed | StateName::Cancelled)
-    }
-}
-
-impl std::fmt::Display for StateName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl std::str::FromStr for StateName {
-    type Err = UnknownState;
-
-    fn from_str(text: &str) -> Result<Self, UnknownState> {
-        StateName::ALL.into_iter().find(|name| name.as_str() == text).ok_or(UnknownState)
-    }
-}
-
-/// The text is not the name of a task state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "not a task state; expected blocked, pending, scheduled, running, stopping, completed, failed or cancelled"
-)]
-pub struct UnknownState;
 
 #[cfg(test)]
 mod tests;

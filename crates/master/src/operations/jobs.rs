@@ -9,19 +9,19 @@ use gaffer_domain::job::JobState;
 use gaffer_domain::parameters::Parameters;
 use gaffer_domain::permissions::Action;
 use gaffer_domain::quantity::{listed, shown};
-use gaffer_domain::rerun::{self, Part, Refused, Selection};
+use gaffer_domain::rerun::{self, Part, Refused};
 use gaffer_domain::spec::{FieldError, Filled, JobSpec, MAX_SPEC_BYTES, Unfilled};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::context::Effects;
-use super::{Actor, Context, OperationError};
+use super::{Actor, Context, OperationError, each_worker};
 use crate::look_rate::LookRate;
 use crate::records::Job;
 use crate::store::StoreError;
 use crate::store::deletion::Deleted;
-use crate::store::jobs::{NewJob, Origin, Submitted};
+use crate::store::jobs::{ForWorkers, NewJob, Origin, Submitted};
 use crate::store::transitions::{StopJob, StopResult};
 
 /// A job that is to be accepted.
@@ -159,13 +159,11 @@ pub async fn rerun(context: &Context, actor: &Actor, wanted: Rerun<'_>) -> Resul
     let accepted = match part {
         None => accept(effects, actor, submit, Some(Repeats { job, part: None })).await?,
         Some(part) => {
-            let uncompleted = effects.writes.tasks_uncompleted(job).await?;
-            let selection = rerun::select(readable()?, &uncompleted, &spec, part)
-                .map_err(|refused| not_in_part(&earlier, &spec, &refused))?;
-            accept(effects, actor, submit, Some(Repeats { job, part: Some((part, &selection)) })).await?
+            let repeats = Repeats { job, part: Some((part, &earlier, readable()?)) };
+            accept(effects, actor, submit, Some(repeats)).await?
         }
     };
-    Ok(Accepted { hints, ..accepted })
+    Ok(accepted.with_hints(hints))
 }
 
 /// The specification of a job before the values of its parameters were put in.
@@ -213,8 +211,17 @@ fn not_in_part(earlier: &Job, spec: &JobSpec, refused: &Refused) -> OperationErr
 /// The job that a new one repeats.
 struct Repeats<'a> {
     job: JobId,
-    /// Which part of it, if not all, and what that means for each task.
-    part: Option<(Part<'a>, &'a Selection)>,
+    /// Which part of it, if not all, with that job and its specification.
+    part: Option<(Part<'a>, &'a Job, &'a JobSpec)>,
+}
+
+impl Accepted {
+    /// With these hints before those that it has.
+    #[must_use]
+    pub fn with_hints(mut self, mut hints: Vec<FieldError>) -> Accepted {
+        hints.append(&mut self.hints);
+        Accepted { hints, ..self }
+    }
 }
 
 async fn accept(
@@ -225,7 +232,8 @@ async fn accept(
 ) -> Result<Accepted, OperationError> {
     let Submit { spec, origin, request, idempotency_key } = wanted;
     let rerun_of = repeats.as_ref().map(|repeats| repeats.job);
-    let (part, selection) = repeats.and_then(|repeats| repeats.part).unzip();
+    let in_part = repeats.and_then(|repeats| repeats.part);
+    let part = in_part.map(|(part, ..)| part);
     let idempotency = idempotency_key.map(|key| {
         let mut request = match request {
             Some(request) => request.clone(),
@@ -236,14 +244,39 @@ async fn accept(
         }
         (key, Sha256::digest(request.to_string()).into())
     });
+    let earlier = in_part.map(|(_, job, spec)| (job.id, spec));
+    let chosen = match each_worker::is_needed(spec) {
+        true => Some(each_worker::choose(effects, actor.project, spec, earlier).await),
+        false => None,
+    };
+    let chosen = match (chosen.transpose(), &idempotency) {
+        (Ok(chosen), _) => chosen,
+        // It may have been accepted while there were others.
+        (Err(refused), Some((key, request))) => {
+            return match effects.writes.idempotency_claimed(actor.project, key, request).await? {
+                Some(claimed) => told(claimed, Vec::new()),
+                None => Err(refused),
+            };
+        }
+        (Err(refused), None) => return Err(refused),
+    };
+    let spec = chosen.as_ref().map_or(spec, |chosen| &chosen.spec);
+    let none = ForWorkers::default();
+    let for_workers = chosen.as_ref().map_or(&none, |chosen| &chosen.for_workers);
+    let selection = match in_part {
+        None => None,
+        Some((part, job, earlier)) => {
+            let uncompleted = effects.writes.tasks_uncompleted(job.id).await?;
+            let selection = rerun::select(earlier, &uncompleted, spec, part);
+            Some(selection.map_err(|refused| not_in_part(job, spec, &refused))?)
+        }
+    };
+    let selection = selection.as_ref();
     let new = NewJob { project: actor.project, spec, origin, created_by: &actor.user, rerun_of, idempotency };
     let (submission, now) = (effects.scheduling.submission(), Utc::now());
     // What its first tasks wait for may have been taken over: then nothing but a look at the job releases them.
     let submission_in_part = selection.map(|_| effects.large_jobs.submission());
-    let inserted = match selection {
-        None => effects.writes.job_insert(&new, now).await,
-        Some(selection) => effects.writes.job_insert_in_part(&new, selection, now).await,
-    };
+    let inserted = effects.writes.job_insert_for(&new, selection, for_workers, now).await;
     let known = match &inserted {
         Ok(Submitted::Created { job, classes }) => Some((Some(*job), &classes[..])),
         Ok(Submitted::Repeated(job)) => Some((Some(*job), &[][..])),
@@ -257,11 +290,17 @@ async fn accept(
             submission.told(job);
         }
     }
-    match inserted? {
-        Submitted::Created { job, .. } => {
-            effects.changes.announce(&[job]);
-            Ok(Accepted { job, is_new: true, hints: Vec::new() })
-        }
+    let inserted = inserted?;
+    if let Submitted::Created { job, .. } = &inserted {
+        effects.changes.announce(&[*job]);
+    }
+    told(inserted, chosen.map_or_else(Vec::new, |chosen| chosen.hints))
+}
+
+/// What is told of a submission; the hints are those of a new job.
+fn told(submitted: Submitted, hints: Vec<FieldError>) -> Result<Accepted, OperationError> {
+    match submitted {
+        Submitted::Created { job, .. } => Ok(Accepted { job, is_new: true, hints }),
         Submitted::EarlierGone(earlier) => Err(no_job(earlier)),
         Submitted::Repeated(job) => Ok(Accepted { job, is_new: false, hints: Vec::new() }),
         Submitted::KeyReused => Err(OperationError::KeyReused),

@@ -166,7 +166,7 @@ pub async fn submit(
         json!({ "template": name, "version": version, "parameters": values.map(Document::to_json) });
     let submit = Submit { spec: &spec, origin, request: Some(&request), idempotency_key };
     let accepted = jobs::submit(context, actor, submit).await?;
-    Ok(Accepted { hints, ..accepted })
+    Ok(accepted.with_hints(hints))
 }
 
 fn no_template(name: &str, version: Option<u32>) -> OperationError {

@@ -100,6 +100,7 @@ fn column(event: &TaskEvent) -> &'static str {
     match event {
         TaskEvent::DependenciesMet => "dependencies met",
         TaskEvent::CannotRun(_) => "cannot run",
+        TaskEvent::WorkerRemoved(_) => "worker removed",
         TaskEvent::Placed { .. } => "placed",
         TaskEvent::Started(..) => "started",
         TaskEvent::Returned(_) => "returned",
@@ -163,6 +164,7 @@ pub fn events(task: &Task) -> Vec<TaskEvent> {
     let mut events = vec![
         TaskEvent::DependenciesMet,
         cannot_run(),
+        TaskEvent::WorkerRemoved("its worker was removed".to_owned()),
         TaskEvent::Placed { worker: ELSEWHERE },
         TaskEvent::Started(report, at(2)),
         TaskEvent::Returned(report),
@@ -234,7 +236,7 @@ fn the_documented_table_has_every_state_and_every_event() {
             assert!(!table.word(&task, &event).is_empty());
         }
     }
-    assert!(table.0.iter().all(|cells| cells.len() == 10), "a state's name and nine events");
+    assert!(table.0.iter().all(|cells| cells.len() == 11), "a state's name and ten events");
 }
 
 #[test]
@@ -254,7 +256,7 @@ fn every_event_does_in_every_state_what_the_documented_table_says() {
             }
         }
     }
-    assert_eq!(cells_tried.len(), 14 * 9);
+    assert_eq!(cells_tried.len(), 14 * 10);
 }
 
 #[test]

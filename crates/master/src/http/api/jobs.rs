@@ -89,7 +89,7 @@ pub async fn submit(
     let origin = Origin { source: source.as_deref(), template: None };
     let wanted = Submit { spec: &spec, origin, request: None, idempotency_key };
     let accepted = jobs::submit(&context, &actor, wanted).await?;
-    answer(&context, &site, &actor, Accepted { hints, ..accepted }).await
+    answer(&context, &site, &actor, accepted.with_hints(hints)).await
 }
 
 pub const RERUN: Operation = Operation {
