@@ -26,7 +26,7 @@ const LARGEST_PAGE: &str = "500";
 const HOLDS_AFTER: Duration = Duration::from_secs(10);
 /// How often to look for the next attempt if the stream does not continue with it.
 const NEXT_ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
-/// How often to look for tasks that have started.
+/// The shortest time between two looks for tasks that have started.
 const NEXT_TASK_PAUSE: Duration = Duration::from_millis(300);
 
 /// Whose output.
@@ -208,6 +208,7 @@ async fn follow_by_item(
     let mut shown = HashSet::new();
     let mut patience = Backoff::for_a_job();
     loop {
+        let asked = Instant::now();
         let tasks = match tasks(client, job).await {
             Ok(tasks) => tasks,
             Err(failure) => {
@@ -221,6 +222,8 @@ async fn follow_by_item(
         if patience.relax() {
             status.remark("reconnected");
         }
+        // Those who ask of ten thousand tasks do not ask all the time.
+        let pause = NEXT_TASK_PAUSE.max(asked.elapsed() * 10);
         let before = shown.len();
         for task in tasks.iter().filter(|task| !is_waiting(task)) {
             if !shown.insert(task.address.clone()) {
@@ -236,7 +239,7 @@ async fn follow_by_item(
             return Ok(all);
         }
         if shown.len() == before {
-            sleep(NEXT_TASK_PAUSE).await;
+            sleep(pause).await;
         }
     }
 }

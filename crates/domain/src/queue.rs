@@ -32,7 +32,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 
 use self::share::{Capacity, Share};
-use crate::placement::ranking::{Course, Question, Ranking};
+use crate::placement::ranking::{Course, Question, Ranking, suitable_at};
 use crate::placement::{Fleet, Receipt, Requirements, Strategy, WorkerSnapshot, shortfall, suits};
 use crate::quantity::Span;
 use crate::{ProjectId, Time, WorkerId};
@@ -407,12 +407,12 @@ impl<'a> Pass<'a> {
         let question =
             Question { class: class.id, needs, project, strategy, mean_run, now: self.how.now, workers };
         let suitable = self.suitable[at].take().unwrap_or_else(|| {
-            let mut suitable = match needs.worker {
-                // A class of one worker is not looked for among all of them.
-                Some(worker) => self.places.get(&worker).copied().into_iter().collect(),
-                None => (0..state.offers.len()).collect(),
+            let is_suitable = |at: &usize| suits(needs, project, &state.offers[*at]);
+            let mut suitable: Vec<usize> = match needs.worker {
+                // The worker of such a class is not looked for among all of them.
+                Some(worker) => self.places.get(&worker).copied().filter(is_suitable).into_iter().collect(),
+                None => suitable_at(needs, project, state.offers),
             };
-            suitable.retain(|at| suits(needs, project, &state.offers[*at]));
             suitable.retain(|at| !state.offers[*at].paused.contains_key(&class.id));
             suitable
         });

@@ -378,7 +378,8 @@ async fn workers_come_and_go(dev: &Dev, round: u32, database_url: &str) {
     let each = json!({"script": "true", "each": "worker", "array": "%2"});
     let each = client.submit(each).await;
     client.finished(each).await;
-    let each = client.post(&format!("/jobs/{each}/rerun"), &json!({"from": "main"})).await.body["id"].as_i64();
+    let each =
+        client.post(&format!("/jobs/{each}/rerun"), &json!({"from": "main"})).await.body["id"].as_i64();
     client.finished(each.unwrap()).await;
     let waits = json!({"tasks": [
         {"name": "a", "script": "true"},

@@ -16,6 +16,8 @@ struct Wait {
     why: String,
     /// The worker is kept for it.
     is_reserved: bool,
+    /// The worker is no more.
+    is_removed: bool,
 }
 
 impl Judge<'_> {
@@ -35,7 +37,7 @@ impl Judge<'_> {
         };
         let message = match &waits[..] {
             [] => "about to be placed on its worker".to_owned(),
-            [(_, Wait { infeasible: None, name, .. })] => {
+            [(_, Wait { infeasible: None, is_removed: false, name, .. })] => {
                 format!("about to be placed on its worker {name}, or waiting for its restart delay")
             }
             [(_, wait)] => format!("waits for its worker: {}", says(wait)),
@@ -56,10 +58,11 @@ impl Judge<'_> {
             };
             WorkerVerdict { worker_id, worker: wait.name, infeasible: wait.infeasible, message }
         };
+        let known = waits.into_iter().filter(|(_, wait)| !wait.is_removed);
         WaitingTasks {
             help,
             would_help,
-            workers: waits.into_iter().take(self.most_verdicts).map(verdict).collect(),
+            workers: known.take(self.most_verdicts).map(verdict).collect(),
             ..told(name, count, message)
         }
     }
@@ -68,7 +71,7 @@ impl Judge<'_> {
         let Some(at) = self.place(worker) else {
             let name = format!("worker {worker}");
             let why = "was removed, so its task fails".to_owned();
-            return Wait { name, infeasible: Some(Infeasible::OtherWorker), why, is_reserved: false };
+            return Wait { name, infeasible: None, why, is_reserved: false, is_removed: true };
         };
         let offer = &self.offers[at];
         let infeasible = self.unfit(&needs.for_worker(worker), offer, class);
@@ -76,10 +79,10 @@ impl Judge<'_> {
         let why = match (&infeasible, since) {
             (Some(away @ Infeasible::Away { .. }), Some(since)) => format!("{away} since {}", moment(since)),
             (Some(unfit), _) => unfit.to_string(),
-            (None, _) => String::new(),
+            (None, _) => "has room".to_owned(),
         };
         let is_reserved = self.kept.get(&worker).is_some_and(|(kept_for, _)| *kept_for == class);
-        Wait { name: offer.name.clone(), infeasible, why, is_reserved }
+        Wait { name: offer.name.clone(), infeasible, why, is_reserved, is_removed: false }
     }
 
     fn would_help(&self, needs: &Requirements, worker: WorkerId) -> Vec<String> {

@@ -43,7 +43,7 @@ pub async fn choose(
     earlier: Option<(JobId, &JobSpec)>,
 ) -> Result<ForEachWorker, OperationError> {
     let now = Utc::now();
-    let workers = effects.writes.worker_list(Some(project)).await?;
+    let workers = effects.writes.worker_rows(Some(project)).await?;
     let offers: Vec<WorkerSnapshot> = workers.iter().map(|worker| offer(worker, now)).collect();
     let before = match earlier {
         Some((job, spec)) => of_earlier(spec, effects.writes.job_for_workers(job).await?),

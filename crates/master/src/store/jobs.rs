@@ -164,7 +164,7 @@ impl WriteStore {
             let write = JobWrite { new, selection, for_workers, number, stored: &stored, term, now };
             let inserted = write.with_classes(&mut tx).await?;
             if let Some(((job, _), (selection, earlier))) = inserted.as_ref().zip(selection.zip(new.rerun_of))
-                && !take_over(&mut tx, *job, earlier, selection, for_workers).await?
+                && !take_over(&mut tx, *job, earlier, selection, !for_workers.is_empty()).await?
             {
                 tx.rollback().await?;
                 return Ok(Submitted::EarlierGone(earlier));

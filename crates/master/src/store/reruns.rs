@@ -6,7 +6,6 @@ use gaffer_domain::task::StateName;
 use sqlx::PgConnection;
 
 use super::forms::{known, reason_code};
-use super::jobs::ForWorkers;
 use super::{ReadStore, StoreError};
 
 /// The results of an earlier job's tasks as tasks of a new one. A result that was taken over itself is that of the job where it
@@ -55,13 +54,13 @@ impl ReadStore {
     }
 }
 
-/// Adds the tasks of a new job that take results over. False if the earlier job does not have them any more.
+/// Adds the tasks of a new job that take results over; `is_for_workers`: some of them are for one worker each. False if the earlier job does not have them any more.
 pub(super) async fn take_over(
     connection: &mut PgConnection,
     job: JobId,
     earlier: JobId,
     selection: &Selection,
-    for_workers: &ForWorkers,
+    is_for_workers: bool,
 ) -> Result<bool, StoreError> {
     let (mut positions, mut places) = (Vec::new(), Vec::new());
     let mut ranges = Ranges::default();
@@ -81,7 +80,7 @@ pub(super) async fn take_over(
         .bind(to)
         .bind(firsts)
         .bind(lasts)
-        .bind(!for_workers.is_empty())
+        .bind(is_for_workers)
         .execute(connection)
         .await?;
     Ok(added.rows_affected() == u64::from(selection.taken_over()))

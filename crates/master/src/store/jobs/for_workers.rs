@@ -8,10 +8,8 @@ use std::collections::BTreeMap;
 use gaffer_domain::rerun::Selection;
 use gaffer_domain::spec::JobSpec;
 use gaffer_domain::{JobId, TaskId, WorkerId};
-use sqlx::PgConnection;
 
 use super::super::{ReadStore, Store, StoreError};
-use super::{Needs, NewJob};
 
 /// The workers that the tasks of a job are for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,18 +27,6 @@ pub(super) struct TasksForWorkers {
     pub indices: Vec<i32>,
     pub workers: Vec<i64>,
 }
-
-/// Makes the classes of workers that do not exist yet. Those of the definitions do.
-const CLASSES: &str = "WITH led AS MATERIALIZED (SELECT leader_check($6) AS leads) \
-     INSERT INTO classes (project_id, priority, owner, needs, needs_sha256, base_id, worker_id, job_id) \
-     SELECT b.project_id, b.priority, b.owner, b.needs || jsonb_build_object('worker', w.worker_id), \
-         sha256(b.needs_sha256 || int8send(w.worker_id)), b.id, w.worker_id, \
-         CASE WHEN b.needs ? 'definition' THEN $7::bigint END \
-     FROM led, UNNEST($4::bytea[], $5::bigint[]) AS w(needs_sha256, worker_id), \
-     LATERAL (SELECT * FROM classes WHERE project_id = $1 AND priority = $2 AND owner = $3 \
-         AND needs_sha256 = w.needs_sha256 OFFSET 0) b \
-     LEFT JOIN LATERAL (SELECT id FROM classes WHERE base_id = b.id AND worker_id = w.worker_id OFFSET 0) known ON true \
-     WHERE known.id IS NULL ORDER BY b.id, w.worker_id ON CONFLICT DO NOTHING";
 
 impl ForWorkers {
     /// Whether the tasks of this definition are for one worker each.
@@ -74,34 +60,6 @@ impl ForWorkers {
         }
         tasks
     }
-}
-
-/// Makes the classes of workers that do not exist yet.
-pub(super) async fn classes_of_workers_ensure(
-    connection: &mut PgConnection,
-    new: &NewJob<'_>,
-    needs: &Needs,
-    for_workers: &ForWorkers,
-    job: Option<i64>,
-    term: i64,
-) -> Result<(), StoreError> {
-    let (mut hashes, mut of) = (Vec::new(), Vec::new());
-    let definitions = for_workers.definitions.iter();
-    for (hash, workers) in definitions.filter_map(|(at, of)| Some((needs.hashes.get(*at)?, of))) {
-        hashes.extend(workers.iter().map(|_| hash.as_slice()));
-        of.extend(workers.iter().map(|worker| worker.0));
-    }
-    sqlx::query(CLASSES)
-        .bind(new.project.0)
-        .bind(i16::from(new.spec.priority))
-        .bind(new.created_by)
-        .bind(hashes)
-        .bind(of)
-        .bind(term)
-        .bind(job)
-        .execute(connection)
-        .await?;
-    Ok(())
 }
 
 impl ReadStore {
