@@ -110,7 +110,7 @@ const JOB_WRITE_FOR_WORKERS: &str = job_write!(
     " AND (SELECT count(class_id) = count(*) FROM for_workers)",
     " UNION ALL SELECT job.id, position, index, class_id, state::task_state, $10, CASE WHEN state = 'pending' THEN $10 END \
          FROM job, for_workers",
-    " || ARRAY(SELECT class_id FROM for_workers WHERE state = 'pending')",
+    " || ARRAY(SELECT class_id FROM for_workers WHERE state = 'pending' AND class_id IS NOT NULL)",
     "",
     "NULL::bigint AS era, NULL::bigint[] AS tasks, NULL::bigint[] AS task_classes"
 );
