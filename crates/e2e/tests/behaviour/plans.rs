@@ -375,7 +375,9 @@ async fn workers_come_and_go(dev: &Dev, round: u32, database_url: &str) {
     eventually("these are joined", async || (chunks().await < before + MANY_CHUNKS).then_some(())).await;
     client.post(&format!("/workers/{leaving}/resume"), &json!({})).await;
 
-    let each = json!({"script": "true", "each": "worker", "array": "%2"});
+    // Workers of an earlier round are still waited for.
+    let own = [format!("labels.for == moves-{round}")];
+    let each = json!({"script": "true", "each": "worker", "array": "%2", "constraints": own});
     let each = client.submit(each).await;
     client.finished(each).await;
     let each =
