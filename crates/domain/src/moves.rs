@@ -120,7 +120,6 @@ pub fn leave(
     now: Time,
 ) -> Vec<Move> {
     let mut moving = under_way.definitions.clone();
-    // A task that is for one worker lands on no other.
     for (project, needs) in under_way.unplaced.iter().filter(|(_, needs)| !needs.each_worker) {
         land(needs, *project, None, offers);
     }
@@ -133,11 +132,12 @@ pub fn leave(
         let is_service = tenant.kind == JobKind::Service;
         let wants_to = match is_service {
             true => !moving.contains(&tenant.definition),
-            false => tenant.on_drain == OnDrain::Move && !tenant.needs.each_worker,
+            false => tenant.on_drain == OnDrain::Move,
         };
         if !is_over && !wants_to {
             continue;
         }
+        // A task that is for this worker lands nowhere.
         let has_landed =
             !tenant.needs.each_worker && land(tenant.needs, tenant.project, Some(tenant.worker), offers);
         if !has_landed && !is_over {
