@@ -211,7 +211,15 @@ impl Input {
 
     fn place_in_spec(&self, pointer: &str) -> Option<String> {
         let in_file = self.file.as_ref().and_then(|file| file.place(pointer));
-        in_file.or_else(|| Some(spec_flags::for_pointer(pointer)?.name()))
+        in_file.or_else(|| match spec_flags::for_pointer(pointer)?.name() {
+            name if name == "--each" && self.is_for_each_worker() => Some("--each-worker".to_owned()),
+            name => Some(name),
+        })
+    }
+
+    fn is_for_each_worker(&self) -> bool {
+        let Data::Object(fields) = &self.spec.data else { return false };
+        fields.iter().any(|field| field.key == "each" && field.value.as_text() == Some(WORKER))
     }
 }
 

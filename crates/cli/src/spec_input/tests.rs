@@ -153,6 +153,7 @@ fn a_command_is_for_each_worker_and_a_list_of_tasks_is_not() -> Result<(), Box<d
     let mut input = Input::of_command(vec!["uptime".to_owned()], &given(["--array", "%2"]), no_env)?;
     items.apply(&mut input)?;
     assert_eq!(sent(&input), json!({"command": ["uptime"], "array": "%2", "each": "worker"}));
+    assert_eq!(input.place("/each"), Some("--each-worker".to_owned()));
     assert!(JobSpec::of(&input.spec).is_ok_and(|spec| spec.tasks[0].is_for_each_worker()));
     let directory = tempfile::tempdir()?;
     let several = directory.path().join("several.yaml");
