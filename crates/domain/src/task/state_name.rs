@@ -1,10 +1,10 @@
-//! The names of the states of a task.
+//! The states of a task without their data, by name.
 
 use crate::reason::ReasonCode;
 
 /// The states without their data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "as in `TaskState`")]
+#[expect(missing_docs, reason = "as in TaskState")]
 pub enum StateName {
     Blocked,
     Pending,

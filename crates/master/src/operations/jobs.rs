@@ -253,7 +253,7 @@ async fn accept(
         (Ok(chosen), _) => chosen,
         // It may have been accepted while there were others.
         (Err(refused), Some((key, request))) => {
-            return match effects.writes.idempotency_claimed(actor.project, key, request).await? {
+            return match effects.writes.idempotency_find(actor.project, key, request).await? {
                 Some(claimed) => told(claimed, Vec::new()),
                 None => Err(refused),
             };

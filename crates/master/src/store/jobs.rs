@@ -188,18 +188,18 @@ impl WriteStore {
                 Ok(Submitted::Created { job, classes: written.classes })
             }
             (None, Some((key, request_sha256))) => {
-                let claimed = self.idempotency_claimed(new.project, key, request_sha256).await?;
+                let claimed = self.idempotency_find(new.project, key, request_sha256).await?;
                 claimed.ok_or_else(|| StoreError::Unreadable("an idempotency key is gone".to_owned()))
             }
             (None, None) => Err(StoreError::Unreadable("a new job was not inserted".to_owned())),
         }
     }
 
-    /// What an idempotency key was used for before; none if it was not.
+    /// What an idempotency key was used for before, if it was: for the same request, or for another one.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn idempotency_claimed(
+    pub async fn idempotency_find(
         &self,
         project: ProjectId,
         key: &str,
@@ -212,8 +212,8 @@ impl WriteStore {
         .bind(key)
         .fetch_optional(&self.pool)
         .await?;
-        Ok(earlier.map(|(earlier_request, earlier_job)| match earlier_request == request_sha256 {
-            true => Submitted::Repeated(JobId(earlier_job)),
+        Ok(earlier.map(|(request, job)| match request == request_sha256 {
+            true => Submitted::Repeated(JobId(job)),
             false => Submitted::KeyReused,
         }))
     }
