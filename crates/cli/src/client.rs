@@ -172,12 +172,7 @@ impl Client {
     ///
     /// # Errors
     /// Errors of the API or the network.
-    pub async fn post_text(
-        &self,
-        path: &[&str],
-        media_type: &'static str,
-        text: String,
-    ) -> Result<Answer, Failure> {
+    pub async fn post_text(&self, path: &[&str], media_type: &str, text: String) -> Result<Answer, Failure> {
         let request = self.request(Method::POST, path, &Query::new()).header(CONTENT_TYPE, media_type);
         self.answer(request.body(text).timeout(ANSWER_TIMEOUT)).await
     }

@@ -77,9 +77,7 @@ pub fn read_text(path: &Path) -> Result<String, Failure> {
 pub fn language_of(path: &Path, text: &str) -> Language {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
     match extension.as_deref() {
-        Some("json") => Language::Json,
-        Some("toml") => Language::Toml,
-        Some("yaml" | "yml") => Language::Yaml,
-        _ => Language::guess(text),
+        Some("yml") => Language::Yaml,
+        extension => extension.and_then(Language::named).unwrap_or_else(|| Language::guess(text)),
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use gaffer_domain::spelling::with_suggestion;
 use gaffer_protocol::rest::Problem;
 
 /// What went wrong.
@@ -121,10 +122,8 @@ fn write_problem(f: &mut fmt::Formatter<'_>, problem: &Problem) -> fmt::Result {
         // One field that is wrong may be the whole problem: then where it is has not been told yet.
         let detail = if field.detail == *text { "" } else { &field.detail };
         let between = if field.pointer.is_empty() || detail.is_empty() { "" } else { ": " };
-        write!(f, "\n  {}{between}{detail}", field.pointer)?;
-        if let Some(suggestion) = &field.suggestion {
-            write!(f, " ({suggestion})")?;
-        }
+        let message = with_suggestion(detail, field.suggestion.as_deref());
+        write!(f, "\n  {}{between}{message}", field.pointer)?;
     }
     Ok(())
 }

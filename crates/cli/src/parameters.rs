@@ -20,7 +20,7 @@ pub struct ParameterFlags {
     param: Vec<String>,
     /// Values of parameters from a file (- for standard input)
     ///
-    /// An object in YAML, TOML or JSON, such as `lr: 0.1`. Values of -p go first.
+    /// An object in YAML, TOML or JSON, such as `lr: 0.1`. -p overrides the file.
     #[arg(long = "params", value_name = "FILE", help_heading = "The job")]
     params: Option<PathBuf>,
 }
@@ -39,6 +39,13 @@ impl ParameterFlags {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.param.is_empty() && self.params.is_none()
+    }
+
+    /// The same options, as a shell reads them, each with a blank in front.
+    pub fn as_options(&self) -> String {
+        let file = self.params.as_ref().map(|file| ("--params", file.to_string_lossy().into_owned()));
+        let values = self.param.iter().map(|value| ("-p", value.clone()));
+        values.chain(file).map(|(name, value)| format!(" {name} {}", shell_words::quote(&value))).collect()
     }
 
     /// The values; none if no option was given.

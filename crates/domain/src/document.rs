@@ -118,6 +118,23 @@ impl Language {
         }
     }
 
+    /// Every language.
+    pub const ALL: [Language; 3] = [Language::Yaml, Language::Toml, Language::Json];
+
+    /// Its word in the API, in media types, in the database and at the end of file names.
+    pub fn word(self) -> &'static str {
+        match self {
+            Language::Yaml => "yaml",
+            Language::Toml => "toml",
+            Language::Json => "json",
+        }
+    }
+
+    /// The language of a word.
+    pub fn named(word: &str) -> Option<Language> {
+        Language::ALL.into_iter().find(|language| language.word() == word)
+    }
+
     /// Detects the language of a text: JSON or TOML if it looks like it, otherwise YAML.
     pub fn guess(text: &str) -> Language {
         let text = crate::text::without_bom(text);

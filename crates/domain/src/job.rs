@@ -171,11 +171,6 @@ impl TaskCounts {
     pub fn iter(&self) -> impl Iterator<Item = (StateName, i64)> {
         StateName::ALL.into_iter().zip(self.0)
     }
-
-    /// In the order of [`StateName::ALL`], as the store keeps them.
-    pub fn as_array(&self) -> [i64; 8] {
-        self.0
-    }
 }
 
 impl From<[i64; 8]> for TaskCounts {

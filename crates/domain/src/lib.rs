@@ -35,7 +35,7 @@ pub mod search;
 #[cfg(test)]
 mod seeds;
 pub mod spec;
-mod spelling;
+pub mod spelling;
 pub mod task;
 pub mod template;
 pub mod text;

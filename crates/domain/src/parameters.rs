@@ -5,6 +5,7 @@
 //! put into strings that were parsed before, so no value changes what the document around it is. Strings that something
 //! else parses are [`Code`]: there, a value has only characters without a meaning.
 
+mod arguments;
 mod pattern;
 mod placeholder;
 #[cfg(test)]
@@ -16,9 +17,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::document::Value;
+use crate::document::{ScalarKind, Value};
 use crate::quantity::{Bytes, Span, shown};
 use crate::spelling::{did_you_mean, nearest};
+pub use arguments::Arguments;
 pub use pattern::{InvalidPattern, MAX_PATTERN_BYTES, check_pattern};
 pub use placeholder::{Placeholder, placeholders, whole};
 
@@ -205,11 +207,8 @@ impl ParameterType {
                 number.map(|number| number.to_string()).ok_or_else(unexpected)
             }
             ParameterType::Number { min, max } => {
-                let plain = match given.as_integer() {
-                    Some(number) => number.to_string(),
-                    None => text.trim_start_matches('+').replace('_', ""),
-                };
-                let number = plain.parse::<f64>().ok().filter(|number| number.is_finite());
+                let plain = given.decimal_text().ok_or_else(unexpected)?;
+                let number = plain.parse::<f64>().ok();
                 number.filter(|number| is_within(number, min, max)).map(|_| plain).ok_or_else(unexpected)
             }
             ParameterType::Boolean => {
@@ -241,9 +240,13 @@ impl ParameterType {
         }
     }
 
-    /// Whether a string that is nothing but this value is a number or a boolean itself.
-    pub fn is_number(&self) -> bool {
-        matches!(self, ParameterType::Integer { .. } | ParameterType::Number { .. })
+    /// What a string that is nothing but a placeholder becomes with a value.
+    pub fn scalar_kind(&self) -> ScalarKind {
+        match self {
+            ParameterType::Integer { .. } | ParameterType::Number { .. } => ScalarKind::Number,
+            ParameterType::Boolean => ScalarKind::Bool,
+            _ => ScalarKind::Text,
+        }
     }
 }
 

@@ -61,7 +61,13 @@ impl ReasonCode {
 
     /// Whether what ended for it failed. What was stopped or was not needed did not.
     pub fn is_failure(self) -> bool {
-        !matches!(self, ReasonCode::Stopped | ReasonCode::DependencyFailed | ReasonCode::ConditionNotMet)
+        !matches!(
+            self,
+            ReasonCode::Stopped
+                | ReasonCode::ScaledDown
+                | ReasonCode::DependencyFailed
+                | ReasonCode::ConditionNotMet
+        )
     }
 
     /// Name in the API, the CLI, the database and on pages.
@@ -311,6 +317,21 @@ mod tests {
         }
         assert_eq!("lost".parse::<ReasonCode>(), Err(UnknownReason));
         assert_eq!(serde_json::from_value::<ReasonCode>("a_later_word".into()).unwrap(), ReasonCode::Other);
+    }
+
+    #[test]
+    fn what_was_stopped_or_not_needed_did_not_fail() {
+        let no_failures: Vec<ReasonCode> =
+            ReasonCode::ALL.into_iter().filter(|code| !code.is_failure()).collect();
+        assert_eq!(
+            no_failures,
+            [
+                ReasonCode::DependencyFailed,
+                ReasonCode::ConditionNotMet,
+                ReasonCode::Stopped,
+                ReasonCode::ScaledDown
+            ]
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! further instances as may be replaced at once begin with the new version, so that no fewer are available meanwhile; they go when
 //! all others are new. Where there is no room for them, or a fixed port is taken, old instances are stopped first.
 //!
-//! [`next`] is asked again and again, and remembers nothing: everything follows from the instances. So an update goes on where it
+//! [`next`] is asked again and again, and remembers nothing: everything follows from the instances. So an update continues where it
 //! was after a restart of the master.
 
 use crate::spec::Update;
@@ -19,7 +19,7 @@ pub struct Rollout {
     pub count: u32,
     /// How many further ones there may be at present.
     pub surge: u32,
-    /// Somebody has looked at the canaries and wants the update to go on.
+    /// A user has promoted the update after looking at its canaries.
     pub is_promoted: bool,
 }
 
@@ -54,11 +54,11 @@ pub enum Condition {
 pub enum Next {
     /// Nothing before something else happens.
     Wait,
-    /// Keep so many further instances, of the new version.
+    /// Keep this number of further instances, of the new version.
     Surge(u32),
     /// Replace these instances.
     Replace(Vec<u32>),
-    /// The canaries are as they should be; somebody has to say that the update goes on.
+    /// The canaries are healthy; a user has to promote the update.
     AwaitPromotion,
     /// All instances are new, and there are no further ones.
     Done,

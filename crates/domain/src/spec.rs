@@ -63,7 +63,7 @@ pub use scheduling::{Affinity, Concurrency, OnDrain, Placement};
 pub use stop::{StopSignal, StopSpec, UnknownSignal};
 pub use stored::{STORED_VERSION, UnreadableSpec};
 pub use strategy::{Strategy, UnknownStrategy};
-pub use submission::{SUBMISSION, Source, Submission};
+pub use submission::{SUBMISSION, Source, Submission, check_template_name};
 pub use task::{OnLimit, OutputLimit, TASK, TaskSpec};
 pub use update::{UPDATE, Update};
 pub use waits::{Awaited, all_awaited, in_order};

@@ -1,4 +1,4 @@
-//! Suggests the nearest known name for a misspelt one.
+//! Suggests the nearest known name for a misspelt one, and adds suggestions to messages.
 
 /// Longer names are not typing errors, and comparing them costs time.
 const MAX_COMPARED_LEN: usize = 64;
@@ -21,4 +21,12 @@ pub(crate) fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c s
 /// Suggests the candidate that is spelled most like `name`, if one is close.
 pub(crate) fn did_you_mean<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<String> {
     nearest(name, candidates).map(|nearest| format!("did you mean `{nearest}`?"))
+}
+
+/// A message with what was probably meant: `detail (suggestion)`.
+pub fn with_suggestion(detail: &str, suggestion: Option<&str>) -> String {
+    match suggestion {
+        Some(suggestion) => format!("{detail} ({suggestion})"),
+        None => detail.to_owned(),
+    }
 }

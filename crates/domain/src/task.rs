@@ -131,7 +131,7 @@ pub enum AfterStop {
     Cancel,
     /// It waits for another worker: it is to leave the present one.
     Move,
-    /// It ends until its service has so many instances again.
+    /// It ends until its service is scaled up to it again.
     ScaleDown,
 }
 
@@ -159,7 +159,7 @@ pub enum TaskEvent {
     StopRequested(StopCause),
     /// The attempt is to leave its worker, for a reason such as "moved away from pi4, which drains".
     MoveRequested(Report, String),
-    /// Its service has so many instances again.
+    /// Its service was scaled up to it again.
     ScaledUp {
         /// Who asked for that: "scaled up to 5 by ana".
         message: String,

@@ -15,7 +15,7 @@ use gaffer_e2e::stage::new_key;
 use gaffer_master::records::PlaceInQueue;
 use gaffer_master::secret::{NewSecret, Purpose};
 use gaffer_master::store::Store;
-use gaffer_master::store::jobs::{NewJob, Origin};
+use gaffer_master::store::jobs::NewJob;
 use gaffer_master::store::placement::WantedHeads;
 use serde_json::json;
 use uuid::Uuid;
@@ -46,7 +46,7 @@ fn main() {
             for class in 0..CLASSES {
                 let spec = json!({"script": "true", "count": each, "resources": {"cpu": f64::from(class + 1) / 1e3}});
                 let spec = JobSpec::read(&spec).unwrap();
-                let new = NewJob { project, spec: &spec, origin: Origin::default(), created_by: "bench", rerun_of: None, idempotency: None };
+                let new = NewJob::of(project, &spec, "bench");
                 store.job_insert(&new, Utc::now()).await.unwrap();
             }
             let [classes, tasks] = measure(&store).await;

@@ -18,6 +18,7 @@ pub mod readiness;
 pub mod retention;
 pub mod services;
 pub mod sign_in;
+pub mod sources;
 pub mod system;
 pub mod tasks;
 pub mod templates;
@@ -26,4 +27,4 @@ pub mod workers;
 
 pub use actor::Actor;
 pub use context::Context;
-pub use error::OperationError;
+pub use error::{OperationError, no_job};

@@ -92,7 +92,9 @@ pub async fn run(args: RerunArgs, out: &Out) -> Result<u8, Failure> {
     if !args.follow && !args.edit && args.spec.is_none() {
         let bulk = Bulk { verb: "rerun", done: "again as", asks_from: 2, yes: args.yes };
         return bulk::each(out, &args.jobs, &bulk, async |client, job| {
-            rerun(client, job, &args, None, values.as_ref()).await.map(|made| Some(made.job.id))
+            let made = rerun(client, job, &args, None, values.as_ref()).await?;
+            submit::tell_hints(&made.job, &Status::new(out, false), |_| None);
+            Ok(Some(made.job.id))
         })
         .await;
     }
@@ -138,6 +140,7 @@ impl RerunArgs {
             self.failed.then(|| " --failed".to_owned()),
             from,
             self.follow.then(|| " --follow".to_owned()),
+            Some(self.parameters.as_options()),
             Some(" --spec".to_owned()),
         ];
         format!("gaffer rerun {job}{}", options.into_iter().flatten().collect::<String>())

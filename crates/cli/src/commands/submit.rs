@@ -175,8 +175,7 @@ async fn post(
 pub fn tell_hints(job: &Job, status: &Status<'_>, place: impl Fn(&str) -> Option<String>) {
     for hint in &job.hints {
         let place = place(&hint.pointer).unwrap_or_else(|| hint.pointer.clone());
-        let suggestion = hint.suggestion.as_ref().map(|meant| format!(" ({meant})")).unwrap_or_default();
-        status.note(&format!("hint: {place}: {}{suggestion}", hint.detail));
+        status.note(&format!("hint: {place}: {}", hint.message()));
     }
 }
 

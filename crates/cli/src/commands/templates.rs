@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
-use gaffer_domain::document::Language;
 use gaffer_protocol::rest::{Template, TemplateVersion, TemplateVersionEntry};
 
 use crate::client::{Client, Query};
@@ -123,7 +122,8 @@ async fn save(client: &Client, out: &Out, args: &SaveArgs) -> Result<(), Failure
     let text = read_text(&args.file)?;
     let file = File::parse(&args.file, name_of(&args.file), &text)?;
     let language = language_of(Path::new(&args.file), &text);
-    let answer = client.post_text(&["templates", &args.name], media_type(language), text).await;
+    let media_type = format!("application/{}", language.word());
+    let answer = client.post_text(&["templates", &args.name], &media_type, text).await;
     let saved: TemplateVersion = answer
         .map_err(|failure| match failure {
             Failure::Problem(mut problem) => {
@@ -137,19 +137,10 @@ async fn save(client: &Client, out: &Out, args: &SaveArgs) -> Result<(), Failure
         .read()?;
     for hint in &saved.hints {
         let place = file.place(&hint.pointer).unwrap_or_default();
-        let suggestion = hint.suggestion.as_ref().map(|meant| format!(" ({meant})")).unwrap_or_default();
-        out.note(&style::visible(&format!("hint: {place}: {}{suggestion}", hint.detail)));
+        out.note(&style::visible(&format!("hint: {place}: {}", hint.message())));
     }
     out.remark(&format!("template {}, version {}", saved.name, saved.version));
     out.line(&saved.version.to_string())
-}
-
-fn media_type(language: Language) -> &'static str {
-    match language {
-        Language::Yaml => "application/yaml",
-        Language::Toml => "application/toml",
-        Language::Json => "application/json",
-    }
 }
 
 async fn show(client: &Client, out: &Out, args: &ShowArgs) -> Result<(), Failure> {

@@ -1,8 +1,10 @@
 //! Why a text is not a constraint.
 
+use crate::spelling::with_suggestion;
+
 /// Why a text is not a constraint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("column {column}: {detail}{}", suggestion.as_ref().map_or(String::new(), |text| format!(" ({text})")))]
+#[error("column {column}: {}", with_suggestion(detail, suggestion.as_deref()))]
 pub struct ConstraintError {
     /// The character at which the mistake is, counted from 1.
     pub column: usize,

@@ -49,6 +49,35 @@ impl Value {
         // Rust writes floats without exponents.
         Some(text.replace('_', "").parse::<f64>().map_or_else(|_| text.clone(), |number| number.to_string()))
     }
+
+    /// A finite number as most programs read it: a whole one in decimal, others as they are written, without a `+` in front and
+    /// without `_`.
+    pub fn decimal_text(&self) -> Option<String> {
+        let text = &self.number()?.text;
+        if let Some(number) = integer(text) {
+            return Some(number.to_string());
+        }
+        let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+        if unsigned.starts_with(['+', '-']) || !is_well_parted(unsigned, 10) {
+            return None;
+        }
+        let plain = text.strip_prefix('+').unwrap_or(text).replace('_', "");
+        plain.parse::<f64>().is_ok_and(f64::is_finite).then_some(plain)
+    }
+}
+
+/// Whether each `_` is between two digits, as TOML has it.
+fn is_well_parted(digits: &str, radix: u32) -> bool {
+    let mut parts = digits.split('_').peekable();
+    let mut has_digit_before = true;
+    while let Some(part) = parts.next() {
+        let is_digit = |c: char| c.is_digit(radix);
+        if !has_digit_before || (parts.peek().is_some() && !part.ends_with(is_digit)) {
+            return false;
+        }
+        has_digit_before = parts.peek().is_none_or(|next| next.starts_with(is_digit));
+    }
+    true
 }
 
 fn integer(text: &str) -> Option<i128> {
@@ -62,10 +91,9 @@ fn integer(text: &str) -> Option<i128> {
         Some("0b") => (2, &digits[2..]),
         _ => (10, digits),
     };
-    // As TOML has it: between digits.
-    let is_well_parted = !digits.starts_with('_') && !digits.ends_with('_') && !digits.contains("__");
+    let is_parted = is_well_parted(digits, radix);
     let digits = digits.replace('_', "");
-    let is_number = is_well_parted && digits.chars().all(|c| c.is_digit(radix));
+    let is_number = is_parted && digits.chars().all(|c| c.is_digit(radix));
     let number = is_number.then(|| i128::from_str_radix(&digits, radix).ok())??;
     Some(if is_negative { -number } else { number })
 }

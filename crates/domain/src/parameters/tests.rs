@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::document::Language;
+use crate::spelling::with_suggestion;
 
 fn yaml(text: &str) -> Value {
     Language::Yaml.read(text).unwrap()
@@ -9,10 +10,7 @@ fn yaml(text: &str) -> Value {
 
 /// What the type makes of a value that is written like this in YAML, or what is said of it.
 fn checked(takes: &ParameterType, written: &str) -> Result<String, String> {
-    takes.check(&yaml(written)).map_err(|why| match why.suggestion {
-        Some(suggestion) => format!("{} ({suggestion})", why.detail),
-        None => why.detail,
-    })
+    takes.check(&yaml(written)).map_err(|why| with_suggestion(&why.detail, why.suggestion.as_deref()))
 }
 
 fn names(text: &str) -> Vec<&str> {
@@ -57,7 +55,13 @@ fn numbers_have_limits_and_whole_ones_one_notation() {
     // What a program reads is what was written.
     assert_eq!(checked(&number, "1e-3"), Ok("1e-3".to_owned()));
     assert_eq!(checked(&number, "0.10"), Ok("0.10".to_owned()));
-    for wrong in ["-1", ".inf", "inf", "NaN", "1e999", "x"] {
+    for (written, plain) in [("+5", "5"), ("1_000.5", "1000.5"), ("'+1e3'", "1e3"), ("0x1F", "31")] {
+        assert_eq!(checked(&number, written), Ok(plain.to_owned()), "{written}");
+    }
+    for wrong in [
+        "-1", ".inf", "inf", "NaN", "1e999", "x", "++5", "+-5", "--5", "_1_", "_1", "1_", "1__0", "1_.5",
+        "1._5", "1e_5", "1_e5", "''", "+",
+    ] {
         assert!(
             checked(&number, wrong).unwrap_err().starts_with("expected a number of at least 0"),
             "{wrong}"

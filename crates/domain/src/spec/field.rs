@@ -9,7 +9,7 @@
 use std::ops::RangeInclusive;
 
 use crate::parameters::Code;
-use crate::quantity::{Bytes, Cpu, Span};
+use crate::quantity::{Bytes, Cpu, Span, shown};
 
 use super::driver::DriverKind;
 
@@ -217,6 +217,25 @@ impl Kind {
                 format!("a word such as `{word}`, or an object such as {example}")
             }
         }
+    }
+
+    /// Whether a text can be a name of this kind; of another kind, any can.
+    ///
+    /// # Errors
+    /// Why it cannot, and what a name is made of.
+    pub fn check_name(&self, name: &str) -> Result<(), String> {
+        let Kind::Name { what, max_len, others } = self else { return Ok(()) };
+        let is_name = name.len() <= *max_len
+            && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c));
+        if is_name {
+            return Ok(());
+        }
+        let others: String = others.chars().map(|c| format!("{c} ")).collect();
+        Err(format!(
+            "{} cannot be {what}: write 1 to {max_len} of the characters a-z A-Z 0-9 {others}and begin with a letter or digit",
+            shown(name)
+        ))
     }
 
     /// The fields of an object of fixed names.

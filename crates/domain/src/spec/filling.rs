@@ -11,15 +11,15 @@ use super::node::{FieldError, Mistakes, Node};
 use super::parameter::{Declared, declarations};
 use crate::document::{Data, Entry, MAX_TEXT_BYTES, Scalar, ScalarKind, Value};
 use crate::parameters::{
-    Code, MAX_VALUES_BYTES, Parameter, ParameterType, Parameters, meant, placeholders, whole,
+    Arguments, Code, MAX_VALUES_BYTES, Parameter, ParameterType, Parameters, meant, placeholders, whole,
 };
 use crate::quantity::shown;
 use crate::spelling::did_you_mean;
 
 /// The field of a specification, and of what is submitted.
 const PARAMETERS: &str = "parameters";
-/// Programs whose argument after `-c` is a script.
-const SHELLS: [&str; 8] = ["sh", "bash", "dash", "ash", "zsh", "ksh", "fish", "busybox"];
+/// What a container runs, with `command` behind it.
+const ENTRYPOINT: &str = "entrypoint";
 /// More hints say nothing new.
 const MAX_HINTS: usize = 10;
 
@@ -28,8 +28,8 @@ const MAX_HINTS: usize = 10;
 pub struct Unfilled<'a> {
     /// As it was written.
     pub document: &'a Value,
-    /// Where it stands in what was sent, as a JSON pointer; none if it was not sent, but kept from before. Then a mistake
-    /// that comes from a value is told at the value.
+    /// Where it is in what was sent, as a JSON pointer; none if it was not sent, but kept from before. Then a mistake
+    /// that comes from a value is reported at the value.
     pub pointer: Option<&'a str>,
     /// The given values: an object.
     pub values: Option<&'a Value>,
@@ -56,7 +56,7 @@ impl JobSpec {
     }
 }
 
-/// What values are that nobody gave.
+/// What is done about parameters without a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Missing {
     AreMistakes,
@@ -208,9 +208,12 @@ impl<'a> Unfilled<'a> {
                     "`{name}` has the value {} in this specification, whose placeholders were replaced with it",
                     shown(value)
                 );
-                let advice = format!(
-                    "change it with `gaffer rerun JOB -p {name}=…`, or submit the specification that the job came from"
-                );
+                let advice = match self.pointer {
+                    Some(_) => {
+                        format!("leave `{name}` out, or submit the specification that has placeholders")
+                    }
+                    None => "submit the specification that has placeholders".to_owned(),
+                };
                 return node.wrong_with(detail, || Some(advice));
             }
             (Some(node), None) => {
@@ -239,13 +242,13 @@ impl<'a> Unfilled<'a> {
     }
 
     /// A mistake, with the parameter that it comes from.
-    fn with_origin(&self, mistake: FieldError, touched: &BTreeMap<String, String>) -> FieldError {
-        let name = touched.get(&mistake.pointer);
+    fn with_origin(&self, mistake: FieldError, touched: &BTreeMap<String, Touched>) -> FieldError {
+        let touched = touched.get(&mistake.pointer);
+        let name = touched.map(|touched| &touched.parameter);
         if self.pointer.is_some() {
-            let Some(name) = name else { return mistake };
-            if mistake.detail.contains(&format!("`{name}`")) {
+            let Some(name) = name.filter(|_| touched.is_some_and(|touched| !touched.is_refused)) else {
                 return mistake;
-            }
+            };
             let origin = format!("the value is that of the parameter `{name}`");
             let suggestion = match mistake.suggestion {
                 Some(suggestion) => format!("{suggestion}; {origin}"),
@@ -280,10 +283,18 @@ struct Slot {
     is_filled: bool,
 }
 
+/// A string with a value in it.
+struct Touched {
+    /// The first parameter in it.
+    parameter: String,
+    /// The value was refused there, by name: other mistakes need not name it.
+    is_refused: bool,
+}
+
 struct Filler<'v> {
     values: &'v BTreeMap<String, Slot>,
-    /// Strings with values, by their places, with the first parameter of each.
-    touched: BTreeMap<String, String>,
+    /// Strings with values, by their places.
+    touched: BTreeMap<String, Touched>,
     /// Places of strings of which a value is missing.
     unknown: BTreeSet<String>,
     hints: Vec<FieldError>,
@@ -297,21 +308,18 @@ impl<'v> Filler<'v> {
         Filler { values, touched, unknown, hints, bytes: 0 }
     }
 
-    /// A copy of the document with the values in it. What it declares stays as it is.
+    /// A copy of the document with the values in it.
     fn document(&mut self, root: &Node<'_>) -> Value {
         let Data::Object(entries) = &root.value.data else { return root.value.clone() };
-        let entries = entries.iter().map(|entry| match entry.key.as_str() {
-            PARAMETERS => entry.clone(),
-            _ => self.entry(root, entry, entries, SINGLE_TASK_JOB_FIELDS, None),
-        });
-        Value { data: Data::Object(entries.collect()), place: root.value.place }
+        let entries = self.entries(root, entries, SINGLE_TASK_JOB_FIELDS, None);
+        Value { data: Data::Object(entries), place: root.value.place }
     }
 
     fn value(&mut self, node: &Node<'_>, kind: Option<&'static Kind>, code: Option<Code>) -> Value {
         let data = match &node.value.data {
             Data::Scalar(scalar) => Data::Scalar(self.scalar(node, scalar, code)),
             Data::List(items) if matches!(kind, Some(Kind::Arguments(_))) => {
-                Data::List(self.arguments(node, items, Vec::new(), code))
+                Data::List(self.arguments(node, items, Arguments::default(), code))
             }
             Data::List(items) => {
                 let kind = match kind {
@@ -324,20 +332,35 @@ impl<'v> Filler<'v> {
             }
             Data::Object(entries) => {
                 let fields = kind.and_then(Kind::fields).unwrap_or_default();
-                let entry = |entry: &Entry| self.entry(node, entry, entries, fields, code);
-                Data::Object(entries.iter().map(entry).collect())
+                Data::Object(self.entries(node, entries, fields, code))
             }
         };
         Value { data, place: node.value.place }
     }
 
+    /// The entries of an object. The entry point is filled before the command behind it, which is judged by it.
+    fn entries(&mut self, node: &Node<'_>, all: &[Entry], fields: Tables, code: Option<Code>) -> Vec<Entry> {
+        let entrypoint = all.iter().find(|entry| entry.key == ENTRYPOINT);
+        let entrypoint = entrypoint.map(|entry| self.entry(node, entry, fields, code, Arguments::default()));
+        let before = entrypoint.as_ref().map(|entry| words(&entry.value)).unwrap_or_default();
+        let entry = |entry: &Entry| match (entry.key.as_str(), &entrypoint) {
+            (ENTRYPOINT, Some(filled)) => filled.clone(),
+            // What is declared stays as it is.
+            (PARAMETERS, _) if find(fields, PARAMETERS).is_some() => entry.clone(),
+            ("command", _) => self.entry(node, entry, fields, code, before.clone()),
+            _ => self.entry(node, entry, fields, code, Arguments::default()),
+        };
+        all.iter().map(entry).collect()
+    }
+
+    /// An entry whose value, if it is a command, is behind these arguments.
     fn entry(
         &mut self,
         node: &Node<'_>,
         entry: &Entry,
-        all: &[Entry],
         fields: Tables,
         code: Option<Code>,
+        before: Arguments,
     ) -> Entry {
         let child = node.child(&entry.key, &entry.value);
         if let Some(name) = placeholders(&entry.key).map(|found| found.name).find(|name| self.is_open(name)) {
@@ -346,14 +369,7 @@ impl<'v> Filler<'v> {
         let field: Option<&'static Field> = find(fields, &entry.key);
         let code = field.and_then(|field| field.code).or(code);
         let value = match (&child.value.data, field.map(|field| &field.kind)) {
-            // What a container runs is both of them.
-            (Data::List(items), Some(Kind::Arguments(_))) if entry.key == "command" => {
-                let before =
-                    all.iter().find(|entry| entry.key == "entrypoint").map(|entry| &entry.value.data);
-                let before = match before {
-                    Some(Data::List(items)) => items.clone(),
-                    _ => Vec::new(),
-                };
+            (Data::List(items), Some(Kind::Arguments(_))) => {
                 let data = Data::List(self.arguments(&child, items, before, code));
                 Value { data, place: child.value.place }
             }
@@ -362,20 +378,28 @@ impl<'v> Filler<'v> {
         Entry { key: entry.key.clone(), place: entry.place, value }
     }
 
-    /// The arguments of a program, after those `before`. A shell's script is a script.
+    /// The arguments of a program, after those `before`. Some programs take code as an argument.
     fn arguments(
         &mut self,
         node: &Node<'_>,
         items: &[Value],
-        mut before: Vec<Value>,
+        mut before: Arguments,
         code: Option<Code>,
     ) -> Vec<Value> {
-        let start = before.len();
-        for (at, item) in items.iter().enumerate() {
-            let code = if is_followed_by_script(&before) { Some(Code::Script) } else { code };
-            before.push(self.value(&node.child(&at.to_string(), item), None, code));
-        }
-        before.split_off(start)
+        let argument = |(at, item): (usize, &Value)| {
+            let is_code = before.is_code(self.up_to_a_value(item.as_text().unwrap_or_default()));
+            let code = if is_code { Some(Code::Script) } else { code };
+            let filled = self.value(&node.child(&at.to_string(), item), None, code);
+            before.push(filled.as_text().unwrap_or_default());
+            filled
+        };
+        items.iter().enumerate().map(argument).collect()
+    }
+
+    /// A text up to the first value that is put into it.
+    fn up_to_a_value<'t>(&self, text: &'t str) -> &'t str {
+        let first = placeholders(text).find(|found| self.is_open(found.name));
+        first.and_then(|found| text.get(..found.range.start)).unwrap_or(text)
     }
 
     fn scalar(&mut self, node: &Node<'_>, scalar: &Scalar, code: Option<Code>) -> Scalar {
@@ -397,8 +421,11 @@ impl<'v> Filler<'v> {
                 self.unknown.insert(node.pointer().to_owned());
                 continue;
             };
-            self.touched.entry(node.pointer().to_owned()).or_insert_with(|| found.name.to_owned());
+            let touched = self.touched.entry(node.pointer().to_owned());
+            let touched =
+                touched.or_insert_with(|| Touched { parameter: found.name.to_owned(), is_refused: false });
             if let Some(Err(why)) = code.map(|code| code.check(found.name, value)) {
+                touched.is_refused = true;
                 node.wrong_with::<()>(why.detail, || why.suggestion);
                 return scalar.clone();
             }
@@ -412,17 +439,14 @@ impl<'v> Filler<'v> {
             rest = found.range.end;
         }
         let kind = match whole(text).and_then(|name| self.values.get(name)) {
-            Some(Slot { takes, is_filled: false, value: Some(_) }) if takes.is_number() => ScalarKind::Number,
-            Some(Slot { takes: ParameterType::Boolean, is_filled: false, value: Some(_) }) => {
-                ScalarKind::Bool
-            }
+            Some(Slot { takes, is_filled: false, value: Some(_) }) => takes.scalar_kind(),
             _ => ScalarKind::Text,
         };
         filled.push_str(text.get(rest..).unwrap_or_default());
         Scalar { kind, text: filled }
     }
 
-    /// Told once.
+    /// Reported once.
     fn too_large(&mut self, node: &Node<'_>) {
         if self.bytes != usize::MAX {
             self.bytes = usize::MAX;
@@ -450,18 +474,11 @@ impl<'v> Filler<'v> {
     }
 }
 
-/// Whether the next argument is a script: `sh -c`, also after `env` or `timeout 5`.
-fn is_followed_by_script(arguments: &[Value]) -> bool {
-    let is_option = |argument: &&Value| argument.as_text().is_some_and(|text| text.starts_with('-'));
-    let options = arguments.iter().rev().take_while(is_option).count();
-    let (before, options) = arguments.split_at(arguments.len() - options);
-    let takes_script = |option: &Value| {
-        let letters = option.as_text().and_then(|text| text.strip_prefix('-')).unwrap_or_default();
-        letters.contains('c') && letters.chars().all(|c| c.is_ascii_alphabetic())
-    };
-    let is_shell = |argument: &Value| {
-        let program = argument.as_text().and_then(|text| text.rsplit('/').next());
-        program.is_some_and(|program| SHELLS.contains(&program))
-    };
-    options.iter().any(takes_script) && before.iter().any(is_shell)
+/// The arguments in a list.
+fn words(list: &Value) -> Arguments {
+    let mut arguments = Arguments::default();
+    if let Data::List(items) = &list.data {
+        items.iter().for_each(|item| arguments.push(item.as_text().unwrap_or_default()));
+    }
+    arguments
 }

@@ -14,10 +14,10 @@ use super::driver::DriverKind;
 use super::field::{Absent, Field, Kind, Tables, Words, find};
 use crate::document::{Data, Entry, ScalarKind, Value};
 use crate::quantity::{Bytes, Cpu, Span, shown};
-use crate::spelling::did_you_mean;
+use crate::spelling::{did_you_mean, with_suggestion};
 
-/// The most mistakes that are told in full.
-const MAX_TOLD: usize = 50;
+/// Maximum number of mistakes that are listed in full.
+const MAX_LISTED: usize = 50;
 
 /// One mistake in a specification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,11 +36,14 @@ impl Display for FieldError {
         if !self.pointer.is_empty() {
             write!(f, "{}: ", self.pointer)?;
         }
-        f.write_str(&self.detail)?;
-        match &self.suggestion {
-            Some(suggestion) => write!(f, " ({suggestion})"),
-            None => Ok(()),
-        }
+        f.write_str(&self.message())
+    }
+}
+
+impl FieldError {
+    /// What is wrong and what was probably meant, without the place.
+    pub fn message(&self) -> String {
+        with_suggestion(&self.detail, self.suggestion.as_deref())
     }
 }
 
@@ -49,14 +52,14 @@ impl std::error::Error for FieldError {}
 /// The mistakes found so far.
 #[derive(Default)]
 pub(super) struct Mistakes {
-    told: RefCell<Vec<FieldError>>,
+    found: RefCell<Vec<FieldError>>,
     left_out: Cell<usize>,
 }
 
 impl Mistakes {
     /// All mistakes; where there were too many, the last entry says how many more.
     pub fn into_list(self) -> Vec<FieldError> {
-        let mut list = self.told.into_inner();
+        let mut list = self.found.into_inner();
         let left_out = match self.left_out.get() {
             0 => return list,
             1 => "1 more error is not listed".to_owned(),
@@ -128,9 +131,9 @@ impl<'a> Node<'a> {
         detail: impl Into<String>,
         suggest: impl FnOnce() -> Option<String>,
     ) -> Option<T> {
-        let mut told = self.mistakes.told.borrow_mut();
-        if told.len() < MAX_TOLD {
-            told.push(FieldError {
+        let mut found = self.mistakes.found.borrow_mut();
+        if found.len() < MAX_LISTED {
+            found.push(FieldError {
                 pointer: self.pointer.clone(),
                 detail: detail.into(),
                 suggestion: suggest(),
@@ -225,19 +228,7 @@ impl<'a> Node<'a> {
 
     /// Reports a text that cannot be a name of this kind.
     pub fn check_name(&self, name: &str, kind: &Kind) -> bool {
-        let Kind::Name { what, max_len, others } = kind else { return true };
-        let is_name = name.len() <= *max_len
-            && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c));
-        if !is_name {
-            let others: String = others.chars().map(|c| format!("{c} ")).collect();
-            self.wrong::<()>(format!(
-                "{} cannot be {what}: write 1 to {max_len} of the characters a-z A-Z 0-9 {others}and begin with a \
-                 letter or digit",
-                shown(name)
-            ));
-        }
-        is_name
+        kind.check_name(name).map_err(|why| self.wrong::<()>(why)).is_ok()
     }
 
     /// An amount with a unit, in a range.

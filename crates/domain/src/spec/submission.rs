@@ -6,7 +6,6 @@ use super::node::{FieldError, Mistakes, Node};
 use super::parameter::NAME;
 use crate::document::Value;
 use crate::parameters::{MAX_PARAMETERS, MAX_VALUE_BYTES};
-use crate::template::{MAX_TEMPLATE_NAME_LEN, TEMPLATE_NAME_OTHERS};
 
 /// The fields of what is submitted, if it is not a specification alone.
 pub const SUBMISSION: &[Field] = &[
@@ -30,12 +29,17 @@ pub const SUBMISSION: &[Field] = &[
     .otherwise("their defaults")
     .example("{lr: 0.1}"),
 ];
-const TEMPLATE_NAME: Kind = Kind::Name {
-    what: "the name of a template",
-    max_len: MAX_TEMPLATE_NAME_LEN,
-    others: TEMPLATE_NAME_OTHERS,
-};
+/// The name of a template; one part of an address.
+const TEMPLATE_NAME: Kind = Kind::Name { what: "the name of a template", max_len: 63, others: "._-" };
 const SUBMISSION_FIELDS: Tables = &[SUBMISSION];
+
+/// Checks what a template is to be called.
+///
+/// # Errors
+/// Why it cannot be called that.
+pub fn check_template_name(name: &str) -> Result<(), String> {
+    TEMPLATE_NAME.check_name(name)
+}
 
 /// What was submitted.
 #[derive(Debug, Clone, Copy)]
@@ -96,4 +100,19 @@ fn around(node: &Node<'_>) -> Option<u32> {
     }
     object.finish();
     version
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_template_is_one_part_of_an_address() {
+        for name in ["train", "t", "7", "a.b_c-D", &"x".repeat(63)] {
+            assert_eq!(check_template_name(name), Ok(()), "{name}");
+        }
+        for name in ["", "-a", ".a", "a b", "a/b", "ä", "a%", &"x".repeat(64)] {
+            assert!(check_template_name(name).is_err(), "{name}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use gaffer_e2e::database_proxy::DatabaseProxy;
 use gaffer_e2e::eventually;
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
-use gaffer_master::store::jobs::{NewJob, Origin};
+use gaffer_master::store::jobs::NewJob;
 use gaffer_master::store::transitions::Batch;
 use gaffer_master::store::{Store, StoreError};
 use gaffer_protocol::wire::{Heartbeat, HeldAttempt, MachineStats, ToMaster, ToWorker};
@@ -166,14 +166,7 @@ async fn nothing_that_a_master_does_after_it_was_replaced_has_any_effect() {
     let (project, worker_id) = (store.project_default().await.unwrap(), old.hub.all()[0].worker);
     let session = old.hub.all()[0].id;
     let spec = gaffer_domain::spec::JobSpec::read(&script("true")).unwrap();
-    let job = NewJob {
-        project,
-        spec: &spec,
-        origin: Origin::default(),
-        created_by: "ana",
-        rerun_of: None,
-        idempotency: None,
-    };
+    let job = NewJob::of(project, &spec, "ana");
     let now = chrono::Utc::now();
     let refused = [
         ("tasks", store.tasks_apply(&Batch::default(), now).await.err()),

@@ -59,6 +59,11 @@ async fn values_reach_the_command_and_the_environment_and_every_door_shows_them(
     assert_eq!(again.body["spec"], shown.spec);
     let normal = dev.client.post("/jobs", &shown.spec).await;
     assert_eq!(normal.body["spec"], shown.spec, "{}", normal.text);
+    // What was submitted with its values has no placeholders; its source submits the same job, too.
+    let normal = dev.client.get(&format!("/jobs/{}/source", normal.body["id"])).await.body;
+    assert_eq!(normal["parameters"], json!({}));
+    let again = dev.client.post("/jobs", &normal).await;
+    assert_eq!((again.status.as_u16(), &again.body["spec"]), (201, &shown.spec), "{}", again.text);
 
     let env = json!({
         "spec": {
@@ -95,7 +100,7 @@ async fn a_mistake_in_a_value_is_told_where_it_was_given() {
     let (_, _, why) = said(&dev, &["submit", file, "-p", "dat=x"]).await;
     assert!(why.contains("-p dat: the specification has no parameter `dat` (did you mean `data`?)"), "{why}");
     assert!(why.contains("/parameters/data: the parameter `data` has no default"), "{why}");
-    // An option goes before the file.
+    // -p overrides the file.
     let job = submitted(&dev, &["submit", file, "--params", values, "-p", "lr=2"]).await;
     assert_eq!(dev.client.job(job).await.parameters["lr"], "2");
 
@@ -138,6 +143,19 @@ async fn a_rerun_keeps_the_values_and_changes_those_that_are_given() {
     let spec = json!({"command": ["echo", "{{ data }}"], "parameters": {"data": {"default": "cats"}}});
     let answer = dev.client.post(&format!("/jobs/{changed}/rerun"), &json!({"spec": spec})).await;
     assert_eq!(answer.body["parameters"], json!({"data": "dogs"}), "{}", answer.text);
+
+    // Hints are shown, whatever the way to rerun.
+    let hinted = json!({"command": ["echo", "{{ datas }}"], "parameters": {"data": {"default": "x"}}});
+    let hinted = dev.client.submit(hinted).await;
+    dev.client.finished(hinted).await;
+    let (code, _, why) = said(&dev, &["rerun", &hinted.to_string(), "-p", "data=y"]).await;
+    assert_eq!(code, Some(0), "{why}");
+    assert!(why.contains("hint: /command/1: `{{ datas }}` stays as it is"), "{why}");
+    // A command that repeats a failed one has its values.
+    let args = ["rerun", &first.to_string(), "--edit", "-p", "lr=two words", "--failed"];
+    let edited = dev.cli(&args).env("VISUAL", "sed -i 's/^command:/comand:/'").output().await.unwrap();
+    let why = String::from_utf8(edited.stderr).unwrap();
+    assert!(why.contains(&format!("gaffer rerun {first} --failed -p 'lr=two words' --spec ")), "{why}");
 
     let (code, _, why) = said(&dev, &["rerun", &first.to_string(), "-p", "lr=x"]).await;
     assert_ne!(code, Some(0));

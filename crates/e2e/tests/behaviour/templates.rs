@@ -84,6 +84,11 @@ async fn a_template_is_saved_in_versions_and_jobs_are_made_from_each() {
     assert_eq!(code, Some(0), "{why}");
     assert_eq!(dev.client.job(again.trim().parse().unwrap()).await.parameters["data"], "dogs");
     assert_eq!(said(&dev, &["templates", "save", "train", file]).await.1, "3\n");
+    // Of one that no job names, nothing stays.
+    for _ in 0..2 {
+        assert_eq!(said(&dev, &["templates", "save", "unused", file]).await.1, "1\n");
+        assert_eq!(said(&dev, &["templates", "delete", "unused"]).await.0, Some(0));
+    }
 }
 
 #[tokio::test]
@@ -136,7 +141,16 @@ async fn what_is_wrong_with_a_template_or_its_values_is_told_where_it_is() {
     let (created, job) = send().await;
     std::fs::write(&file, TRAIN.replace("0.10", "0.2")).unwrap();
     assert_eq!(said(&dev, &["templates", "save", "train", file.to_str().unwrap()]).await.1, "2\n");
-    assert_eq!((created, send().await), (StatusCode::CREATED, (StatusCode::OK, job)));
+    assert_eq!((created, send().await), (StatusCode::CREATED, (StatusCode::OK, job.clone())));
+    // Nor does a version that would not take its values any more, or a template that is gone.
+    std::fs::write(&file, TRAIN.replace("[cats, dogs]", "[birds]")).unwrap();
+    assert_eq!(said(&dev, &["templates", "save", "train", file.to_str().unwrap()]).await.1, "3\n");
+    assert_eq!(send().await, (StatusCode::OK, job.clone()));
+    assert_eq!(said(&dev, &["templates", "delete", "train"]).await.0, Some(0));
+    assert_eq!(send().await, (StatusCode::OK, job));
+    let body = json!({"template": "train", "parameters": {"data": "dogs"}});
+    let request = dev.client.request(Method::POST, "/jobs").header("idempotency-key", "k").json(&body);
+    assert_eq!(request.send().await.unwrap().status(), 422, "another request with the same key");
 }
 
 #[tokio::test]

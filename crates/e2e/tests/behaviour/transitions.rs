@@ -3,7 +3,7 @@
 use gaffer_domain::job::JobState;
 use gaffer_domain::placement::Receipt;
 use gaffer_domain::reason::AttemptEnd;
-use gaffer_domain::spec::JobSpec;
+use gaffer_domain::spec::{Action, JobSpec};
 use gaffer_domain::task::{Rejected, Report, StateName, TaskEvent};
 use gaffer_domain::worker::Intake;
 use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
@@ -12,7 +12,7 @@ use gaffer_e2e::raw_worker::{ended, hello};
 use gaffer_e2e::stage::new_key;
 use gaffer_master::secret::{NewSecret, Purpose};
 use gaffer_master::store::Store;
-use gaffer_master::store::jobs::{NewJob, Origin, Submitted};
+use gaffer_master::store::jobs::{NewJob, Submitted};
 use gaffer_master::store::tasks::TaskFilter;
 use gaffer_master::store::transitions::{Batch, Detail, Dispatch, Input, Outcome, StopJob, StopResult};
 use serde_json::json;
@@ -57,14 +57,7 @@ impl Bench {
 
     async fn submit(&self, spec: serde_json::Value) -> JobId {
         let spec = JobSpec::read(&spec).unwrap();
-        let new = NewJob {
-            project: self.project,
-            spec: &spec,
-            origin: Origin::default(),
-            created_by: "ana",
-            rerun_of: None,
-            idempotency: None,
-        };
+        let new = NewJob::of(self.project, &spec, "ana");
         match self.store.job_insert(&new, chrono::Utc::now()).await.unwrap() {
             Submitted::Created { job, .. } => job,
             other => panic!("{other:?}"),
@@ -158,6 +151,20 @@ async fn nothing_is_placed_of_a_job_that_cannot_be_read() {
     let bench = Bench { store: Store::connect(&url).await.unwrap(), ..bench };
     assert_eq!(bench.apply(vec![(task, bench.placed())]).await.results, [Err(Rejected::NoPlace)]);
     assert_eq!(bench.states(job).await, ["pending"]);
+}
+
+#[tokio::test]
+async fn a_batch_of_a_job_whose_specification_has_changed_goes_by_the_present_one() {
+    let bench = bench().await;
+    let job = bench.submit(json!({"command": ["true"]})).await;
+    let task = bench.ids(job).await[0];
+    // As another connection has written it: this store still knows the version before.
+    let mut database = sqlx::PgConnection::connect(&bench.database_url).await.unwrap();
+    let update = "UPDATE jobs SET version = 2, spec = jsonb_set(spec, '{tasks,0,command}', '[\"false\"]') WHERE id = $1";
+    sqlx::query(update).bind(job.0).execute(&mut database).await.unwrap();
+    let outcome = bench.apply(vec![(task, bench.placed())]).await;
+    let [Dispatch::Start(_, start)] = &outcome.commands[..] else { panic!("{:?}", outcome.commands) };
+    assert_eq!(start.spec.tasks[0].action, Action::Command(vec!["false".to_owned()]));
 }
 
 #[tokio::test]
@@ -316,12 +323,8 @@ async fn a_repeated_submission_is_accepted_once() {
     let bench = bench().await;
     let spec = JobSpec::read(&json!({"command": ["true"]})).unwrap();
     let new = |request: u8| NewJob {
-        project: bench.project,
-        spec: &spec,
-        origin: Origin::default(),
-        created_by: "ana",
-        rerun_of: None,
         idempotency: Some(("k1", [request; 32])),
+        ..NewJob::of(bench.project, &spec, "ana")
     };
     let now = chrono::Utc::now();
     let Submitted::Created { job, .. } = bench.store.job_insert(&new(1), now).await.unwrap() else {
@@ -342,14 +345,8 @@ async fn a_submission_whose_key_is_in_use_leaves_no_class_behind() {
     };
     let submit = async |cpu: u8, request: u8| {
         let spec = JobSpec::read(&json!({"command": ["true"], "resources": {"cpu": cpu}})).unwrap();
-        let new = NewJob {
-            project: bench.project,
-            spec: &spec,
-            origin: Origin::default(),
-            created_by: "ana",
-            rerun_of: None,
-            idempotency: Some(("k1", [request; 32])),
-        };
+        let new =
+            NewJob { idempotency: Some(("k1", [request; 32])), ..NewJob::of(bench.project, &spec, "ana") };
         bench.store.job_insert(&new, chrono::Utc::now()).await.unwrap()
     };
     assert!(matches!(submit(1, 1).await, Submitted::Created { .. }));

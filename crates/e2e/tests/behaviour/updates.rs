@@ -32,6 +32,43 @@ async fn apply(dev: &Dev, spec: &Value) -> (StatusCode, Job) {
     (answer.status, serde_json::from_value(answer.body).unwrap())
 }
 
+#[tokio::test]
+async fn a_service_that_goes_back_to_a_version_has_its_placeholders_again() {
+    let dir = data_dir();
+    let dev = Dev::start(dir.path()).await;
+    let version = |name: &str, default: &str| {
+        let mut spec = service("{{ word }}", 1, quick());
+        spec["env"] = json!({"VERSION": format!("{{{{ {name} }}}}")});
+        spec["parameters"] = json!({name: {"default": default}});
+        spec
+    };
+    let (_, job) = apply(&dev, &version("first", "one")).await;
+    let job = job.id.0;
+    settled(&dev, job, 1).await;
+    apply(&dev, &version("second", "two")).await;
+    settled(&dev, job, 1).await;
+    let source = async || dev.client.get(&format!("/jobs/{job}/source")).await.body;
+    assert_eq!(source().await["spec"]["env"]["VERSION"], "{{ second }}");
+    assert!(dev.client.post(&format!("/jobs/{job}/rollback"), &json!({})).await.status.is_success());
+    settled(&dev, job, 1).await;
+    let found = source().await;
+    assert_eq!(found["spec"]["env"]["VERSION"], "{{ first }}");
+    assert_eq!(found["parameters"], json!({"first": "one"}));
+    // So it can be rerun with another value once it has ended.
+    dev.client.post(&format!("/jobs/{job}/stop"), &json!({})).await;
+    dev.client.finished(job).await;
+    let again =
+        dev.client.post(&format!("/jobs/{job}/rerun"), &json!({"parameters": {"first": "three"}})).await;
+    assert_eq!(again.status, StatusCode::CREATED, "{}", again.text);
+    assert_eq!(again.body["spec"]["tasks"][0]["env"]["VERSION"], "three");
+    let mismatch = dev.client.post("/services/other", &json!({"spec": version("first", "one")})).await;
+    assert_eq!(
+        (mismatch.status.as_u16(), &mismatch.body["errors"][0]["pointer"]),
+        (422, &json!("/spec/name"))
+    );
+    dev.interrupt().await;
+}
+
 /// Once no update is under way and so many instances are available.
 async fn settled(dev: &Dev, job: i64, count: u64) -> Job {
     eventually(&format!("{count} instances are available and no update is under way"), async || {

@@ -16,7 +16,7 @@ use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
 use gaffer_e2e::{PATIENCE, eventually, wait_for_a_lock};
 use gaffer_master::snapshot::{NOW, RECENT};
-use gaffer_master::store::jobs::{JobFilter, NewJob, Origin, Submitted};
+use gaffer_master::store::jobs::{JobFilter, NewJob, Submitted};
 use gaffer_protocol::rest::{Job, Page};
 use gaffer_protocol::wire::ToWorker;
 use serde_json::{Value, json};
@@ -247,14 +247,7 @@ async fn submit(stage: &Stage, spec: Value) -> i64 {
     let store = &stage.running.control.store;
     let project = store.project_default().await.unwrap();
     let spec = JobSpec::read(&spec).unwrap();
-    let new = NewJob {
-        project,
-        spec: &spec,
-        origin: Origin::default(),
-        created_by: "ana",
-        rerun_of: None,
-        idempotency: None,
-    };
+    let new = NewJob::of(project, &spec, "ana");
     match store.job_insert(&new, Utc::now()).await.unwrap() {
         Submitted::Created { job, .. } => job.0,
         other => panic!("{other:?}"),

@@ -244,7 +244,11 @@ impl Scheduler {
             .filter(|(class, room)| {
                 **room > few && heads.get(class).is_some_and(|class| class.heads.len() == few)
             })
-            .map(|(class, room)| WantedHeads { class: *class, from: waiting[class], most: *room })
+            // From the first that was found: what was passed over before it is not looked at again.
+            .filter_map(|(class, room)| {
+                let from = *heads.get(class)?.heads.first()?;
+                Some(WantedHeads { class: *class, from, most: *room })
+            })
             .collect();
         let looked_further: BTreeSet<i64> = more.iter().map(|wanted| wanted.class).collect();
         let mut found_further = self.store.class_heads(&more, &except).await?;

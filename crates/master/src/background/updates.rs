@@ -14,7 +14,7 @@ use crate::health::Healths;
 use crate::large_jobs::LargeJobs;
 use crate::store::specs::StoredSpec;
 use crate::store::transitions::{UpdateAction, UpdateStep};
-use crate::store::versions::{InstanceRow, NewVersion, Updated, Updating};
+use crate::store::versions::{InstanceRow, NewVersion, Updated, Updating, VersionSource};
 use crate::store::{Store, StoreError};
 use crate::wakes::Wake;
 use crate::write_batcher::WriteBatcherHandle;
@@ -113,7 +113,7 @@ impl Updates {
                     project,
                     job,
                     spec: &earlier,
-                    source: None,
+                    source: VersionSource::Version(from),
                     created_by: "gaffer",
                     message: &message,
                     reverts: true,

@@ -112,7 +112,7 @@ pub fn template_version(name: &str, opened: Opened) -> rest::TemplateVersion {
         version,
         saved_by,
         saved_at,
-        language: text.language.name().to_lowercase(),
+        language: text.language.word().to_owned(),
         text: text.text,
         parameters: opened.declared.into_iter().map(parameter).collect(),
         hints: Vec::new(),

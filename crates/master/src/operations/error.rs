@@ -1,5 +1,6 @@
 //! Errors of operations, with the text that users see.
 
+use gaffer_domain::JobId;
 use gaffer_domain::permissions::{Action, Role};
 use gaffer_domain::spec::FieldError;
 
@@ -53,4 +54,9 @@ impl OperationError {
     pub fn field(field: &'static str, detail: impl Into<String>) -> OperationError {
         OperationError::Invalid { code: "invalid_body", detail: detail.into(), field: Some(field) }
     }
+}
+
+/// Not found, or in another project.
+pub fn no_job(job: JobId) -> OperationError {
+    OperationError::NotFound(format!("job {job}"))
 }

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use chrono::Utc;
 use gaffer_domain::JobId;
-use gaffer_domain::document::{Language, Value as Document};
+use gaffer_domain::document::Value as Document;
 use gaffer_domain::job::JobState;
-use gaffer_domain::parameters::Parameters;
 use gaffer_domain::permissions::Action;
 use gaffer_domain::quantity::{listed, shown};
 use gaffer_domain::rerun::{self, Part, Refused};
@@ -16,10 +15,9 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::context::Effects;
-use super::{Actor, Context, OperationError, each_worker};
+use super::{Actor, Context, OperationError, each_worker, no_job, sources};
 use crate::look_rate::LookRate;
 use crate::records::Job;
-use crate::store::StoreError;
 use crate::store::deletion::Deleted;
 use crate::store::jobs::{ForWorkers, NewJob, Origin, Submitted};
 use crate::store::transitions::{StopJob, StopResult};
@@ -100,6 +98,24 @@ pub async fn submit(
     accept(effects, actor, wanted, None).await
 }
 
+/// Accepts a job from a document, with the values of its parameters.
+///
+/// # Errors
+/// When the document or the values are invalid; else as [`submit`].
+pub async fn submit_document(
+    context: &Context,
+    actor: &Actor,
+    unfilled: Unfilled<'_>,
+    idempotency_key: Option<&str>,
+) -> Result<Accepted, OperationError> {
+    let effects = context.permit(actor, Action::SubmitJob)?;
+    let Filled { spec, source, hints } = unfilled.fill().map_err(OperationError::InvalidSpec)?;
+    let origin = Origin { source: source.as_deref(), template: None };
+    let submit = Submit { spec: &spec, origin, request: None, idempotency_key };
+    let accepted = accept(effects, actor, submit, None).await?;
+    Ok(accepted.with_hints(hints))
+}
+
 /// Finds a job to run again.
 ///
 /// # Errors
@@ -116,7 +132,7 @@ pub async fn find_ended(context: &Context, actor: &Actor, job: JobId) -> Result<
 /// Submits a finished job again, or a part of it, as a new job. What of it does not run has the results of the finished job.
 ///
 /// # Errors
-/// When nothing of it would run, or nobody knows any more what it was to do.
+/// When nothing of it would run, or its specification cannot be read.
 pub async fn rerun(context: &Context, actor: &Actor, wanted: Rerun<'_>) -> Result<Accepted, OperationError> {
     let effects = context.permit(actor, Action::SubmitJob)?;
     let Rerun { earlier: EndedJob(earlier), part, spec: document, values, idempotency_key } = wanted;
@@ -133,7 +149,8 @@ pub async fn rerun(context: &Context, actor: &Actor, wanted: Rerun<'_>) -> Resul
         (None, None) => {
             let spec = readable()?.clone();
             let has_source = !spec.parameters.is_empty();
-            let source = if has_source { effects.writes.job_source(job).await? } else { None };
+            let source = if has_source { Some(sources::read(&effects.writes, job).await?) } else { None };
+            let source = source.map(|source| source.document.to_json());
             Filled { spec, source, hints: Vec::new() }
         }
         (Some(document), values) => {
@@ -145,7 +162,7 @@ pub async fn rerun(context: &Context, actor: &Actor, wanted: Rerun<'_>) -> Resul
         }
         (None, values) => {
             let earlier = Some(&readable()?.parameters);
-            let document = source(effects, job).await?;
+            let document = sources::read(&effects.writes, job).await?.document;
             Unfilled { document: &document, pointer: None, values, earlier }
                 .fill()
                 .map_err(OperationError::InvalidSpec)?
@@ -164,31 +181,6 @@ pub async fn rerun(context: &Context, actor: &Actor, wanted: Rerun<'_>) -> Resul
         }
     };
     Ok(accepted.with_hints(hints))
-}
-
-/// The specification of a job before the values of its parameters were put in.
-async fn source(effects: &Effects, job: JobId) -> Result<Document, OperationError> {
-    if let Some(source) = effects.writes.job_source(job).await? {
-        let unreadable = |error| StoreError::Unreadable(format!("the source of job {job}: {error}"));
-        return Ok(Language::Json.read(&source).map_err(unreadable)?);
-    }
-    let spec = effects.writes.job_specs(&[job], 0).await?.pop().unwrap_or_default();
-    Ok(Document::from(&spec))
-}
-
-/// The specification of a job as it was submitted, and the values of its parameters.
-///
-/// # Errors
-/// When there is no such job.
-pub async fn get_source(
-    context: &Context,
-    actor: &Actor,
-    job: JobId,
-) -> Result<(Document, Parameters), OperationError> {
-    let effects = context.permit(actor, Action::Look)?;
-    find(effects, actor, job).await?;
-    let stored = effects.writes.spec(job).await?.ok_or_else(|| no_job(job))?;
-    Ok((source(effects, job).await?, stored.parameters.clone()))
 }
 
 /// Why a part of a job is not run again.
@@ -242,7 +234,7 @@ async fn accept(
         if let Some(part) = part {
             request["part"] = json!(part);
         }
-        (key, Sha256::digest(request.to_string()).into())
+        (key, hash(&request))
     });
     let earlier = in_part.map(|(_, job, spec)| (job.id, spec));
     let chosen = match each_worker::is_needed(spec) {
@@ -254,7 +246,7 @@ async fn accept(
         // It may have been accepted while there were others.
         (Err(refused), Some((key, request))) => {
             return match effects.writes.idempotency_find(actor.project, key, request).await? {
-                Some(claimed) => told(claimed, Vec::new()),
+                Some(claimed) => accepted(&claimed),
                 None => Err(refused),
             };
         }
@@ -291,20 +283,38 @@ async fn accept(
         }
     }
     let inserted = inserted?;
-    if let Submitted::Created { job, .. } = &inserted {
-        effects.changes.announce(&[*job]);
+    if let Submitted::Created { job, .. } = inserted {
+        effects.changes.announce(&[job]);
     }
-    told(inserted, chosen.map_or_else(Vec::new, |chosen| chosen.hints))
+    let told = accepted(&inserted)?;
+    let hints = chosen.filter(|_| told.is_new).map_or_else(Vec::new, |chosen| chosen.hints);
+    Ok(Accepted { hints, ..told })
 }
 
-/// What is told of a submission; the hints are those of a new job.
-fn told(submitted: Submitted, hints: Vec<FieldError>) -> Result<Accepted, OperationError> {
-    match submitted {
-        Submitted::Created { job, .. } => Ok(Accepted { job, is_new: true, hints }),
-        Submitted::EarlierGone(earlier) => Err(no_job(earlier)),
+fn accepted(submitted: &Submitted) -> Result<Accepted, OperationError> {
+    match *submitted {
+        Submitted::Created { job, .. } => Ok(Accepted { job, is_new: true, hints: Vec::new() }),
         Submitted::Repeated(job) => Ok(Accepted { job, is_new: false, hints: Vec::new() }),
+        Submitted::EarlierGone(earlier) => Err(no_job(earlier)),
         Submitted::KeyReused => Err(OperationError::KeyReused),
     }
+}
+
+/// What an earlier request with this idempotency key led to; none if there was none. For requests that could not be read any more
+/// as they were.
+pub(super) async fn find_repeated(
+    effects: &Effects,
+    actor: &Actor,
+    idempotency_key: Option<&str>,
+    request: &Value,
+) -> Result<Option<Accepted>, OperationError> {
+    let Some(key) = idempotency_key else { return Ok(None) };
+    let found = effects.writes.idempotency_find(actor.project, key, &hash(request)).await?;
+    found.as_ref().map(accepted).transpose()
+}
+
+fn hash(request: &Value) -> [u8; 32] {
+    Sha256::digest(request.to_string()).into()
 }
 
 /// A job, for the response of a completed request.
@@ -395,9 +405,4 @@ pub(super) async fn find(effects: &Effects, actor: &Actor, job: JobId) -> Result
     let mut found = effects.writes.job_get(actor.project, job).await?.ok_or_else(|| no_job(job))?;
     effects.healths.add_availability([&mut found]);
     Ok(found)
-}
-
-/// Not found, or in another project.
-pub fn no_job(job: JobId) -> OperationError {
-    OperationError::NotFound(format!("job {job}"))
 }

@@ -4,8 +4,8 @@ use gaffer_domain::permissions::Action;
 use gaffer_domain::retention::{EraRest, Finished, Retention};
 use gaffer_domain::{JobId, Time};
 
-use super::jobs::{self, no_job};
-use super::{Actor, Context, OperationError};
+use super::jobs;
+use super::{Actor, Context, OperationError, no_job};
 use crate::records::Job;
 use crate::store::retention::{JobGroup, StoredEra};
 

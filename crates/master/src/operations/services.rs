@@ -6,8 +6,7 @@ use gaffer_domain::scale::Refused;
 use gaffer_domain::spec::{MAX_NAME_CHARS, PortProtocol};
 use gaffer_protocol::ports::NamedPort;
 
-use super::jobs::no_job;
-use super::{Actor, Context, OperationError};
+use super::{Actor, Context, OperationError, no_job};
 use crate::records::TaskPorts;
 use crate::store::ReadStore;
 use crate::store::transitions::{ScaleJob, ScaleResult};

@@ -9,8 +9,7 @@ use gaffer_domain::task::StateName;
 use gaffer_domain::{AttemptRef, JobId, WorkerId};
 use gaffer_protocol::wire::{InputState, ToWorker};
 
-use super::jobs::no_job;
-use super::{Actor, Context, OperationError};
+use super::{Actor, Context, OperationError, no_job};
 use crate::input::{Busy, Written};
 use crate::records::Task;
 use crate::store::tasks::TaskFilter;

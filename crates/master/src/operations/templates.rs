@@ -3,8 +3,8 @@
 use gaffer_domain::document::Value as Document;
 use gaffer_domain::permissions::Action;
 use gaffer_domain::quantity::shown;
-use gaffer_domain::spec::{Declared, FieldError, Filled, Unfilled};
-use gaffer_domain::template::{MAX_TEMPLATES, TemplateRef, TemplateText, is_template_name};
+use gaffer_domain::spec::{Declared, FieldError, Filled, Unfilled, check_template_name};
+use gaffer_domain::template::{MAX_TEMPLATES, TemplateRef, TemplateText};
 use serde_json::json;
 
 use super::jobs::{self, Accepted, Submit};
@@ -49,14 +49,8 @@ pub async fn save(
 ) -> Result<SavedVersion, OperationError> {
     let effects = context.permit(actor, Action::ManageTemplates)?;
     jobs::check_size(text.text.len())?;
-    if !is_template_name(name) {
-        let detail = format!(
-            "{} cannot be the name of a template: write 1 to 63 of the characters a-z A-Z 0-9 . _ - and begin with a \
-             letter or digit",
-            shown(name)
-        );
-        return Err(OperationError::Invalid { code: "invalid_name", detail, field: None });
-    }
+    let invalid = |detail| OperationError::Invalid { code: "invalid_name", detail, field: None };
+    check_template_name(name).map_err(invalid)?;
     let document = text.document().map_err(|error| OperationError::Invalid {
         code: "invalid_spec",
         detail: format!("the template cannot be read as {}: {error}", text.language.name()),
@@ -155,15 +149,18 @@ pub async fn submit(
 ) -> Result<Accepted, OperationError> {
     let effects = context.permit(actor, Action::SubmitJob)?;
     let FromTemplate { name, version, values, idempotency_key } = wanted;
+    let request =
+        json!({ "template": name, "version": version, "parameters": values.map(Document::to_json) });
+    // A repeated request gets the same job, whatever has become of the template meanwhile.
+    if let Some(earlier) = jobs::find_repeated(effects, actor, idempotency_key, &request).await? {
+        return Ok(earlier);
+    }
     let found = effects.writes.template_version(actor.project, name, version).await?;
     let Opened { found, document, .. } = opened(found.ok_or_else(|| no_template(name, version))?)?;
     let unfilled = Unfilled { pointer: None, values, ..Unfilled::new(&document) };
     let Filled { spec, source, hints } = unfilled.fill().map_err(OperationError::InvalidSpec)?;
     let template = TemplateRef { name: name.to_owned(), version: found.version };
     let origin = Origin { source: source.as_deref(), template: Some(&template) };
-    // A repeated request gets the same job, although a newer version was saved meanwhile.
-    let request =
-        json!({ "template": name, "version": version, "parameters": values.map(Document::to_json) });
     let submit = Submit { spec: &spec, origin, request: Some(&request), idempotency_key };
     let accepted = jobs::submit(context, actor, submit).await?;
     Ok(accepted.with_hints(hints))

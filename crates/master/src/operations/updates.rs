@@ -3,16 +3,16 @@
 use chrono::Utc;
 use gaffer_domain::JobId;
 use gaffer_domain::permissions::Action;
-use gaffer_domain::spec::JobSpec;
+use gaffer_domain::spec::{FieldError, JobSpec};
 use gaffer_domain::versions::{Difference, arrange, differences};
 use serde_json::Value;
 
 use super::context::Effects;
-use super::jobs::{self, Accepted, Submit, no_job};
+use super::jobs::{self, Accepted, Submit};
 use super::services;
-use super::{Actor, Context, OperationError};
+use super::{Actor, Context, OperationError, no_job};
 use crate::store::jobs::Origin;
-use crate::store::versions::{NewVersion, Updated, Version};
+use crate::store::versions::{NewVersion, Updated, Version, VersionSource};
 use crate::views::Views;
 
 /// What a specification would do to a service.
@@ -45,7 +45,7 @@ pub async fn apply(
         }
         Err(error) => return Err(error),
     };
-    match update(effects, actor, (job, spec, source), "").await {
+    match update(effects, actor, (job, spec, VersionSource::Text(source)), "").await {
         Ok(()) => Ok(Accepted { job, is_new: false, hints: Vec::new() }),
         // It is being stopped: another one may begin beside it.
         Err(OperationError::Conflict { .. }) => jobs::submit(context, actor, as_new).await,
@@ -102,7 +102,8 @@ pub async fn roll_back(
     }
     let spec = effects.writes.spec_of_version(job, version).await?;
     let spec = spec.ok_or_else(|| OperationError::field("/to", format!("version {version} is not kept")))?;
-    update(effects, actor, (job, &spec, None), &format!("back to version {version}")).await
+    let source = VersionSource::Version(version);
+    update(effects, actor, (job, &spec, source), &format!("back to version {version}")).await
 }
 
 /// Lets the update of a service go on after its canaries.
@@ -133,7 +134,7 @@ pub async fn versions(views: &Views, actor: &Actor, job: JobId) -> Result<Vec<Ve
 async fn update(
     effects: &Effects,
     actor: &Actor,
-    (job, spec, source): (JobId, &JobSpec, Option<&str>),
+    (job, spec, source): (JobId, &JobSpec, VersionSource<'_>),
     message: &str,
 ) -> Result<(), OperationError> {
     let new = NewVersion {
@@ -167,6 +168,19 @@ async fn update(
         Updated::Unreadable(problem) => Err(unreadable(&problem)),
         Updated::Unknown => Err(no_job(job)),
     }
+}
+
+/// Checks that a specification, which is at `pointer` in what was sent, is of the service with this name.
+///
+/// # Errors
+/// When it has another name.
+pub fn check_name(spec: &JobSpec, service: &str, pointer: &str) -> Result<(), OperationError> {
+    if spec.name == service {
+        return Ok(());
+    }
+    let detail = format!("the specification is of {}, and the path is of another service", spec.name);
+    let mistake = FieldError { pointer: format!("{pointer}/name"), detail, suggestion: None };
+    Err(OperationError::InvalidSpec(vec![mistake]))
 }
 
 fn refused(why: gaffer_domain::versions::Refused) -> OperationError {

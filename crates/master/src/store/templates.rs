@@ -75,7 +75,7 @@ impl WriteStore {
         )
         .bind(template)
         .bind(latest)
-        .bind(stored(text.language))
+        .bind(text.language.word())
         .bind(&text.text)
         .fetch_one(&mut *tx)
         .await?;
@@ -89,7 +89,7 @@ impl WriteStore {
         )
         .bind(template)
         .bind(version)
-        .bind(stored(text.language))
+        .bind(text.language.word())
         .bind(&text.text)
         .bind(saved_by)
         .execute(&mut *tx)
@@ -108,7 +108,8 @@ impl WriteStore {
         Ok(Saved::Version(version.unsigned_abs()))
     }
 
-    /// Deletes a template with its versions. False if there is none. The numbers of its versions are not used again.
+    /// Deletes a template with its versions. False if there is none. As long as jobs name it, its row stays with the number of its
+    /// latest version, which no version saved later gets.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -126,6 +127,14 @@ impl WriteStore {
             .bind(template)
             .execute(&mut *tx)
             .await?;
+        // This one, and those that jobs have named until now.
+        sqlx::query(
+            "DELETE FROM templates t WHERE project_id = $1 AND deleted AND NOT EXISTS ( \
+                 SELECT FROM jobs j WHERE j.project_id = $1 AND j.template = t.name)",
+        )
+        .bind(project.0)
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -177,9 +186,7 @@ impl ReadStore {
         .fetch_optional(&self.pool)
         .await?;
         row.map(|row| {
-            let language = [Language::Yaml, Language::Toml, Language::Json]
-                .into_iter()
-                .find(|language| stored(*language) == row.language)
+            let language = Language::named(&row.language)
                 .ok_or_else(|| StoreError::Unreadable(format!("{:?} is not a language", row.language)))?;
             Ok(TemplateVersion {
                 version: row.version.unsigned_abs(),
@@ -215,13 +222,5 @@ impl ReadStore {
             saved_at,
         };
         Ok(rows.into_iter().map(entry).collect())
-    }
-}
-
-fn stored(language: Language) -> &'static str {
-    match language {
-        Language::Yaml => "yaml",
-        Language::Toml => "toml",
-        Language::Json => "json",
     }
 }

@@ -6,6 +6,7 @@
 mod attempt_updates;
 mod batch;
 mod by_index;
+mod count_columns;
 mod known;
 mod late_reports;
 mod load;
@@ -91,15 +92,11 @@ struct JobWork {
     /// Where its history is kept.
     era: i64,
     spec: StoredSpec,
-    state: JobState,
-    started_at: Option<Time>,
-    finished_at: Option<Time>,
-    stop_message: Option<String>,
-    /// The stop is for the tasks that clean up, too.
-    force: bool,
-    reason: Option<Reason>,
-    /// What of this is stored already.
+    /// What is stored of it, as the batch has made it so far.
+    row: StoredJob,
+    /// The same as it is stored.
     stored: StoredJob,
+    finished_at: Option<Time>,
     definitions: Vec<DefinitionWork>,
     /// Something of the job has changed, if only a task.
     dirty: bool,
@@ -135,7 +132,7 @@ struct Scale {
     count: Option<u32>,
     /// Who asked for that, as long as its tasks are not as many.
     by: Option<String>,
-    /// So many further ones there may be while it is updated.
+    /// Maximum number of further ones while it is updated.
     surge: u32,
 }
 
@@ -217,10 +214,10 @@ impl Store {
 }
 
 impl Work {
-    /// What is to be told of a batch, after its commit.
+    /// The outcome of a batch, after its commit.
     fn conclude(self, batch: &Batch, mut outcome: Outcome) -> Outcome {
         outcome.slices = batch.slices.iter().map(|slice| self.slice_result(slice.job)).collect();
-        let is_stopping = |job: &JobId| self.jobs.get(job).is_some_and(|job| job.stop_message.is_some());
+        let is_stopping = |job: &JobId| self.jobs.get(job).is_some_and(|job| job.row.stop_message.is_some());
         let is_stopped = |job: &JobId| batch.stops.iter().any(|stop| stop.job == *job);
         let unfinished = self.unfinished.iter();
         outcome.unfinished = unfinished
@@ -263,7 +260,7 @@ impl Work {
             return Ok(());
         };
         let job = self.jobs.get(&work.job).filter(|job| job.is_to_stop(work.position));
-        let Some(message) = job.and_then(|job| job.stop_message.clone()) else { return Ok(()) };
+        let Some(message) = job.and_then(|job| job.row.stop_message.clone()) else { return Ok(()) };
         let event = TaskEvent::StopRequested(StopCause { message, then: AfterStop::Cancel });
         self.apply_one(
             &Input { task: input.task, event, actor: input.actor.clone(), detail: Detail::None },
@@ -325,7 +322,7 @@ impl Work {
         self.workers.extend(work.task.state.worker());
         match &change.attempt {
             Some(AttemptChange::Started { at }) => {
-                job.started_at.get_or_insert(*at);
+                job.row.started_at.get_or_insert(*at);
                 self.started.extend(worker_before.map(|worker| (work.class, worker)));
                 self.attempts.of(attempt).started_at = Some(*at);
             }
@@ -342,7 +339,7 @@ impl Work {
                 if let Detail::End(report, _) = &input.detail
                     && let Some(at) = report.started_at
                 {
-                    job.started_at.get_or_insert(at.min(now).max(Time::UNIX_EPOCH));
+                    job.row.started_at.get_or_insert(at.min(now).max(Time::UNIX_EPOCH));
                     let (class, micros) = (work.class, report.ran_micros);
                     self.runs.extend(worker_before.map(|worker| Run { class, worker, micros }));
                 }
@@ -369,13 +366,13 @@ impl Work {
             None => {}
         }
         if let TaskState::Failed { reason, .. } = &work.task.state
-            && job.reason.is_none()
+            && job.row.reason.is_none()
         {
             let message = match job.spec.tasks.len() == 1 && definition.indices.is_single() {
                 true => reason.message.clone(),
                 false => format!("task {}: {}", address(&job.spec, work), reason.message),
             };
-            job.reason = Some(Reason { code: reason.code, message });
+            job.row.reason = Some(Reason { code: reason.code, message });
         }
         // In the transaction of the end, because a later event would be about an ended attempt.
         if let (Detail::End(_, received), Some(worker)) = (&input.detail, worker_before)
@@ -442,12 +439,7 @@ fn wait_that_ended(
 impl JobWork {
     /// Whether the job's own row is to be written. Most of what happens to its tasks leaves it as it is.
     fn is_changed(&self) -> bool {
-        let StoredJob { state, started_at, stop_message, force, reason } = &self.stored;
-        self.state != *state
-            || self.started_at != *started_at
-            || self.stop_message != *stop_message
-            || self.force != *force
-            || self.reason != *reason
+        self.row != self.stored
     }
 
     /// How one definition stands after the batch so far.
@@ -460,7 +452,7 @@ impl JobWork {
     }
 
     fn stop_scope(&self) -> StopScope {
-        StopScope::of(self.stop_message.is_some(), self.force)
+        StopScope::of(self.row.stop_message.is_some(), self.row.force)
     }
 
     /// Whether it is a service without any instance that is to run, for now.

@@ -15,11 +15,11 @@ use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
 use super::forms::known;
-use super::jobs::{Needs, NewJob, Origin, classes_ensure};
+use super::jobs::{Needs, NewJob, classes_ensure};
 use super::specs::read;
 use super::{ReadStore, Store, StoreError, WriteStore};
 
-/// So many versions are kept, and those that instances have.
+/// Number of latest versions that are kept, beside those that instances have.
 const KEPT_VERSIONS: i32 = 20;
 
 /// The next version of a service.
@@ -28,8 +28,7 @@ pub struct NewVersion<'a> {
     pub project: ProjectId,
     pub job: JobId,
     pub spec: &'a JobSpec,
-    /// If it has parameters: the specification before their values were put in, as JSON, where that is known.
-    pub source: Option<&'a str>,
+    pub source: VersionSource<'a>,
     /// Who wants it.
     pub created_by: &'a str,
     /// Why, if it takes an earlier version back.
@@ -38,6 +37,15 @@ pub struct NewVersion<'a> {
     pub reverts: bool,
     /// Only if this is still the present version.
     pub after: Option<u32>,
+}
+
+/// What a version was made of: its specification before the values of its parameters were put in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VersionSource<'a> {
+    /// As JSON; none without parameters.
+    Text(Option<&'a str>),
+    /// The source of an earlier version, which it repeats.
+    Version(u32),
 }
 
 /// What became of it.
@@ -170,7 +178,7 @@ impl WriteStore {
         Ok(Updated::Accepted(next))
     }
 
-    /// Lets updates of a service go on after their canaries. False if there is none.
+    /// Continues updates of a service after their canaries. False if there is none.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -211,8 +219,8 @@ impl VersionWrite<'_> {
             StoreError::Unreadable(format!("cannot write a specification as JSON: {error}"))
         })?;
         sqlx::query(
-            "INSERT INTO job_versions (job_id, version, spec, spec_version, created_at, created_by) \
-             VALUES ($1, $2, $3::text::jsonb, $4, $5, $6) ON CONFLICT DO NOTHING",
+            "INSERT INTO job_versions (job_id, version, spec, spec_version, created_at, created_by, source) \
+             SELECT $1, $2, $3::text::jsonb, $4, $5, $6, source FROM jobs WHERE id = $1 ON CONFLICT DO NOTHING",
         )
         .bind(new.job.0)
         .bind(job.version)
@@ -222,9 +230,14 @@ impl VersionWrite<'_> {
         .bind(&job.created_by)
         .execute(&mut *tx)
         .await?;
+        let (source, repeated) = match new.source {
+            VersionSource::Text(source) => (source, None),
+            VersionSource::Version(version) => (None, Some(version as i32)),
+        };
         sqlx::query(
-            "INSERT INTO job_versions (job_id, version, spec, spec_version, created_at, created_by, message) \
-             VALUES ($1, $2, $3::text::jsonb, $4, $5, $6, $7)",
+            "INSERT INTO job_versions (job_id, version, spec, spec_version, created_at, created_by, message, source) \
+             VALUES ($1, $2, $3::text::jsonb, $4, $5, $6, $7, \
+                 coalesce($8, (SELECT source FROM job_versions WHERE job_id = $1 AND version = $9)))",
         )
         .bind(new.job.0)
         .bind(next as i32)
@@ -233,13 +246,16 @@ impl VersionWrite<'_> {
         .bind(now)
         .bind(new.created_by)
         .bind(new.message)
+        .bind(source)
+        .bind(repeated)
         .execute(&mut *tx)
         .await?;
         // How long a worker may be out of contact is known to it by the version of its attempt: no shorter time counts here.
         sqlx::query(
             "UPDATE jobs SET version = $2, spec = $3::text::jsonb, spec_version = $4, labels = $5, priority = $6, \
-                 lost_after_millis = GREATEST(lost_after_millis, $7), retention = $8, pinned = pinned OR $9, source = $10, template = NULL, \
-                 template_version = NULL WHERE id = $1",
+                 lost_after_millis = GREATEST(lost_after_millis, $7), retention = $8, pinned = pinned OR $9, template = NULL, \
+                 template_version = NULL, \
+                 source = (SELECT source FROM job_versions WHERE job_id = $1 AND version = $2) WHERE id = $1",
         )
         .bind(new.job.0)
         .bind(next as i32)
@@ -250,7 +266,6 @@ impl VersionWrite<'_> {
         .bind(spec.lost_after.as_millis() as i64)
         .bind(Json(&spec.retention))
         .bind(spec.pin)
-        .bind(new.source)
         .execute(&mut *tx)
         .await?;
         self.write_definitions(tx, term).await?;
@@ -317,14 +332,7 @@ impl VersionWrite<'_> {
         .await?;
         let versions = self.contents(tx, &rows).await?;
         let needs = Needs::of(spec, new.job)?;
-        let as_new = NewJob {
-            project: new.project,
-            spec,
-            origin: Origin::default(),
-            created_by: &job.created_by,
-            rerun_of: None,
-            idempotency: None,
-        };
+        let as_new = NewJob::of(new.project, spec, &job.created_by);
         classes_ensure(tx, &as_new, &needs, term).await?;
         for (position, task) in spec.tasks.iter().enumerate() {
             let row = rows.get(position);
@@ -401,7 +409,7 @@ impl ReadStore {
 }
 
 impl Store {
-    /// The definitions that are updated, as far as their updates go on.
+    /// The definitions whose updates have not halted.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -1,5 +1,6 @@
 //! REST bodies of errors.
 
+use gaffer_domain::spelling::with_suggestion;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -38,4 +39,11 @@ pub struct ProblemField {
     /// What may have been meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suggestion: Option<String>,
+}
+
+impl ProblemField {
+    /// What is wrong and what may have been meant, without the place.
+    pub fn message(&self) -> String {
+        with_suggestion(&self.detail, self.suggestion.as_deref())
+    }
 }

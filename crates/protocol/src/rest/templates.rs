@@ -1,6 +1,7 @@
 //! REST bodies about templates.
 
 use chrono::{DateTime, Utc};
+use gaffer_domain::document::Language;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +45,7 @@ pub struct TemplateVersion {
     /// When it was saved.
     pub saved_at: DateTime<Utc>,
     /// Format of `text`.
-    #[schemars(extend("enum" = ["yaml", "toml", "json"]))]
+    #[schemars(extend("enum" = Language::ALL.map(Language::word)))]
     pub language: String,
     /// The specification as it was written, with its comments.
     pub text: String,

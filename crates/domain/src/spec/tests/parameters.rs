@@ -92,6 +92,14 @@ fn a_mistake_that_a_value_makes_names_its_parameter() {
     let told = fill("{command: [a], count: '{{ n }}', parameters: {n: {}}}", "{n: 0}").unwrap_err();
     let expected = "/count: expected a whole number from 1 to 100000, found a string (the value is that of the parameter `n`)";
     assert_eq!(told, [expected]);
+    // A mistake of the text around the value is not hidden by one that names the same word.
+    let told = fill(
+        "{command: [a], labels: {x: '{{ n }}'}, timeout: '{{ timeout }}', parameters: {n: {}, timeout: {}}}",
+        "{n: a, timeout: timeout}",
+    )
+    .unwrap_err();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].ends_with("the value is that of the parameter `timeout`)"), "{told:?}");
     // Of what was saved before, the sender knows the values alone.
     let document = yaml("{command: [a], count: '{{ n }}', parameters: {n: {type: integer}}}");
     let values = yaml("{n: 0}");
@@ -129,6 +137,14 @@ fn a_shell_and_a_constraint_get_only_plain_words() {
         "{command: [env, A=b, /bin/bash, -lc, 'echo {{ x }}'], parameters: {x: {}}}",
         "{command: [bash, -c, -e, 'echo {{ x }}'], parameters: {x: {}}}",
         "{image: i, entrypoint: [sh, -c], command: ['echo {{ x }}'], parameters: {x: {}}}",
+        "{image: i, command: ['echo {{ x }}'], entrypoint: ['{{ shell }}', -c], parameters: {x: {}, shell: {default: sh}}}",
+        "{image: i, entrypoint: [sh, '{{ c }}'], command: ['echo {{ x }}'], parameters: {x: {}, c: {default: -c}}}",
+        "{image: i, entrypoint: [sh, -c, 'echo {{ x }}'], parameters: {x: {}}}",
+        "{command: ['{{ shell }}', -c, 'echo {{ x }}'], parameters: {x: {}, shell: {default: bash}}}",
+        "{command: [su, worker, -c, 'echo {{ x }}'], parameters: {x: {}}}",
+        "{command: [ssh, host, 'echo {{ x }}'], parameters: {x: {}}}",
+        "{command: [python3, '-cprint(\"{{ x }}\")'], parameters: {x: {}}}",
+        "{command: [a], health: {command: [sh, -c, 'test {{ x }}'], interval: 10s}, parameters: {x: {}}}",
         "{tasks: [{name: a, script: 'echo {{ x }}'}], parameters: {x: {}}}",
         "{command: [a], constraints: ['labels.a == {{ x }}'], parameters: {x: {}}}",
         "{command: [a], affinities: [{when: 'labels.a == {{ x }}', weight: 1}], parameters: {x: {}}}",
@@ -141,7 +157,9 @@ fn a_shell_and_a_constraint_get_only_plain_words() {
     }
     // The shell's own arguments are no script, and neither are those of other programs.
     assert!(!refused("{command: [sh, -c, 'echo \"$1\"', sh, '{{ x }}'], parameters: {x: {}}}", "a b"));
-    assert!(!refused("{command: [grep, -c, '{{ x }}'], parameters: {x: {}}}", "a b"));
+    assert!(!refused("{command: [train, -n, '{{ x }}', '-o={{ x }}'], parameters: {x: {}}}", "a b"));
+    let entrypoint = "{image: i, entrypoint: ['{{ shell }}', a.sh], command: ['{{ x }}'], parameters: {x: {}, shell: {default: sh}}}";
+    assert!(!refused(entrypoint, "a b"));
     let told = fill("{script: 'echo {{ x }}', parameters: {x: {}}}", "{x: a b}").unwrap_err();
     assert_eq!(
         told,

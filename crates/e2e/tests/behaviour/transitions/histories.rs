@@ -45,7 +45,7 @@ struct ModelJob {
 }
 
 /// What can be seen of a task from outside.
-type Seen = (String, u32, Option<(String, String)>);
+pub(super) type Seen = (String, u32, Option<(String, String)>);
 
 impl Model {
     fn apply(&mut self, batch: &Batch, now: Time) -> (Vec<Result<(), Rejected>>, Vec<StopResult>) {
@@ -204,7 +204,7 @@ impl Model {
     }
 }
 
-fn seen(task: &Task) -> Seen {
+pub(super) fn seen(task: &Task) -> Seen {
     let reason = match &task.state {
         TaskState::Pending { after, .. } => after.clone(),
         TaskState::Failed { reason, .. } | TaskState::Cancelled { reason, .. } => Some(reason.clone()),

@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
+use super::histories::{Seen, seen};
 use super::*;
 
 const HISTORIES: u64 = 12;
@@ -127,19 +128,6 @@ impl Model {
         };
         (index as u32, event)
     }
-}
-
-/// What can be seen of a task from outside: its state, its attempt, its reason.
-type Seen = (String, u32, Option<(String, String)>);
-
-fn seen(task: &Task) -> Seen {
-    let reason = match &task.state {
-        TaskState::Pending { after, .. } => after.clone(),
-        TaskState::Failed { reason, .. } | TaskState::Cancelled { reason, .. } => Some(reason.clone()),
-        _ => None,
-    };
-    let reason = reason.map(|reason| (reason.code.as_str().to_owned(), reason.message));
-    (task.state.name().to_string(), task.attempt, reason)
 }
 
 impl Bench {

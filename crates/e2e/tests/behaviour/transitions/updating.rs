@@ -1,7 +1,7 @@
 //! Services that are updated, through `store/transitions`.
 
 use gaffer_master::store::transitions::{UpdateAction, UpdateStep};
-use gaffer_master::store::versions::{NewVersion, Updated};
+use gaffer_master::store::versions::{NewVersion, Updated, VersionSource};
 use sqlx::PgConnection;
 
 use super::*;
@@ -14,7 +14,16 @@ impl Bench {
     async fn update(&self, project: ProjectId, job: JobId, spec: serde_json::Value) -> Updated {
         let spec = JobSpec::read(&spec).unwrap();
         let (created_by, message, reverts, after) = ("eve", "", false, None);
-        let new = NewVersion { project, job, spec: &spec, source: None, created_by, message, reverts, after };
+        let new = NewVersion {
+            project,
+            job,
+            spec: &spec,
+            source: VersionSource::Text(None),
+            created_by,
+            message,
+            reverts,
+            after,
+        };
         self.store.job_update(&new, chrono::Utc::now()).await.unwrap()
     }
 

@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
 use gaffer_domain::rerun::Part;
-use gaffer_domain::spec::{DriverKind, Filled, Source, Submission, Unfilled};
-use gaffer_protocol::rest::{Explanation, Job, JobSource, RerunRequest, StopRequest};
+use gaffer_domain::spec::{DriverKind, Source, Submission, Unfilled};
+use gaffer_protocol::rest::{self, Explanation, Job, RerunRequest, StopRequest};
 
 use super::super::description::{
     Accepted as Ordered, Answer, CURSOR, Description, Done, Header, LIMIT, Listed, Operation,
@@ -22,11 +22,12 @@ use super::super::error::Error;
 use super::super::params::{Params, cursor, id, page_of, wrong};
 use super::super::{Site, bodies};
 use crate::explain;
-use crate::operations::jobs::{self, Accepted, Rerun, Submit, Wait};
+use crate::operations::jobs::{self, Accepted, Rerun, Wait};
+use crate::operations::sources::{self, JobSource};
 use crate::operations::templates::{self, FromTemplate};
-use crate::operations::{Actor, Context, OperationError, workers};
+use crate::operations::{Actor, Context, OperationError, no_job, workers};
 use crate::snapshot;
-use crate::store::jobs::{JobFilter, Origin};
+use crate::store::jobs::JobFilter;
 use crate::store::search::MAX_SEARCHED;
 use crate::views::Views;
 
@@ -85,11 +86,8 @@ pub async fn submit(
         }
     };
     let unfilled = Unfilled { pointer: Some(pointer), values, ..Unfilled::new(document) };
-    let Filled { spec, source, hints } = unfilled.fill().map_err(Error::spec)?;
-    let origin = Origin { source: source.as_deref(), template: None };
-    let wanted = Submit { spec: &spec, origin, request: None, idempotency_key };
-    let accepted = jobs::submit(&context, &actor, wanted).await?;
-    answer(&context, &site, &actor, accepted.with_hints(hints)).await
+    let accepted = jobs::submit_document(&context, &actor, unfilled, idempotency_key).await?;
+    answer(&context, &site, &actor, accepted).await
 }
 
 pub const RERUN: Operation = Operation {
@@ -139,7 +137,7 @@ pub async fn rerun(
 
 pub const SOURCE: Operation = Operation {
     description: "For a job with parameters, its specification before their values were put in. The answer is a body that \
-        submits the same job.",
+        submits the same job: `parameters` has the values of those with placeholders in it.",
     ..Operation::new("get_job_source", "Get the specification of a job as it was submitted")
 };
 
@@ -148,10 +146,10 @@ pub async fn source(
     State(context): State<Arc<Context>>,
     actor: Actor,
     Path(job): Path<String>,
-) -> Result<Json<JobSource>, Error> {
-    let (document, parameters) = jobs::get_source(&context, &actor, id(&job, "job")?).await?;
+) -> Result<Json<rest::JobSource>, Error> {
+    let JobSource { document, parameters } = sources::get(&context, &actor, id(&job, "job")?).await?;
     let parameters = parameters.into_iter().map(|(name, parameter)| (name, parameter.value)).collect();
-    Ok(Json(JobSource { spec: (&document).into(), parameters }))
+    Ok(Json(rest::JobSource { spec: (&document).into(), parameters }))
 }
 
 /// A job that was accepted, now or by an earlier request of the same name.
@@ -409,5 +407,5 @@ pub async fn explain(
 ) -> Result<Json<Explanation>, Error> {
     let job: JobId = id(&job, "job")?;
     let explanation = explain::explain(&views, actor.project, job, snapshot::NOW).await?;
-    Ok(Json(bodies::explanation(explanation.ok_or_else(|| jobs::no_job(job))?)))
+    Ok(Json(bodies::explanation(explanation.ok_or_else(|| no_job(job))?)))
 }

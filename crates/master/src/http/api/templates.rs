@@ -124,8 +124,8 @@ pub async fn versions(
 }
 
 pub const DELETE: Operation = Operation {
-    description: "Jobs that were made from it stay as they are, and can be rerun. The numbers of its versions are not used \
-        again.",
+    description: "Jobs that were made from it stay as they are, and can be rerun. As long as there are such jobs, the numbers of \
+        its versions are not used again.",
     ..Operation::new("delete_template", "Delete a template")
 };
 

@@ -64,11 +64,7 @@ fn of_service(service: &str, body: &SpecBody) -> Result<Filled, Error> {
     };
     let unfilled = Unfilled { pointer: Some(pointer), values, ..Unfilled::new(document) };
     let filled = unfilled.fill().map_err(Error::spec)?;
-    if filled.spec.name != service {
-        let name = &filled.spec.name;
-        let detail = format!("the specification is of {name}, and the path is of another service");
-        return Err(OperationError::field("/name", detail).into());
-    }
+    updates::check_name(&filled.spec, service, pointer)?;
     Ok(filled)
 }
 

@@ -29,7 +29,7 @@ use super::rows::Choice;
 use crate::operations::jobs::{self, Rerun};
 use crate::operations::services::{self, ScaleService};
 use crate::operations::tasks::{self, Addressed};
-use crate::operations::{Context, OperationError, retention, updates};
+use crate::operations::{Context, OperationError, no_job, retention, updates};
 use crate::snapshot;
 use crate::store::tasks::TaskFilter;
 use crate::views::Views;
@@ -48,7 +48,7 @@ const TABS: [(&str, &str); 7] = [
 /// Reads what stands on top of a tab.
 async fn top(views: &Arc<Views>, visitor: &SessionUser, job: JobId, tab: &str) -> Result<Top, Error> {
     let project = visitor.actor.project;
-    let mut job = views.reads.job_get(project, job).await?.ok_or_else(|| jobs::no_job(job))?;
+    let mut job = views.reads.job_get(project, job).await?.ok_or_else(|| no_job(job))?;
     views.healths.add_availability([&mut job]);
     let mut tasks = tasks::list(&views.reads, job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?;
     views.add_health(&mut tasks);

@@ -109,7 +109,8 @@ pub async fn picture(
     let spec = spec.shared();
     let counts = views.reads.definition_counts(job.id).await?;
     let layout = match layout.take() {
-        Some(made) if made.spec == spec => layout.insert(made),
+        // To compare all of it costs time with each view; it is the same one for as long as it is cached.
+        Some(made) if Arc::ptr_eq(&made.spec, &spec) || made.spec == spec => layout.insert(made),
         _ => layout.insert(Layout::of(spec)),
     };
     let rows: Vec<Row> = (0..layout.spec.tasks.len())

@@ -2,7 +2,6 @@
 
 use askama::Template;
 use chrono::Utc;
-use gaffer_domain::document::Language;
 use gaffer_domain::parameters::Parameter;
 use gaffer_domain::task::StateName;
 use gaffer_domain::versions::differences;
@@ -21,7 +20,7 @@ use super::jobs::curl;
 use super::rows::{Choice, EventRow, TaskRow, named_port};
 use super::{Markup, job_graph, job_timeline};
 use crate::operations::events::from_now_on;
-use crate::operations::{Actor, tasks, updates};
+use crate::operations::{Actor, sources, tasks, updates};
 use crate::records::TaskPorts;
 use crate::store::versions::Version;
 use crate::views::Views;
@@ -120,7 +119,8 @@ impl PictureTab {
     /// What the tasks wait for.
     pub async fn graph(views: &Views, site: &Site, frame: Frame, mut top: Top) -> Result<PictureTab, Error> {
         let picture = job_graph::picture(views, &top.job, &frame.base.to_string(), &mut None).await?;
-        describe(&mut top, site, "graph");
+        let command = format!("gaffer job {}", top.job.id);
+        describe(&mut top, site, "graph", command, "/tasks");
         let explained = "each task is to the right of what it waits for";
         Ok(PictureTab { picture, frame, top, heading: "Graph", explained })
     }
@@ -133,17 +133,18 @@ impl PictureTab {
         mut top: Top,
     ) -> Result<PictureTab, Error> {
         let picture = job_timeline::picture(views, &top.job, &frame.base.to_string(), Utc::now()).await?;
-        describe(&mut top, site, "timeline");
+        let command = format!("gaffer job {}", top.job.id);
+        describe(&mut top, site, "timeline", command, "/tasks");
         Ok(PictureTab { picture, frame, top, heading: "Timeline", explained: "since the job was submitted" })
     }
 }
 
-/// Both pictures are of what is known of each task.
-fn describe(top: &mut Top, site: &Site, tab: &str) {
+/// What shows the same as a tab: a command, and the part of the API below the job.
+fn describe(top: &mut Top, site: &Site, tab: &str, command: String, below: &str) {
     let job = top.job.id;
     top.live = format!("/jobs/{job}/live?tab={tab}");
-    top.cli = format!("gaffer job {job}");
-    top.curl = curl(site, "GET", &format!("/jobs/{job}/tasks"));
+    top.cli = command;
+    top.curl = curl(site, "GET", &format!("/jobs/{job}{below}"));
 }
 
 #[derive(Template)]
@@ -171,9 +172,8 @@ impl EventsTab {
         let (rows, next) = history(views, actor, Some(job), params).await?;
         let is_first = params.text("cursor").is_none();
         let live = [("tab", "events"), ("after", if is_first { from_now_on.as_str() } else { "" })];
+        describe(&mut top, site, "events", format!("gaffer events -f {job}"), "/events");
         top.live = address(&format!("/jobs/{job}/live"), &live);
-        top.cli = format!("gaffer events -f {job}");
-        top.curl = curl(site, "GET", &format!("/jobs/{job}/events"));
         Ok(EventsTab {
             frame,
             top,
@@ -219,9 +219,8 @@ impl VersionsTab {
         mut top: Top,
     ) -> Result<VersionsTab, Error> {
         let job = top.job.id;
-        top.live = format!("/jobs/{job}/live?tab=versions");
-        top.cli = format!("gaffer versions {job}\ngaffer rollback {job} --to VERSION");
-        top.curl = curl(site, "GET", &format!("/jobs/{job}/versions"));
+        let command = format!("gaffer versions {job}\ngaffer rollback {job} --to VERSION");
+        describe(&mut top, site, "versions", command, "/versions");
         let found = updates::versions(views, actor, job).await?;
         let can_update = top.head.can_stop;
         let before = found.iter().skip(1).map(Some).chain([None]);
@@ -286,17 +285,15 @@ impl SpecTab {
         };
         let parameters: Vec<ParameterRow> =
             stored.iter().flat_map(|spec| spec.parameters.iter()).map(row).collect();
-        let source = if parameters.is_empty() { None } else { views.reads.job_source(job).await? };
-        let pretty = |source: String| {
-            Language::Json.read(&source).map_or(source, |document| document.to_pretty_json())
-        };
-        top.live = format!("/jobs/{job}/live?tab=spec");
-        top.cli = match parameters.first() {
+        let source = sources::read(&views.reads, job).await?;
+        let has_placeholders = !source.parameters.is_empty();
+        let source = has_placeholders.then(|| source.document.to_pretty_json());
+        let command = match parameters.first() {
             Some(first) => format!("gaffer rerun {job} -p {}=VALUE\ngaffer rerun {job} --edit", first.name),
             None => format!("gaffer job {job} -o json | jq .spec > job.json\ngaffer submit job.json"),
         };
-        top.curl = curl(site, "GET", &format!("/jobs/{job}"));
+        describe(&mut top, site, "spec", command, "");
         let spec = serde_json::to_string_pretty(&spec).unwrap_or_default();
-        Ok(SpecTab { spec, parameters, source: source.map(pretty), frame, top })
+        Ok(SpecTab { spec, parameters, source, frame, top })
     }
 }

@@ -6,7 +6,8 @@ use askama::Template;
 use chrono::{DateTime, Utc};
 use gaffer_domain::critical_path::{Part, critical_path};
 use gaffer_domain::policy::{self, Repeats};
-use gaffer_domain::spec::{Awaited, IndexMatch, JobSpec, all_awaited};
+use gaffer_domain::reason::ReasonCode;
+use gaffer_domain::spec::{Awaited, IndexMatch, JobSpec, Restart, all_awaited};
 use gaffer_domain::task::StateName;
 
 use super::super::error::Error;
@@ -88,7 +89,7 @@ async fn of_tasks(views: &Views, job: &Job, spec: &JobSpec) -> Result<Vec<Track>
             name: task.address.clone(),
             href: format!("/jobs/{}/tasks/{}", job.id, task.address),
             state: task.state.as_str(),
-            runs: runs(spec, task, &attempts.remove(&task.id).unwrap_or_default()),
+            runs: runs(restart_of(spec, task), &attempts.remove(&task.id).unwrap_or_default()),
             backoff_until: task.not_before,
             is_over: task.is_final(),
             ..Track::default()
@@ -107,32 +108,52 @@ async fn of_tasks(views: &Views, job: &Job, spec: &JobSpec) -> Result<Vec<Track>
     Ok(tracks)
 }
 
+/// The restart policy of a task.
+fn restart_of<'s>(spec: &'s JobSpec, task: &Task) -> Option<&'s Restart> {
+    let position = usize::try_from(task.position).ok()?;
+    Some(&spec.tasks.get(position)?.restart)
+}
+
 /// The attempts of a task, with the back-off before each, as it follows from the restart policy.
-fn runs(spec: &JobSpec, task: &Task, attempts: &[AttemptTimes]) -> Vec<Run> {
-    let definition = usize::try_from(task.position).ok().and_then(|position| spec.tasks.get(position));
+fn runs(restart: Option<&Restart>, attempts: &[AttemptTimes]) -> Vec<Run> {
     // Those before were repeated too.
     let count = attempts.first().map_or(0, |first| first.attempt.saturating_sub(1));
     let mut repeats = Repeats { count, since: None };
     let mut backoff_until = None;
-    let run = |times: &AttemptTimes| {
-        let outcome = match times.reason {
-            None => Outcome::Ran,
-            Some(code) if code.is_failure() => Outcome::Failed,
-            Some(_) => Outcome::Stopped,
-        };
-        let next = times.finished_at.zip(definition).filter(|_| outcome != Outcome::Stopped);
-        let next = next.map(|(ended, definition)| policy::repeat(&definition.restart, repeats, ended));
-        let before = std::mem::replace(&mut backoff_until, next.map(|(not_before, _)| not_before));
-        repeats = next.map_or(repeats, |(_, repeats)| repeats);
-        Run {
+    let mut runs = Vec::with_capacity(attempts.len());
+    for (at, times) in attempts.iter().enumerate() {
+        let mut outcome = outcome(times);
+        let before = backoff_until.take();
+        if let Some((ended, restart)) = times.finished_at.zip(restart).filter(|_| outcome != Outcome::Stopped)
+        {
+            let (until, counted) = policy::repeat(restart, repeats, ended);
+            // One that was placed sooner was not waited for: the task was moved, and its worker shut down meanwhile.
+            let was_moved = attempts.get(at + 1).is_some_and(|next| next.scheduled_at < until);
+            match was_moved {
+                true if times.reason == Some(ReasonCode::LostWorker) => outcome = Outcome::Stopped,
+                true => {}
+                false => (backoff_until, repeats) = (Some(until), counted),
+            }
+        }
+        runs.push(Run {
             backoff_until: before,
             scheduled_at: times.scheduled_at,
             started_at: times.started_at,
             finished_at: times.finished_at,
             outcome,
-        }
-    };
-    attempts.iter().map(run).collect()
+        });
+    }
+    runs
+}
+
+fn outcome(times: &AttemptTimes) -> Outcome {
+    match times.reason {
+        Some(code) if code.is_failure() => Outcome::Failed,
+        Some(_) => Outcome::Stopped,
+        // Its worker gave it back.
+        None if times.finished_at.is_some() && times.started_at.is_none() => Outcome::Stopped,
+        None => Outcome::Ran,
+    }
 }
 
 /// Which tasks one task waited for, as places in the list.
@@ -221,4 +242,60 @@ fn with_waits(
         }
     }
     tracks
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use chrono::TimeDelta;
+    use gaffer_domain::{TaskId, Time};
+    use serde_json::json;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Time {
+        Time::UNIX_EPOCH + TimeDelta::seconds(seconds)
+    }
+
+    /// Attempts, each with when it was placed, whether it started a second later, when it ended, and why.
+    fn drawn(attempts: &[(i64, bool, i64, Option<ReasonCode>)]) -> Vec<(Option<i64>, Outcome)> {
+        let restart = json!({"policy": "on-failure", "limit": 9, "delay": "10s", "backoff": "exponential"});
+        let spec = JobSpec::read(&json!({"command": ["a"], "restart": restart})).unwrap();
+        let attempts: Vec<AttemptTimes> = attempts
+            .iter()
+            .zip(1..)
+            .map(|((placed, has_started, ended, reason), attempt)| AttemptTimes {
+                task: TaskId(1),
+                attempt,
+                scheduled_at: at(*placed),
+                started_at: has_started.then(|| at(placed + 1)),
+                finished_at: Some(at(*ended)),
+                reason: *reason,
+            })
+            .collect();
+        let runs = runs(Some(&spec.tasks[0].restart), &attempts);
+        runs.iter().map(|run| (run.backoff_until.map(|until| until.timestamp()), run.outcome)).collect()
+    }
+
+    #[test]
+    fn an_attempt_that_was_given_back_or_moved_is_no_failure_and_nothing_backs_off_after_it() {
+        let failed = Some(ReasonCode::ExitCode);
+        let given_back = [(0, false, 5, None), (5, true, 9, failed), (19, true, 30, None)];
+        assert_eq!(
+            drawn(&given_back),
+            [(None, Outcome::Stopped), (None, Outcome::Failed), (Some(19), Outcome::Ran)]
+        );
+        let (stopped, lost) = (Some(ReasonCode::Stopped), Some(ReasonCode::LostWorker));
+        let drained = [(0, true, 5, stopped), (5, true, 9, lost), (10, true, 20, None)];
+        assert_eq!(
+            drawn(&drained),
+            [(None, Outcome::Stopped), (None, Outcome::Stopped), (None, Outcome::Ran)]
+        );
+        // A worker that was lost is one: the task waits.
+        let lost = [(0, true, 5, lost), (15, true, 20, failed), (40, true, 50, None)];
+        assert_eq!(
+            drawn(&lost),
+            [(None, Outcome::Failed), (Some(15), Outcome::Failed), (Some(40), Outcome::Ran)]
+        );
+    }
 }

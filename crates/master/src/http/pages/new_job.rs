@@ -11,9 +11,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use gaffer_domain::JobId;
 use gaffer_domain::document::{Language, Value as Document};
 use gaffer_domain::spec::field::{self, Absent, Field, Kind, Word, with_pointers};
-use gaffer_domain::spec::{
-    Declared, FieldError, Filled, JOB_FIELDS, JobSpec, SINGLE_TASK_JOB_FIELDS, Unfilled,
-};
+use gaffer_domain::spec::{Declared, FieldError, JOB_FIELDS, JobSpec, SINGLE_TASK_JOB_FIELDS, Unfilled};
 use gaffer_domain::text::without_bom;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -26,10 +24,8 @@ use super::frame::{Frame, SessionUser};
 use super::job::form_key;
 use super::page;
 use super::parameter_form::{self, ParameterControl, controls, field_at};
-use crate::operations::jobs::{self, Submit};
-use crate::operations::{Context, OperationError, tasks};
-use crate::store::jobs::Origin;
-use crate::views::Views;
+use crate::operations::sources::{self, JobSource};
+use crate::operations::{Context, OperationError, jobs};
 
 const EXAMPLE: &str = r##"{
   "name": "example",
@@ -333,7 +329,7 @@ fn pairs(text: &str) -> Result<Map<String, Value>, String> {
 
 /// `GET /jobs/new`: empty, or filled in after an earlier job.
 pub async fn form(
-    State(views): State<Arc<Views>>,
+    State(context): State<Arc<Context>>,
     visitor: SessionUser,
     params: Params,
 ) -> Result<Response, Error> {
@@ -343,11 +339,11 @@ pub async fn form(
     let mut values = Values { spec: EXAMPLE.to_owned(), ..Values::default() };
     let mut note = None;
     if let Some(from) = from {
-        tasks::own_job(&views.reads, &visitor.actor, from).await?;
-        if let Some(source) = views.reads.job_source(from).await? {
-            return page(&with_parameters(&views, &visitor, from, &source).await?);
+        let source = sources::get(&context, &visitor.actor, from).await?;
+        if !source.parameters.is_empty() {
+            return page(&with_parameters(&visitor, from, &source));
         }
-        let spec = views.reads.job_specs(&[from], 0).await?.pop().unwrap_or_default();
+        let spec = Value::from(&source.document);
         match Values::of_spec(&spec) {
             Some(known) => values = known,
             None if !is_spec => {
@@ -362,20 +358,12 @@ pub async fn form(
 }
 
 /// The form for a job with parameters: the specification as it was submitted, and the values of the job.
-async fn with_parameters(
-    views: &Views,
-    visitor: &SessionUser,
-    from: JobId,
-    source: &str,
-) -> Result<NewJobPage, Error> {
-    let stored = views.reads.spec(from).await?;
-    let earlier = stored.as_ref().map(|spec| &spec.parameters);
+fn with_parameters(visitor: &SessionUser, from: JobId, source: &JobSource) -> NewJobPage {
     let mut page = NewJobPage::new(visitor, Some(from), true);
-    let document = Language::Json.read(source);
-    page.values.spec = document.as_ref().map_or_else(|_| source.to_owned(), Document::to_pretty_json);
-    page.declared = document.map(|document| Unfilled::new(&document).declared()).unwrap_or_default();
-    page.parameters = controls(&page.declared, &page.values.others, earlier, &page.errors);
-    Ok(page)
+    page.values.spec = source.document.to_pretty_json();
+    page.declared = Unfilled::new(&source.document).declared();
+    page.parameters = controls(&page.declared, &page.values.others, Some(&source.parameters), &page.errors);
+    page
 }
 
 impl NewJobPage {
@@ -408,24 +396,31 @@ pub async fn submit(
 ) -> Result<Response, Error> {
     let is_spec = values.action == "spec";
     let mut answer = NewJobPage { is_refused: true, ..NewJobPage::new(&visitor, None, is_spec) };
-    match read(&values, &mut answer) {
-        Some(Filled { spec, source, .. }) => {
-            let origin = Origin { source: source.as_deref(), template: None };
-            let wanted =
-                Submit { spec: &spec, origin, request: None, idempotency_key: form_key(&values.once) };
-            match jobs::submit(&context, &visitor.actor, wanted).await {
-                Ok(accepted) => {
-                    return Ok(Redirect::to(&format!("/jobs/{}", accepted.job)).into_response());
-                }
-                Err(OperationError::KeyReused) => {
-                    let again =
-                        "This form made a job already, with other content. Submit again to make one more.";
-                    answer.general.push(again.to_owned());
-                }
-                Err(error) => return Err(error.into()),
+    if let Some(document) = read(&values, &mut answer) {
+        let unfilled = Unfilled::new(&document);
+        answer.declared = unfilled.declared();
+        let given = parameter_form::values(&answer.declared, &values.others);
+        let unfilled = Unfilled { values: Some(&given), ..unfilled };
+        let submitted = match answer.errors.is_empty() {
+            true => jobs::submit_document(&context, &visitor.actor, unfilled, form_key(&values.once)).await,
+            // What the form itself says is not all that is wrong.
+            false => Err(OperationError::InvalidSpec(unfilled.fill().err().unwrap_or_default())),
+        };
+        match submitted {
+            Ok(accepted) => return Ok(Redirect::to(&format!("/jobs/{}", accepted.job)).into_response()),
+            Err(OperationError::KeyReused) => {
+                let again =
+                    "This form made a job already, with other content. Submit again to make one more.";
+                answer.general.push(again.to_owned());
             }
+            Err(OperationError::InvalidSpec(mistakes)) => {
+                answer.once = values.once.clone();
+                mistakes.into_iter().for_each(|mistake| say(mistake, &values, &document, &mut answer));
+            }
+            Err(error) => return Err(error.into()),
         }
-        None => answer.once = values.once.clone(),
+    } else {
+        answer.once = values.once.clone();
     }
     answer.parameters = controls(&answer.declared, &values.others, None, &answer.errors);
     answer.values = values;
@@ -434,42 +429,24 @@ pub async fn submit(
     Ok(response)
 }
 
-/// The specification that was written; none if something is wrong with it, which the page then says.
-fn read(values: &Values, page: &mut NewJobPage) -> Option<Filled> {
+/// The document that was written; none if it cannot be read, which the page then says.
+fn read(values: &Values, page: &mut NewJobPage) -> Option<Document> {
     if let Err(error) = jobs::check_size(values.spec.len()) {
         page.general.push(error.to_string());
         return None;
     }
-    let document = match values.action.as_str() {
-        "spec" => {
-            let language = Language::guess(&values.spec);
-            match language.read(&values.spec) {
-                Ok(document) => document,
-                Err(error) => {
-                    page.general.push(format!("This cannot be read as {}: {error}", language.name()));
-                    return None;
-                }
-            }
-        }
-        _ => Document::from(&values.to_spec(&mut page.errors)),
-    };
-    let form_is_wrong = !page.errors.is_empty();
-    let unfilled = Unfilled::new(&document);
-    page.declared = unfilled.declared();
-    let given = parameter_form::values(&page.declared, &values.others);
-    match (Unfilled { values: Some(&given), ..unfilled }.fill()) {
-        Ok(filled) if !form_is_wrong => return Some(filled),
-        Ok(_) => {}
-        Err(mistakes) => mistakes.into_iter().for_each(|mistake| say(mistake, values, &document, page)),
+    if values.action != "spec" {
+        return Some(Document::from(&values.to_spec(&mut page.errors)));
     }
-    None
+    let language = Language::guess(&values.spec);
+    let document = language.read(&values.spec);
+    let cannot = |error| page.general.push(format!("This cannot be read as {}: {error}", language.name()));
+    document.map_err(cannot).ok()
 }
 
 /// Puts a mistake at its field, or on top if it has none.
 fn say(mistake: FieldError, values: &Values, document: &Document, page: &mut NewJobPage) {
-    let suggestion =
-        mistake.suggestion.as_ref().map(|suggestion| format!(" ({suggestion})")).unwrap_or_default();
-    let text = format!("{}{suggestion}", mistake.detail);
+    let text = mistake.message();
     let is_command = values.action == "command";
     let name = match page.is_spec {
         true => field_at(&mistake.pointer, &page.declared),

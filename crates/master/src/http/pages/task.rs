@@ -24,7 +24,7 @@ use super::jobs::curl;
 use super::log::{self, LogQuery, LogView};
 use super::page;
 use super::rows::{TaskRow, exit, named_port};
-use crate::operations::jobs::no_job;
+use crate::operations::no_job;
 use crate::operations::tasks::{self, Addressed};
 use crate::records::{Attempt, ResultOf, Task};
 use crate::views::Views;

@@ -6,7 +6,6 @@ use axum::Form;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use gaffer_domain::spec::FieldError;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -186,12 +185,9 @@ pub async fn submit(
     match templates::submit(&context, &visitor.actor, wanted).await {
         Ok(accepted) => return Ok(Redirect::to(&format!("/jobs/{}", accepted.job)).into_response()),
         Err(OperationError::InvalidSpec(mistakes)) => {
-            for FieldError { pointer, detail, suggestion } in mistakes {
-                let text = match suggestion {
-                    Some(suggestion) => format!("{detail} ({suggestion})"),
-                    None => detail,
-                };
-                match field_at(&pointer, &opened.declared) {
+            for mistake in mistakes {
+                let text = mistake.message();
+                match field_at(&mistake.pointer, &opened.declared) {
                     // The first mistake of a field is enough.
                     Some(field) => drop(sent.errors.entry(field).or_insert(text)),
                     None => sent.general.push(text),

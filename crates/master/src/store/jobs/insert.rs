@@ -33,6 +33,13 @@ pub struct NewJob<'a> {
     pub idempotency: Option<(&'a str, [u8; 32])>,
 }
 
+impl<'a> NewJob<'a> {
+    /// A job that repeats no other one, made of a specification alone.
+    pub fn of(project: ProjectId, spec: &'a JobSpec, created_by: &'a str) -> NewJob<'a> {
+        NewJob { project, spec, origin: Origin::default(), created_by, rerun_of: None, idempotency: None }
+    }
+}
+
 /// What the specification of a job was made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Origin<'a> {
@@ -46,14 +53,14 @@ pub struct Origin<'a> {
 pub(super) const JOB_NUMBER: &str =
     "SELECT nextval('jobs_id_seq') FROM (SELECT present_era() OFFSET 0) present";
 
-/// Up to so many tasks of a new job are known without being read.
-const MAX_TASKS_TOLD: u32 = 64;
+/// Maximum number of tasks of a new job that are known without being read.
+const MAX_TASKS_RETURNED: u32 = 64;
 
 /// A job with its definitions, tasks, idempotency key and the first line of its history: one statement, which is a transaction of
 /// its own where none is open, so one answer to wait for. Nothing is inserted if a class does not exist, or if the key is in use.
 /// `$for_workers` and what follows it is about tasks that are for one worker each.
 macro_rules! job_write {
-    ($for_workers:literal, $have_classes:literal, $tasks:literal, $waiting:literal, $returning:literal, $told:literal) => {
+    ($for_workers:literal, $have_classes:literal, $tasks:literal, $waiting:literal, $returning:literal, $rows:literal) => {
         concat!("WITH led AS MATERIALIZED (SELECT leader_check($26) AS leads), \
      present AS MATERIALIZED (SELECT present_era() AS era FROM led), \
      given AS MATERIALIZED (SELECT g.*, c.id AS class_id \
@@ -87,7 +94,7 @@ macro_rules! job_write {
              EXISTS (SELECT FROM idempotency_keys WHERE project_id = $1 AND key = $23) END AS is_claimed, \
          (SELECT id FROM job) AS job, \
          ARRAY(SELECT DISTINCT class_id FROM given WHERE state = 'pending' AND runs > 0 AND class_id IS NOT NULL)", $waiting,
-             " AS classes, ", $told, " FROM known")
+             " AS classes, ", $rows, " FROM known")
     };
 }
 
@@ -115,8 +122,8 @@ const JOB_WRITE_FOR_WORKERS: &str = job_write!(
     "NULL::bigint AS era, NULL::bigint[] AS tasks, NULL::bigint[] AS task_classes"
 );
 
-/// The same, which also tells the numbers of the tasks, and the class of each definition, in their order.
-const JOB_WRITE_TELLING_TASKS: &str = job_write!(
+/// The same, which also returns the numbers of the tasks, and the class of each definition, in their order.
+const JOB_WRITE_RETURNING_TASKS: &str = job_write!(
     "",
     "",
     "",
@@ -175,7 +182,7 @@ pub(super) struct Written {
 }
 
 impl Written {
-    /// The rows of a job that was inserted, as far as they are told.
+    /// The rows of a job that was inserted, as far as they were returned.
     pub fn rows<'a>(&'a self, new: &NewJob<'a>, now: Time) -> Option<NewRows<'a>> {
         Some(NewRows {
             job: JobId(self.job?),
@@ -287,11 +294,11 @@ impl JobWrite<'_> {
             skipped.push(skips as i32);
         }
         let (key, request_sha256) = new.idempotency.as_ref().map(|(key, hash)| (*key, &hash[..])).unzip();
-        let is_small = number.is_none() && selection.is_none() && spec.task_count() <= MAX_TASKS_TOLD;
+        let is_small = number.is_none() && selection.is_none() && spec.task_count() <= MAX_TASKS_RETURNED;
         let has_workers = !self.for_workers.is_empty();
         let sql = match (has_workers, is_small) {
             (true, _) => JOB_WRITE_FOR_WORKERS,
-            (false, true) => JOB_WRITE_TELLING_TASKS,
+            (false, true) => JOB_WRITE_RETURNING_TASKS,
             (false, false) => JOB_WRITE,
         };
         let query = sqlx::query_as(sql)

@@ -35,7 +35,7 @@ pub struct Batch {
     /// Whether a job is left alone if another transaction holds a task of it, as one that is held itself always is. To find
     /// that out locks each task, which writes its row: for a batch that has met such a lock.
     pub passes_over_locked: bool,
-    /// Maximum number of tasks to change for stops and dependencies; what is left is told as [`Outcome::unfinished`].
+    /// Maximum number of tasks to change for stops and dependencies; what is left is in [`Outcome::unfinished`].
     pub slice_tasks: usize,
 }
 
@@ -123,7 +123,7 @@ pub struct Input {
     pub detail: Detail,
 }
 
-/// What a worker tells of a start beside its time.
+/// What a worker reports about a start, beside its time.
 #[derive(Debug, Clone, Default)]
 pub struct StartFacts {
     pub container: Option<ContainerFacts>,
@@ -137,7 +137,7 @@ pub enum Detail {
     None,
     /// How the worker was chosen, and for which class of tasks, if that matters: the task may be of another one by now.
     Placement(Box<Receipt>, Option<i64>),
-    /// What the worker told of the start.
+    /// What the worker reported about the start.
     Start(Box<StartFacts>),
     /// The reported end, and the state of the received output.
     End(Box<Ended>, ReceivedOutput),
@@ -167,7 +167,7 @@ pub struct ScaleJob {
 /// The outcome of a request to scale a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScaleResult {
-    /// So many of the definition of this name are kept from now on.
+    /// The number of instances of the definition with this name is as requested from now on.
     Kept { task: String },
     /// It cannot be scaled like that.
     Refused(Refused),
@@ -194,13 +194,13 @@ pub struct UpdateStep {
 /// What a step of an update does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpdateAction {
-    /// Keep so many further instances.
+    /// Keep this number of further instances.
     Surge(u32),
     /// Replace the instances with these indices.
     Replace(Vec<u32>),
     /// The update is done.
     Finish,
-    /// It does not go on, for this reason.
+    /// The update stops here, for this reason.
     Halt(String),
 }
 
@@ -217,13 +217,13 @@ pub struct Outcome {
     pub steps: Vec<bool>,
     /// For each slice.
     pub slices: Vec<SliceResult>,
-    /// What to tell workers, in this order.
+    /// Commands to workers, in this order.
     pub commands: Vec<Dispatch>,
     /// Jobs of which something changed.
     pub jobs: Vec<JobId>,
     /// Jobs that another transaction holds: nothing of them has changed.
     pub busy: Vec<JobId>,
-    /// Jobs of which only a part was done, because they are too large for one transaction. A slice tells itself what is left,
+    /// Jobs of which only a part was done, because they are too large for one transaction. A slice reports itself what is left,
     /// unless its job was to be stopped in the same batch.
     pub unfinished: Vec<Unfinished>,
     /// Classes of which tasks have come to wait, and when the first of them may be placed.
@@ -296,7 +296,7 @@ impl StartOrder {
     }
 }
 
-/// What to tell a worker.
+/// A command to a worker.
 #[derive(Debug, Clone)]
 pub enum Dispatch {
     /// Start an attempt.

@@ -4,26 +4,33 @@
 //! reading would have taken, the statement compares what the batch was decided by with what is stored. If anything differs,
 //! it writes nothing, and the batch is done again with what is read.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::mem::size_of;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gaffer_domain::conditions::Standing;
 use gaffer_domain::job::JobState;
 use gaffer_domain::spec::JobSpec;
-use gaffer_domain::task::Task;
+use gaffer_domain::task::{Task, TaskState};
 use gaffer_domain::{JobId, ProjectId, TaskId, Time};
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 
+use super::super::kept::Kept;
 use super::super::specs::SpecCache;
 use super::super::unnest::unnest;
 use super::super::{Store, StoreError};
+use super::count_columns::{CountColumns, are_equal};
 use super::load::workers_chosen;
 use super::{Batch, DefinitionWork, JobWork, Outcome, StoredJob, TaskWork, Work, on_worker};
 
-/// Beyond so many jobs or tasks all are forgotten, and known again as they are read.
-const MAX_KNOWN: usize = 20_000;
+/// Jobs with their tasks are known up to this size; those that were written first are forgotten, and known again as they are read.
+const MAX_BYTES: usize = 32 << 20;
+/// Tasks of a job are known up to this size, so that a large job does not displace all others.
+const MAX_BYTES_OF_JOB: usize = MAX_BYTES / 4;
+/// A task with its entries in maps, without texts.
+const BYTES_OF_TASK: usize = size_of::<TaskWork>() + 2 * size_of::<(TaskId, JobId)>() + 16;
 /// Jobs with more definitions are read each time: all of these are compared.
 const MAX_DEFINITIONS: usize = 64;
 
@@ -31,15 +38,26 @@ const MAX_DEFINITIONS: usize = 64;
 #[derive(Debug, Clone, Default)]
 pub struct KnownRows(Arc<Mutex<Rows>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Rows {
-    jobs: HashMap<JobId, KnownJob>,
+    jobs: Kept<JobId, KnownJob>,
+    /// The jobs of all tasks that are known.
+    job_of: HashMap<TaskId, JobId>,
+}
+
+/// A job with those of its tasks that are known.
+#[derive(Debug, Default)]
+struct KnownJob {
+    /// None while a batch has it.
+    row: Option<KnownRow>,
     tasks: HashMap<TaskId, TaskWork>,
+    /// Of its tasks.
+    bytes: usize,
 }
 
 /// A job without its specification, which has another cache.
 #[derive(Debug)]
-struct KnownJob {
+struct KnownRow {
     project: ProjectId,
     era: i64,
     stored: StoredJob,
@@ -76,17 +94,18 @@ impl KnownRows {
         let mut rows = self.rows();
         let tasks: BTreeSet<TaskId> = batch.inputs.iter().map(|input| input.task).collect();
         let jobs: BTreeSet<JobId> =
-            tasks.iter().map(|task| Some(rows.tasks.get(task)?.job)).collect::<Option<_>>()?;
-        if !jobs.iter().all(|job| rows.jobs.contains_key(job)) {
+            tasks.iter().map(|task| rows.job_of.get(task).copied()).collect::<Option<_>>()?;
+        if !jobs.iter().all(|job| rows.jobs.get(*job).is_some_and(|known| known.row.is_some())) {
             return None;
         }
         let specs = jobs.iter().map(|job| specs.get(*job)).collect::<Option<Vec<_>>>()?;
         let mut work = Work { slice_room: batch.slice_tasks, ..Work::default() };
         for (id, spec) in jobs.into_iter().zip(specs) {
-            let KnownJob { project, era, stored, definitions } = rows.jobs.remove(&id)?;
+            let row = rows.jobs.get_mut(id)?.row.take()?;
+            let KnownRow { project, era, stored, definitions } = row;
             work.jobs.insert(id, JobWork::new(project, era, spec, stored, definitions));
         }
-        work.tasks.extend(tasks.into_iter().filter_map(|task| rows.tasks.remove_entry(&task)));
+        work.tasks.extend(tasks.into_iter().filter_map(|task| Some((task, rows.forget_task(task)?))));
         work.open_workers.extend(workers_chosen(batch));
         Some(work)
     }
@@ -94,26 +113,27 @@ impl KnownRows {
     /// What a batch has read and written, after its commit.
     pub(super) fn remember(&self, work: &Work) {
         let mut rows = self.rows();
-        rows.make_room(work.jobs.len(), work.tasks.len());
+        let mut tasks: BTreeMap<JobId, Vec<(TaskId, TaskWork)>> = BTreeMap::new();
+        for (id, task) in &work.tasks {
+            rows.forget_task(*id);
+            let is_known = work.jobs.get(&task.job).is_some_and(JobWork::is_worth_knowing);
+            if is_known && !task.task.state.name().is_final() {
+                tasks.entry(task.job).or_default().push((*id, task.after()));
+            }
+        }
         for (id, job) in &work.jobs {
             match job.is_worth_knowing() {
-                true => rows.jobs.insert(*id, KnownJob::after(job)),
-                false => rows.jobs.remove(id),
-            };
-        }
-        for (id, task) in &work.tasks {
-            match work.jobs.get(&task.job) {
-                Some(job) if job.is_worth_knowing() && !task.task.state.name().is_final() => {
-                    rows.tasks.insert(*id, task.after());
-                }
-                _ => drop(rows.tasks.remove(id)),
+                true => rows.put(*id, KnownRow::after(job), tasks.remove(id).unwrap_or_default()),
+                false => rows.forget_job(*id),
             }
         }
     }
 
-    /// Nobody knows what became of a batch.
+    /// Forgets everything, because the outcome of a batch is unknown.
     pub(super) fn forget(&self) {
-        self.rows().forget();
+        let mut rows = self.rows();
+        rows.jobs.clear();
+        rows.job_of.clear();
     }
 
     /// A job was accepted. What a batch has read of it since is newer.
@@ -123,11 +143,11 @@ impl KnownRows {
             return;
         }
         let mut rows = self.rows();
-        if rows.jobs.contains_key(&job) {
+        if rows.jobs.get(job).is_some() {
             return;
         }
-        rows.make_room(1, tasks.len());
         let mut numbers = tasks.iter();
+        let mut added = Vec::with_capacity(tasks.len());
         let mut definitions = Vec::with_capacity(spec.tasks.len());
         for ((position, definition), class) in spec.tasks.iter().enumerate().zip(classes) {
             let task = Task::new(definition.waits_for_others(), now);
@@ -135,7 +155,7 @@ impl KnownRows {
             for (index, number) in definition.indices.iter().zip(&mut numbers) {
                 standing.counts.add(task.state.name(), 1);
                 let work = TaskWork::stored(job, (position, index), *class, task.clone(), now);
-                rows.tasks.insert(TaskId(*number), work);
+                added.push((TaskId(*number), work));
             }
             definitions.push(standing);
         }
@@ -146,38 +166,74 @@ impl KnownRows {
             force: false,
             reason: None,
         };
-        rows.jobs.insert(job, KnownJob { project, era, stored, definitions });
+        rows.put(job, KnownRow { project, era, stored, definitions }, added);
+    }
+}
+
+impl Default for Rows {
+    fn default() -> Rows {
+        Rows { jobs: Kept::new(MAX_BYTES), job_of: HashMap::new() }
     }
 }
 
 impl Rows {
-    fn make_room(&mut self, jobs: usize, tasks: usize) {
-        if self.jobs.len() + jobs > MAX_KNOWN || self.tasks.len() + tasks > MAX_KNOWN {
-            self.forget();
+    /// Keeps a job as the newest, with these tasks beside those that are known.
+    fn put(&mut self, id: JobId, row: KnownRow, tasks: Vec<(TaskId, TaskWork)>) {
+        let mut job = self.jobs.remove(id).unwrap_or_default();
+        let added: usize = tasks.iter().map(|(_, task)| task.bytes()).sum();
+        if job.bytes + added > MAX_BYTES_OF_JOB {
+            self.forget_tasks(&job);
+            job = KnownJob::default();
+        }
+        let bytes = row.bytes();
+        job.row = Some(row);
+        job.bytes += added;
+        self.job_of.extend(tasks.iter().map(|(task, _)| (*task, id)));
+        job.tasks.extend(tasks);
+        let bytes = bytes + job.bytes;
+        for evicted in self.jobs.put(id, job, bytes) {
+            self.forget_tasks(&evicted);
         }
     }
 
-    fn forget(&mut self) {
-        self.jobs.clear();
-        self.tasks.clear();
+    fn forget_job(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.remove(id) {
+            self.forget_tasks(&job);
+        }
+    }
+
+    fn forget_tasks(&mut self, job: &KnownJob) {
+        for task in job.tasks.keys() {
+            self.job_of.remove(task);
+        }
+    }
+
+    fn forget_task(&mut self, id: TaskId) -> Option<TaskWork> {
+        let job = self.job_of.remove(&id)?;
+        let job = self.jobs.get_mut(job)?;
+        let task = job.tasks.remove(&id)?;
+        job.bytes -= task.bytes();
+        Some(task)
     }
 }
 
-impl KnownJob {
+impl KnownRow {
     /// As a batch has left it.
-    fn after(job: &JobWork) -> KnownJob {
-        KnownJob {
+    fn after(job: &JobWork) -> KnownRow {
+        KnownRow {
             project: job.project,
             era: job.era,
-            stored: StoredJob {
-                state: job.state,
-                started_at: job.started_at,
-                stop_message: job.stop_message.clone(),
-                force: job.force,
-                reason: job.reason.clone(),
-            },
+            stored: job.row.clone(),
             definitions: (0..job.definitions.len()).map(|position| job.standing(position)).collect(),
         }
+    }
+
+    /// About what it takes in memory.
+    fn bytes(&self) -> usize {
+        let reason = self.stored.reason.as_ref().map_or(0, |reason| reason.message.len());
+        let stop = self.stored.stop_message.as_ref().map_or(0, String::len);
+        let definitions = self.definitions.len() * size_of::<Standing>();
+        size_of::<KnownJob>() + definitions + stop + reason
     }
 }
 
@@ -185,7 +241,7 @@ impl JobWork {
     fn is_worth_knowing(&self) -> bool {
         // Of services that were scaled or updated, tasks come and go, and are of several versions.
         let is_as_specified = || self.definitions.iter().all(|definition| definition.scale.count.is_none());
-        !self.state.is_final()
+        !self.row.state.is_final()
             && self.definitions.len() <= MAX_DEFINITIONS
             && self.spec.problem().is_none()
             && is_as_specified()
@@ -193,6 +249,16 @@ impl JobWork {
 }
 
 impl TaskWork {
+    /// About what it takes in memory.
+    fn bytes(&self) -> usize {
+        let text = match &self.task.state {
+            TaskState::Pending { after: Some(reason), .. } => reason.message.len(),
+            TaskState::Stopping { cause, .. } => cause.message.len(),
+            _ => 0,
+        };
+        BYTES_OF_TASK + text
+    }
+
     /// As a batch has left it.
     fn after(&self) -> TaskWork {
         let place = (self.position, self.index);
@@ -245,7 +311,7 @@ impl Store {
     }
 }
 
-/// What a batch was decided by.
+/// What a batch was decided by, to be compared with what is stored.
 pub(super) struct Expected {
     term: i64,
     jobs: Vec<i64>,
@@ -254,9 +320,8 @@ pub(super) struct Expected {
     stops: Vec<Option<String>>,
     force: Vec<bool>,
     codes: Vec<Option<&'static str>>,
-    of_jobs: Vec<i64>,
-    positions: Vec<i16>,
-    counts: [Vec<i64>; 9],
+    versions: Vec<i32>,
+    counts: CountColumns,
     workers: Vec<i64>,
 }
 
@@ -274,23 +339,21 @@ pub(super) fn comparison(next: &mut usize) -> Vec<String> {
         ("stop_message", "text"),
         ("stops_everything", "boolean"),
         ("reason_code", "text"),
+        ("version", "integer"),
     ];
     let jobs = format!(
         "jobs_as_known AS MATERIALIZED (SELECT j.id FROM {} JOIN jobs j ON j.id = u.id \
              AND j.state = u.state::job_state AND (j.started_at IS NOT NULL) = u.is_started \
              AND j.stop_message IS NOT DISTINCT FROM u.stop_message AND j.stops_everything = u.stops_everything \
-             AND j.reason_code IS NOT DISTINCT FROM u.reason_code ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)",
+             AND j.reason_code IS NOT DISTINCT FROM u.reason_code AND j.version = u.version ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)",
         unnest(&columns, next)
     );
-    let counts = ["c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9"].map(|name| (name, "bigint"));
-    let columns = [&[("job_id", "bigint"), ("position", "smallint")][..], &counts].concat();
     let definitions = format!(
         "definitions_as_known AS MATERIALIZED (SELECT d.job_id FROM {} \
              JOIN task_definitions d ON d.job_id = u.job_id AND d.position = u.position AND d.count IS NULL \
-             AND d.blocked = u.c1 AND d.pending = u.c2 AND d.scheduled = u.c3 AND d.running = u.c4 AND d.stopping = u.c5 \
-             AND d.completed = u.c6 AND d.failed = u.c7 AND d.cancelled = u.c8 AND d.skipped = u.c9 \
-             ORDER BY d.job_id, d.position FOR UPDATE OF d SKIP LOCKED)",
-        unnest(&columns, next)
+             AND {} ORDER BY d.job_id, d.position FOR UPDATE OF d SKIP LOCKED)",
+        CountColumns::unnest(next),
+        are_equal()
     );
     let workers = *next;
     *next += 1;
@@ -307,13 +370,13 @@ pub(super) fn comparison(next: &mut usize) -> Vec<String> {
                  AND (SELECT count(*) FROM definitions_as_known) = {definitions} \
                  AND (SELECT count(*) FROM workers_as_known) = cardinality(${workers}) AS is_so FROM led)",
             jobs = format_args!("cardinality(${})", term + 1),
-            definitions = format_args!("cardinality(${})", term + 7),
+            definitions = format_args!("cardinality(${})", term + 8),
         ),
     ]
 }
 
-/// What a statement that compares first answers. It fails if it has written some of the tasks, but not as many as it was to.
-pub(super) fn told_of(written: &str, next: &mut usize) -> String {
+/// The answer of a statement that compares first. It fails if it has written some of the tasks, but not all.
+pub(super) fn answer_of(written: &str, next: &mut usize) -> String {
     let wanted = *next;
     *next += 1;
     format!("SELECT is_so AS is_known, all_written_check(NOT is_so OR {written} = ${wanted}) FROM known")
@@ -322,12 +385,6 @@ pub(super) fn told_of(written: &str, next: &mut usize) -> String {
 impl Expected {
     fn by(work: &Work, term: i64) -> Expected {
         let jobs = || work.jobs.values();
-        let of_definitions = |(job, work): (&JobId, &JobWork)| {
-            let job = job.0;
-            let of = move |(position, stored)| (job, position as i16, stored);
-            let stored: Vec<Standing> = work.definitions.iter().map(|definition| definition.stored).collect();
-            stored.into_iter().enumerate().map(of)
-        };
         let mut expected = Expected {
             term,
             jobs: work.jobs.keys().map(|job| job.0).collect(),
@@ -336,17 +393,13 @@ impl Expected {
             stops: jobs().map(|job| job.stored.stop_message.clone()).collect(),
             force: jobs().map(|job| job.stored.force).collect(),
             codes: jobs().map(|job| job.stored.reason.as_ref().map(|reason| reason.code.as_str())).collect(),
-            of_jobs: Vec::new(),
-            positions: Vec::new(),
-            counts: Default::default(),
+            versions: jobs().map(|job| job.spec.version() as i32).collect(),
+            counts: CountColumns::default(),
             workers: work.open_workers.iter().map(|worker| worker.0).collect(),
         };
-        for (job, position, Standing { counts, skipped }) in work.jobs.iter().flat_map(of_definitions) {
-            expected.of_jobs.push(job);
-            expected.positions.push(position);
-            let values = counts.as_array().into_iter().chain([skipped]);
-            for (column, value) in expected.counts.iter_mut().zip(values) {
-                column.push(value);
+        for (id, job) in &work.jobs {
+            for (position, definition) in job.definitions.iter().enumerate() {
+                expected.counts.push(*id, position, &definition.stored);
             }
         }
         expected
@@ -362,10 +415,8 @@ impl Expected {
             .bind(self.stops)
             .bind(self.force)
             .bind(self.codes)
-            .bind(self.of_jobs)
-            .bind(self.positions);
-        let query = self.counts.into_iter().fold(query, |query, column| query.bind(column));
-        query.bind(self.workers)
+            .bind(self.versions);
+        self.counts.bind(query).bind(self.workers)
     }
 }
 
@@ -383,15 +434,14 @@ impl JobWork {
             project,
             era,
             spec,
-            state: stored.state,
-            started_at: stored.started_at,
-            finished_at: None,
-            stop_message: stored.stop_message.clone(),
-            force: stored.force,
-            reason: stored.reason.clone(),
+            row: stored.clone(),
             stored,
+            finished_at: None,
             definitions: definitions.into_iter().map(unchanged).collect(),
             dirty: false,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

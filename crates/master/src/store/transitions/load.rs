@@ -161,7 +161,7 @@ impl Work {
         self.find_busy(tx, &locked, &whole).await?;
         for job in whole.into_iter().map(JobId) {
             let force = batch.stops.iter().any(|stop| stop.job == job && stop.force);
-            let is_stopping = self.jobs.get(&job).is_some_and(|work| work.stop_message.is_some());
+            let is_stopping = self.jobs.get(&job).is_some_and(|work| work.row.stop_message.is_some());
             if is_stopping || stopped.contains(&job) {
                 self.load_stoppable(tx, job, force).await?;
             }
@@ -323,7 +323,7 @@ impl Work {
         force: bool,
     ) -> Result<(), StoreError> {
         let Some(work) = self.jobs.get(&job) else { return Ok(()) };
-        let scope = StopScope::of(true, force || work.force);
+        let scope = StopScope::of(true, force || work.row.force);
         let definitions = work.spec.tasks.iter().enumerate();
         let spared = definitions.filter(|(_, definition)| !scope.covers(definition));
         let spared: Vec<i16> = spared.map(|(position, _)| position as i16).collect();

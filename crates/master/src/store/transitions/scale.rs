@@ -63,8 +63,8 @@ impl Work {
         let Some(job) = self.jobs.get_mut(&wanted.job).filter(|job| job.project == wanted.project) else {
             return ScaleResult::Unknown;
         };
-        if job.state.is_final() || job.stop_message.is_some() {
-            return ScaleResult::NotKept(job.state);
+        if job.row.state.is_final() || job.row.stop_message.is_some() {
+            return ScaleResult::NotKept(job.row.state);
         }
         let spec = match job.spec.readable() {
             Ok(spec) => spec,
@@ -109,7 +109,7 @@ impl Work {
     pub(super) async fn settle_scales(&mut self, tx: &mut PgConnection, now: Time) -> Result<(), StoreError> {
         let mut scaling = Vec::new();
         for (id, job) in &mut self.jobs {
-            let is_stopping = job.stop_message.is_some();
+            let is_stopping = job.row.stop_message.is_some();
             for (position, definition) in job.definitions.iter_mut().enumerate() {
                 match &definition.scale {
                     // A stop is for all of them.
@@ -121,6 +121,10 @@ impl Work {
                 }
             }
         }
+        if scaling.is_empty() {
+            return self.write_scales(tx).await;
+        }
+        in_order(tx).await?;
         for (id, position, count, message) in scaling {
             let is_done = self.settle_scale(tx, (id, position), count, &message, now).await?;
             let Some(job) = self.jobs.get_mut(&id) else { continue };
@@ -130,6 +134,7 @@ impl Work {
                 false => _ = self.unfinished.insert(id),
             }
         }
+        not_in_order(tx).await?;
         self.write_scales(tx).await
     }
 
@@ -213,7 +218,6 @@ impl Work {
         count: u32,
     ) -> Result<Vec<TaskId>, StoreError> {
         let sql = format!("{LIVE_TASKS} {which}");
-        in_order(tx).await?;
         let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(position as i16)
@@ -221,7 +225,6 @@ impl Work {
             .bind(self.slice_room as i64)
             .fetch_all(&mut *tx)
             .await?;
-        not_in_order(tx).await?;
         self.take_scaled(rows)
     }
 
@@ -241,7 +244,6 @@ impl Work {
                  t.finished_at, {UNSEEN} \
              FROM finished_tasks t {SINCE_RESTORE} WHERE job_id = $4 AND position = $5 AND era = $7 AND {which} ORDER BY index LIMIT $9"
         );
-        in_order(tx).await?;
         let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(1.0 + CLOCK_DRIFT)
             .bind(LOST_MARGIN.as_millis() as f64)
@@ -254,7 +256,6 @@ impl Work {
             .bind(self.slice_room as i64)
             .fetch_all(&mut *tx)
             .await?;
-        not_in_order(tx).await?;
         self.take_scaled(rows)
     }
 

@@ -22,12 +22,12 @@ impl Work {
         let Some(job) = self.jobs.get_mut(&stop.job).filter(|job| job.project == stop.project) else {
             return StopResult::Unknown;
         };
-        if job.state.is_final() {
-            return StopResult::Over(job.state);
+        if job.row.state.is_final() {
+            return StopResult::Over(job.row.state);
         }
         let message = StopCause::by(&stop.actor).message;
-        job.stop_message.get_or_insert(message);
-        job.force |= stop.force;
+        job.row.stop_message.get_or_insert(message);
+        job.row.force |= stop.force;
         job.dirty = true;
         self.stop_tasks(stop.job, &stop.actor, now);
         StopResult::Stopping
@@ -37,7 +37,7 @@ impl Work {
     pub(super) fn continue_job(&mut self, job: JobId, now: Time) {
         let Some(work) = self.jobs.get_mut(&job) else { return };
         work.dirty = true;
-        if work.stop_message.is_some() {
+        if work.row.stop_message.is_some() {
             self.stop_tasks(job, &"gaffer".into(), now);
         }
     }
@@ -45,7 +45,7 @@ impl Work {
     /// Asks the tasks of a job to end that were loaded for that.
     fn stop_tasks(&mut self, job: JobId, actor: &Arc<str>, now: Time) {
         let Some(stopped) = self.jobs.get(&job) else { return };
-        let Some(message) = stopped.stop_message.clone() else { return };
+        let Some(message) = stopped.row.stop_message.clone() else { return };
         let mut tasks: Vec<TaskId> = self
             .tasks
             .iter()
@@ -147,22 +147,25 @@ impl Work {
                 counts.merge(&standing.counts);
                 skipped += standing.skipped;
             }
-            let (started, stopping) = (job.started_at.is_some(), job.stop_message.is_some());
+            let (started, stopping) = (job.row.started_at.is_some(), job.row.stop_message.is_some());
             let state = match job.is_idle() && counts.unfinished() == 0 {
                 true => JobState::of_idle(&counts, started, stopping),
                 false => JobState::of(&counts, skipped, started, stopping),
             };
-            if state == job.state {
+            if state == job.row.state {
                 continue;
             }
-            job.state = state;
+            job.row.state = state;
             if state.is_final() {
                 job.finished_at = Some(now);
             }
-            if state == JobState::Cancelled && job.reason.is_none() {
-                let message =
-                    job.stop_message.clone().unwrap_or_else(|| "no task failed, some were cancelled".into());
-                job.reason = Some(Reason { code: ReasonCode::Stopped, message });
+            if state == JobState::Cancelled && job.row.reason.is_none() {
+                let message = job
+                    .row
+                    .stop_message
+                    .clone()
+                    .unwrap_or_else(|| "no task failed, some were cancelled".into());
+                job.row.reason = Some(Reason { code: ReasonCode::Stopped, message });
             }
             self.events.push(EventRow {
                 project: job.project,
@@ -173,7 +176,7 @@ impl Work {
                 attempt: None,
                 worker: None,
                 actor: "gaffer".into(),
-                message: match (&job.reason, &job.stop_message) {
+                message: match (&job.row.reason, &job.row.stop_message) {
                     (Some(reason), _) if state.is_final() => reason.message.clone(),
                     (_, Some(stop)) if state == JobState::Stopping => stop.clone(),
                     _ => String::new(),

@@ -27,12 +27,12 @@ impl Work {
         now: Time,
     ) -> Result<bool, StoreError> {
         let UpdateStep { job: id, position, version, action } = step;
-        let Some(job) = self.jobs.get_mut(id).filter(|job| job.stop_message.is_none()) else {
+        let Some(job) = self.jobs.get_mut(id).filter(|job| job.row.stop_message.is_none()) else {
             return Ok(false);
         };
         let name = job.spec.tasks.get(*position).map(|task| task.name.clone()).unwrap_or_default();
         let Some(definition) = job.definitions.get_mut(*position) else { return Ok(false) };
-        if definition.version != *version || job.state.is_final() {
+        if definition.version != *version || job.row.state.is_final() {
             return Ok(false);
         }
         job.dirty = true;

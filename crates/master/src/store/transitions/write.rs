@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use gaffer_domain::conditions::Standing;
-use gaffer_domain::task::StateName;
 use gaffer_domain::{AttemptRef, JobId, Time};
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
@@ -14,7 +13,8 @@ use super::super::StoreError;
 use super::super::event_rows::EventColumns;
 use super::super::output::{ChunkColumns, ChunkRow, chunks_insert};
 use super::super::unnest::unnest;
-use super::known::{Expected, IF_KNOWN, comparison, told_of};
+use super::count_columns::{CountColumns, sums};
+use super::known::{Expected, IF_KNOWN, answer_of, comparison};
 use super::task_columns::{EarlierColumns, TaskColumns, finish, keep_earlier, keep_finished, update_live};
 use super::{JobWork, Work};
 
@@ -83,11 +83,8 @@ fn statement(parts: Written) -> String {
     }
     if parts.counts {
         let counted = format!(
-            "UPDATE task_definitions d SET blocked = d.blocked + u.c1, pending = d.pending + u.c2, \
-                 scheduled = d.scheduled + u.c3, running = d.running + u.c4, stopping = d.stopping + u.c5, \
-                 completed = d.completed + u.c6, failed = d.failed + u.c7, cancelled = d.cancelled + u.c8, \
-                 skipped = d.skipped + u.c9 \
-             FROM {} WHERE d.job_id = u.job_id AND d.position = u.position{gate}",
+            "UPDATE task_definitions d SET {} FROM {} WHERE d.job_id = u.job_id AND d.position = u.position{gate}",
+            sums(),
             CountColumns::unnest(&mut next)
         );
         steps.push(format!("counted AS ({counted})"));
@@ -117,11 +114,11 @@ fn statement(parts: Written) -> String {
         steps.push(format!("told AS ({told})"));
     }
     let written = written.join(" + ");
-    let told = match parts.is_compared {
-        true => told_of(&written, &mut next),
+    let answer = match parts.is_compared {
+        true => answer_of(&written, &mut next),
         false => format!("SELECT {written}"),
     };
-    format!("WITH {} {told}", steps.join(", "))
+    format!("WITH {} {}", steps.join(", "), answer)
 }
 
 impl Work {
@@ -176,7 +173,7 @@ impl Work {
             let columns = if work.task.state.name().is_final() { &mut finished } else { &mut live };
             columns.push(id.0, work, update(latest));
         }
-        let (counts, jobs) = (CountColumns::of(&self.jobs), JobColumns::of(&self.jobs));
+        let (counts, jobs) = (changed_counts(&self.jobs), JobColumns::of(&self.jobs));
         let events = EventColumns::of(&self.events, now);
         let wanted = live.len() + finished.len();
         let parts = Written {
@@ -232,47 +229,16 @@ impl Work {
 }
 
 /// By how much the counts of definitions change.
-#[derive(Default)]
-struct CountColumns {
-    jobs: Vec<i64>,
-    positions: Vec<i16>,
-    /// Of each state, and of those that were skipped.
-    changes: [Vec<i64>; 9],
-}
-
-impl CountColumns {
-    fn unnest(next: &mut usize) -> String {
-        let changes = ["c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9"].map(|name| (name, "bigint"));
-        unnest(&[&[("job_id", "bigint"), ("position", "smallint")][..], &changes].concat(), next)
-    }
-
-    fn of(jobs: &BTreeMap<JobId, JobWork>) -> CountColumns {
-        let mut columns = CountColumns::default();
-        for (id, job) in jobs {
-            for (position, definition) in job.definitions.iter().enumerate() {
-                if definition.change == Standing::default() {
-                    continue;
-                }
-                columns.jobs.push(id.0);
-                columns.positions.push(position as i16);
-                let Standing { counts, skipped } = definition.change;
-                let changes = counts.as_array().into_iter().chain([skipped]);
-                for (column, change) in columns.changes.iter_mut().zip(changes) {
-                    column.push(change);
-                }
+fn changed_counts(jobs: &BTreeMap<JobId, JobWork>) -> CountColumns {
+    let mut columns = CountColumns::default();
+    for (id, job) in jobs {
+        for (position, definition) in job.definitions.iter().enumerate() {
+            if definition.change != Standing::default() {
+                columns.push(*id, position, &definition.change);
             }
         }
-        columns
     }
-
-    fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
-    }
-
-    fn bind(self, query: Query<'_, Postgres, PgArguments>) -> Query<'_, Postgres, PgArguments> {
-        let query = query.bind(self.jobs).bind(self.positions);
-        self.changes.into_iter().fold(query, |query, column| query.bind(column))
-    }
+    columns
 }
 
 /// The jobs whose own rows change.
@@ -307,14 +273,14 @@ impl<'a> JobColumns<'a> {
         let mut columns = JobColumns::default();
         for (id, job) in jobs.iter().filter(|(_, job)| job.is_changed()) {
             columns.ids.push(id.0);
-            columns.states.push(job.state.as_str());
-            columns.started.push(job.started_at);
+            columns.states.push(job.row.state.as_str());
+            columns.started.push(job.row.started_at);
             columns.finished.push(job.finished_at);
-            columns.stops.push(job.stop_message.as_deref());
-            columns.force.push(job.force);
+            columns.stops.push(job.row.stop_message.as_deref());
+            columns.force.push(job.row.force);
             // A reason is shown once the job is over; until then it is only remembered.
-            columns.codes.push(job.reason.as_ref().map(|reason| reason.code.as_str()));
-            columns.messages.push(job.reason.as_ref().map(|reason| reason.message.as_str()));
+            columns.codes.push(job.row.reason.as_ref().map(|reason| reason.code.as_str()));
+            columns.messages.push(job.row.reason.as_ref().map(|reason| reason.message.as_str()));
         }
         columns
     }
@@ -338,6 +304,3 @@ impl<'a> JobColumns<'a> {
             .bind(self.messages)
     }
 }
-
-/// The order in which [`StateName::ALL`] and the columns of `task_definitions` name the states must agree.
-const _: () = assert!(StateName::Blocked as usize == 0 && StateName::Cancelled as usize == 7);
