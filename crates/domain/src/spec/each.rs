@@ -235,7 +235,7 @@ fn each_worker(node: &Node<'_>) -> Option<Each> {
         Some(WORKER) => Some(Each::Workers),
         Some(text) if !node.value.is_null() => node.wrong_with(
             format!("expected {}, found {}", Kind::Items.expected(EACH.example), shown(text)),
-            || did_you_mean(text, [WORKER].into_iter()),
+            || did_you_mean(text, [WORKER]),
         ),
         _ => node.expected(&Kind::Items.expected(EACH.example)),
     }

@@ -213,6 +213,7 @@ async fn workers_come_and_go(dev: &Dev, round: u32, database_url: &str) {
     .await;
     let waits = json!({"script": "true", "each": "worker", "constraints": [format!("name == {dying_name}")]});
     let waits = client.submit(waits).await;
+    assert!(client.get(&format!("/jobs/{waits}/tasks")).await.text.contains(&dying_name));
     for path in [format!("/jobs/{waits}/explain"), "/queue".to_owned()] {
         assert!(client.get(&path).await.text.contains("waits for its worker"), "{path}");
     }
