@@ -1,11 +1,13 @@
 //! Follows the output of a job to its end, across lost connections and retried attempts.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
+use gaffer_domain::spec::WORKER;
+use gaffer_domain::task::StateName;
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::{Job, OutputSearched, Page, Task};
 use tokio::time::{Instant, sleep};
@@ -24,6 +26,8 @@ const LARGEST_PAGE: &str = "500";
 const HOLDS_AFTER: Duration = Duration::from_secs(10);
 /// How often to look for the next attempt if the stream does not continue with it.
 const NEXT_ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
+/// The shortest time between two looks for tasks that have started.
+const NEXT_TASK_PAUSE: Duration = Duration::from_millis(300);
 
 /// Whose output.
 #[derive(Debug, Clone)]
@@ -172,15 +176,93 @@ pub async fn follow(
     Ok(reader.followed)
 }
 
+/// Follows a job that was just accepted. Of one with tasks for each worker, each line begins with the name of the worker.
+///
+/// # Errors
+/// As [`follow`].
+pub async fn follow_job(
+    client: &Client,
+    job: &Job,
+    wish: &FollowOptions,
+    sink: &mut Sink<'_>,
+    status: &Status<'_>,
+) -> Result<Followed, Failure> {
+    let tasks = job.spec["tasks"].as_array();
+    let is_for_each_worker = tasks.into_iter().flatten().any(|task| task["each"] == WORKER);
+    match is_for_each_worker {
+        true => follow_by_item(client, job.id, wish, sink, status).await,
+        false => follow(client, &Source::of(job), wish, sink, status, Backoff::for_a_job()).await,
+    }
+}
+
+/// Reads the output of the tasks of a job to their ends, one after the other as they start. Each line begins with the item of its
+/// task.
+async fn follow_by_item(
+    client: &Client,
+    job: JobId,
+    wish: &FollowOptions,
+    sink: &mut Sink<'_>,
+    status: &Status<'_>,
+) -> Result<Followed, Failure> {
+    let mut all = Followed::default();
+    let mut shown = HashSet::new();
+    let mut patience = Backoff::for_a_job();
+    loop {
+        let asked = Instant::now();
+        let tasks = match tasks(client, job).await {
+            Ok(tasks) => tasks,
+            Err(failure) => {
+                let tell = |failure: &Failure| {
+                    status.note(&format!("{failure}; job {job} continues, reconnecting"));
+                };
+                patience.endure(failure, tell).await?;
+                continue;
+            }
+        };
+        if patience.relax() {
+            status.remark("reconnected");
+        }
+        // Those who ask of ten thousand tasks do not ask all the time.
+        let pause = NEXT_TASK_PAUSE.max(asked.elapsed() * 10);
+        let before = shown.len();
+        for task in tasks.iter().filter(|task| !is_waiting(task)) {
+            if !shown.insert(task.address.clone()) {
+                continue;
+            }
+            let item = task.item.as_ref().map_or_else(|| task.address.clone(), ToString::to_string);
+            sink.begin_task(&item);
+            let source = Source { job, task: Some(task.address.clone()), tasks: 1 };
+            let followed = follow(client, &source, wish, sink, status, Backoff::for_a_job()).await?;
+            all.tasks.extend(followed.tasks);
+        }
+        if shown.len() == tasks.len() {
+            return Ok(all);
+        }
+        if shown.len() == before {
+            sleep(pause).await;
+        }
+    }
+}
+
+/// Whether nothing of the task has run, and it has not ended.
+fn is_waiting(task: &Task) -> bool {
+    let waiting = [StateName::Blocked, StateName::Pending, StateName::Scheduled];
+    waiting.iter().any(|state| state.as_str() == task.state)
+}
+
 async fn addresses(client: &Client, job: JobId) -> Result<Vec<String>, Failure> {
-    let mut addresses = Vec::new();
+    Ok(tasks(client, job).await?.into_iter().map(|task| task.address).collect())
+}
+
+async fn tasks(client: &Client, job: JobId) -> Result<Vec<Task>, Failure> {
+    let mut tasks = Vec::new();
     let mut query: Query = vec![("limit", LARGEST_PAGE.to_owned())];
     loop {
         let page: Page<Task> = client.read(&["jobs", &job.to_string(), "tasks"], &query).await?;
-        addresses.extend(page.items.into_iter().map(|task| task.address));
+        tasks.extend(page.items);
         match page.next_cursor {
             Some(cursor) => query = vec![("limit", LARGEST_PAGE.to_owned()), ("cursor", cursor)],
-            None => return Ok(addresses),
+            None => return Ok(tasks),
         }
     }
 }

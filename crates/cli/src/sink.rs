@@ -14,6 +14,7 @@ use crate::ndjson::Match;
 use crate::out::Out;
 use crate::sgr::SgrFilter;
 use crate::status::Status;
+use crate::style;
 
 /// As much is collected before it is written, unless the stream pauses.
 const FULL_BYTES: usize = 256 << 10;
@@ -36,6 +37,8 @@ pub struct Sink<'a> {
     status: &'a Status<'a>,
     merged: bool,
     timestamps: bool,
+    /// What each line begins with, behind its time.
+    prefix: Option<String>,
     stdout: Lane,
     stderr: Lane,
     /// Lines as they are seen: of standard output and of standard error, or of both in the first.
@@ -82,6 +85,7 @@ impl<'a> Sink<'a> {
             status,
             merged: manner.merged,
             timestamps: manner.timestamps,
+            prefix: None,
             stdout,
             stderr,
             lines,
@@ -107,13 +111,28 @@ impl<'a> Sink<'a> {
             None => bytes,
         };
         let into = &mut self.waiting.bytes;
-        if self.timestamps {
-            lines.pass(at, shown, into);
-        } else {
-            lines.note(shown);
-            into.extend_from_slice(shown);
+        match (self.timestamps, &self.prefix) {
+            (false, None) => {
+                lines.note(shown);
+                into.extend_from_slice(shown);
+            }
+            (true, None) => lines.pass(at, shown, into),
+            (false, Some(prefix)) => lines.pass(prefix, shown, into),
+            (true, Some(prefix)) => lines.pass(&format!("{at} {prefix}"), shown, into),
         }
         self.waiting.end_run(if self.merged { Stream::Stdout } else { stream });
+    }
+
+    /// What follows is of another task: each line of it begins with this name. A line of the task before that has no end gets one.
+    pub fn begin_task(&mut self, name: &str) {
+        self.prefix = Some(format!("{}:", style::visible(name)));
+        for (at, stream) in [(0, Stream::Stdout), (1, Stream::Stderr)] {
+            if self.lines[at].is_inside_line() {
+                self.lines[at].note(b"\n");
+                self.waiting.bytes.push(b'\n');
+                self.waiting.end_run(stream);
+            }
+        }
     }
 
     /// Takes a line that a search found. Lines are apart in the output, so none inherits colours of another.

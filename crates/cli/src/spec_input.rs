@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use gaffer_domain::document::{Data, Entry, Value as Document};
+use gaffer_domain::spec::WORKER;
 use gaffer_domain::text;
 use gaffer_protocol::rest::Problem;
 use serde_json::value::RawValue;
@@ -15,18 +16,24 @@ use crate::failure::Failure;
 use crate::parameters::Given;
 use crate::spec_flags::{self, SpecFlags};
 
-/// The option for items that are in a file.
-#[derive(Debug, Args)]
-pub struct EachLine {
+/// The options for items that are in a file, or are the workers.
+#[derive(Debug, Default, Args)]
+pub struct Items {
     /// One task for each line of a file (- for standard input)
     ///
     /// The task finds its line in GAFFER_ITEM. Blank lines are left out. --array %N limits how many tasks run at once. Example:
     /// ls *.png | gaffer run --each-line - -- sh -c 'convert "$GAFFER_ITEM" "$GAFFER_ITEM.webp"'
     #[arg(long, value_name = "FILE", help_heading = "The job", conflicts_with_all = ["each", "count"])]
     each_line: Option<PathBuf>,
+    /// Run once on every worker that matches
+    ///
+    /// The workers are those that match when the job is accepted; --constraint and --datacenter narrow them. Each line of output begins
+    /// with the name of its worker. --array %N limits how many run at once. Example: gaffer run --each-worker -- uptime
+    #[arg(long, help_heading = "The job", conflicts_with_all = ["each", "each_line", "count"])]
+    each_worker: bool,
 }
 
-impl EachLine {
+impl Items {
     /// Whether it reads standard input.
     pub fn reads_stdin(&self) -> bool {
         self.each_line.as_deref() == Some(Path::new("-"))
@@ -37,7 +44,11 @@ impl EachLine {
     /// # Errors
     /// [`Failure::Usage`].
     pub fn apply(&self, input: &mut Input) -> Result<(), Failure> {
-        self.each_line.as_deref().map_or(Ok(()), |path| input.each_line(path))
+        match (&self.each_line, self.each_worker) {
+            (_, true) => input.each("--each-worker", &json!(WORKER)),
+            (Some(path), false) => input.each_line(path),
+            (None, false) => Ok(()),
+        }
     }
 }
 
@@ -66,19 +77,23 @@ impl Input {
     /// # Errors
     /// [`Failure::Usage`].
     fn each_line(&mut self, path: &Path) -> Result<(), Failure> {
-        let Data::Object(fields) = &mut self.spec.data else { return Ok(()) };
-        if fields.iter().any(|field| field.key == "tasks") {
-            return Err(Failure::Usage(
-                "--each-line belongs to a task, and this job lists its tasks: write `each` in the file"
-                    .to_owned(),
-            ));
-        }
         let text = read_text(path)?;
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         if lines.is_empty() {
             return Err(Failure::Usage(format!("--each-line {}: every line is blank", path.display())));
         }
-        spec_flags::set(fields, "each", &json!(lines));
+        self.each("--each-line", &json!(lines))
+    }
+
+    /// Has the only task of the job be for each of these items.
+    fn each(&mut self, option: &str, items: &Value) -> Result<(), Failure> {
+        let Data::Object(fields) = &mut self.spec.data else { return Ok(()) };
+        if fields.iter().any(|field| field.key == "tasks") {
+            return Err(Failure::Usage(format!(
+                "{option} belongs to a task, and this job lists its tasks: write `each` in the file"
+            )));
+        }
+        spec_flags::set(fields, "each", items);
         Ok(())
     }
 
@@ -196,7 +211,15 @@ impl Input {
 
     fn place_in_spec(&self, pointer: &str) -> Option<String> {
         let in_file = self.file.as_ref().and_then(|file| file.place(pointer));
-        in_file.or_else(|| Some(spec_flags::for_pointer(pointer)?.name()))
+        in_file.or_else(|| match spec_flags::for_pointer(pointer)?.name() {
+            name if name == "--each" && self.is_for_each_worker() => Some("--each-worker".to_owned()),
+            name => Some(name),
+        })
+    }
+
+    fn is_for_each_worker(&self) -> bool {
+        let Data::Object(fields) = &self.spec.data else { return false };
+        fields.iter().any(|field| field.key == "each" && field.value.as_text() == Some(WORKER))
     }
 }
 

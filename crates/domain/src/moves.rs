@@ -4,8 +4,8 @@
 //!
 //! [`leave`] is called repeatedly while a worker drains. Services go first, each when another worker has room for it
 //! beside moves in progress; tasks of one definition go one after the other, the next when the last one runs again.
-//! Batch tasks with `on_drain: move` go when there is room; others finish where they are. Tasks that remain at the
-//! deadline move, wherever they may land.
+//! Batch tasks with `on_drain: move` go when there is room; others finish where they are, and so does a task that is for this worker
+//! (`each: worker`). Tasks that remain at the deadline move, wherever they may land; one that is for this worker waits for it.
 //!
 //! # Rebalancing
 //!
@@ -120,7 +120,7 @@ pub fn leave(
     now: Time,
 ) -> Vec<Move> {
     let mut moving = under_way.definitions.clone();
-    for (project, needs) in &under_way.unplaced {
+    for (project, needs) in under_way.unplaced.iter().filter(|(_, needs)| !needs.each_worker) {
         land(needs, *project, None, offers);
     }
     let mut leaving: Vec<&Tenant<'_>> =
@@ -137,7 +137,9 @@ pub fn leave(
         if !is_over && !wants_to {
             continue;
         }
-        let has_landed = land(tenant.needs, tenant.project, Some(tenant.worker), offers);
+        // A task that is for this worker lands nowhere.
+        let has_landed =
+            !tenant.needs.each_worker && land(tenant.needs, tenant.project, Some(tenant.worker), offers);
         if !has_landed && !is_over {
             continue;
         }

@@ -1,5 +1,6 @@
 //! Placement: [`feasible`], then [`score`]; the lowest score wins, and each step can be explained.
 
+mod each_worker;
 mod feasible;
 mod feature;
 mod help;
@@ -20,8 +21,9 @@ use self::ranking::{Course, Question, Ranking, suitable_at};
 use crate::quantity::Span;
 pub use crate::spec::{Strategy, UnknownStrategy};
 use crate::{ProjectId, Time, WorkerId};
-pub(crate) use feasible::shortfall;
+pub use each_worker::{EachWorker, each_worker, no_worker};
 pub use feasible::{backlog_limit, feasible, room, suitable};
+pub(crate) use feasible::{shortfall, suits};
 pub use feature::{Feature, UnknownFeature};
 pub use help::{Change, Help, what_would_help};
 pub use infeasible::{Infeasible, Resource};

@@ -26,14 +26,14 @@ mod share;
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use chrono::TimeDelta;
 
 use self::share::{Capacity, Share};
 use crate::placement::ranking::{Course, Question, Ranking, suitable_at};
-use crate::placement::{Fleet, Receipt, Requirements, Strategy, WorkerSnapshot, shortfall};
+use crate::placement::{Fleet, Receipt, Requirements, Strategy, WorkerSnapshot, shortfall, suits};
 use crate::quantity::Span;
 use crate::{ProjectId, Time, WorkerId};
 pub use line::{Line, lines};
@@ -187,7 +187,7 @@ pub enum WaitReason {
 /// One pass over all classes. Keeps count in `offers`, `in_use` and `turns` as it goes. Deterministic: the same arguments
 /// give the same decision, in whatever order classes and offers stand.
 ///
-/// Work: for each turn of a class, one look at each worker; a class has one turn, and one more for each time that it is
+/// Work: for each turn of a class, one look at each worker, or at its own if it is for one only; a class has one turn, and one more for each time that it is
 /// passed by another and comes back. The number of waiting tasks does not matter.
 pub fn decide(
     classes: &[Class<'_>],
@@ -209,6 +209,7 @@ pub fn decide(
         pending: classes.iter().map(|class| class.pending).collect(),
         kept: BTreeMap::new(),
         kept_at: Vec::new(),
+        places: offers.iter().enumerate().map(|(at, offer)| (offer.worker, at)).collect(),
         decision: Decision::default(),
     };
     for level in by_priority.into_values() {
@@ -238,6 +239,8 @@ struct Pass<'a> {
     kept: BTreeMap<ProjectId, u32>,
     /// Where these stand among the offers, and for what they are kept.
     kept_at: Vec<(usize, &'a Requirements)>,
+    /// Where each worker stands among the offers.
+    places: HashMap<WorkerId, usize>,
     decision: Decision,
 }
 
@@ -404,7 +407,12 @@ impl<'a> Pass<'a> {
         let question =
             Question { class: class.id, needs, project, strategy, mean_run, now: self.how.now, workers };
         let suitable = self.suitable[at].take().unwrap_or_else(|| {
-            let mut suitable = suitable_at(needs, project, state.offers);
+            let is_suitable = |at: &usize| suits(needs, project, &state.offers[*at]);
+            let mut suitable: Vec<usize> = match needs.worker {
+                // The worker of such a class is not looked for among all of them.
+                Some(worker) => self.places.get(&worker).copied().filter(is_suitable).into_iter().collect(),
+                None => suitable_at(needs, project, state.offers),
+            };
             suitable.retain(|at| !state.offers[*at].paused.contains_key(&class.id));
             suitable
         });

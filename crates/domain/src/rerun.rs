@@ -173,6 +173,9 @@ fn fates(earlier: &JobSpec, uncompleted: &[Uncompleted], spec: &JobSpec) -> Vec<
         let was = &earlier.tasks[*place];
         let waits_for_the_same = was.when == definition.when && was.depends_on == definition.depends_on;
         let has_other_items = was.each != definition.each;
+        if was.is_for_each_worker() != definition.is_for_each_worker() {
+            return vec![Fate::New; definition.indices.len() as usize];
+        }
         let first = *was.indices.iter().start();
         let fate = |index: u32| {
             let fate = index.checked_sub(first).and_then(|at| before[*place].get(at as usize));

@@ -17,6 +17,7 @@ mod exit_codes;
 pub mod field;
 mod filling;
 mod health;
+mod indices;
 mod job;
 mod node;
 mod parameter;
@@ -43,10 +44,11 @@ pub use container::{
 };
 pub use dependency::{Dependency, IndexMatch, On, When};
 pub use driver::DriverKind;
-pub use each::{Each, Item, MAX_AXES, MAX_ITEM_BYTES, MAX_TASKS_PER_JOB, Texts};
+pub use each::{Each, Item, MAX_AXES, MAX_ITEM_BYTES, MAX_TASKS_PER_JOB, Texts, WORKER};
 pub use exit_codes::ExitCodes;
 pub use filling::{Filled, Unfilled};
 pub use health::{HealthCheck, InvalidStatusRange, MAX_IN_A_ROW, Probe, StatusRange};
+pub use indices::Indices;
 pub use job::{
     JOB_FIELDS, JobKind, JobSpec, MAX_DEFINITIONS_PER_JOB, MAX_NAME_CHARS, MAX_SPEC_BYTES,
     SINGLE_TASK_JOB_FIELDS,
@@ -62,6 +64,6 @@ pub use stop::{StopSignal, StopSpec, UnknownSignal};
 pub use stored::{STORED_VERSION, UnreadableSpec};
 pub use strategy::{Strategy, UnknownStrategy};
 pub use submission::{SUBMISSION, Source, Submission, check_template_name};
-pub use task::{Indices, OnLimit, OutputLimit, TASK, TaskSpec};
+pub use task::{OnLimit, OutputLimit, TASK, TaskSpec};
 pub use update::{UPDATE, Update};
 pub use waits::{Awaited, all_awaited, in_order};

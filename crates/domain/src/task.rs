@@ -1,21 +1,21 @@
 //! The states of a task, its events, and [`apply`], the only place where a task's state is decided.
 //!
-//! | state | dependencies met | cannot run | placed | started | returned | ended | stop requested | move requested | scaled up | replaced |
-//! |---|---|---|---|---|---|---|---|---|---|---|
-//! | blocked | pending | cancelled | · | stale | stale | stale | cancelled | stale | · | blocked |
-//! | pending | · | · | scheduled | stale | stale | stale | cancelled | stale | · | pending |
-//! | scheduled | · | · | · | running | pending | *policy* | stopping | moving | · | moving |
-//! | running | · | · | · | · | · | *policy* | stopping | moving | · | moving |
-//! | moving, not started | · | · | · | moving | pending | *moved* | stopping | · | · | moving |
-//! | moving, started | · | · | · | · | · | *moved* | stopping | · | · | moving |
-//! | scaling down, not started | · | · | · | scaling down | scaled down | scaled down | stopping | · | moving | · |
-//! | scaling down, started | · | · | · | · | · | scaled down | stopping | · | moving | · |
-//! | stopping, not started | · | · | · | stopping | cancelled | *stopped* | · | · | · | · |
-//! | stopping, started | · | · | · | · | · | *stopped* | · | · | · | · |
-//! | completed | · | · | · | stale | stale | stale | · | stale | pending | · |
-//! | failed | · | · | · | stale | stale | stale | · | stale | pending | · |
-//! | cancelled | · | · | · | stale | stale | stale | · | stale | · | · |
-//! | scaled down | · | · | · | stale | stale | stale | · | stale | pending | · |
+//! | state | dependencies met | cannot run | worker removed | placed | started | returned | ended | stop requested | move requested | scaled up | replaced |
+//! |---|---|---|---|---|---|---|---|---|---|---|---|
+//! | blocked | pending | cancelled | · | · | stale | stale | stale | cancelled | stale | · | blocked |
+//! | pending | · | · | failed | scheduled | stale | stale | stale | cancelled | stale | · | pending |
+//! | scheduled | · | · | · | · | running | pending | *policy* | stopping | moving | · | moving |
+//! | running | · | · | · | · | · | · | *policy* | stopping | moving | · | moving |
+//! | moving, not started | · | · | · | · | moving | pending | *moved* | stopping | · | · | moving |
+//! | moving, started | · | · | · | · | · | · | *moved* | stopping | · | · | moving |
+//! | scaling down, not started | · | · | · | · | scaling down | scaled down | scaled down | stopping | · | moving | · |
+//! | scaling down, started | · | · | · | · | · | · | scaled down | stopping | · | moving | · |
+//! | stopping, not started | · | · | · | · | stopping | cancelled | *stopped* | · | · | · | · |
+//! | stopping, started | · | · | · | · | · | · | *stopped* | · | · | · | · |
+//! | completed | · | · | · | · | stale | stale | stale | · | stale | pending | · |
+//! | failed | · | · | · | · | stale | stale | stale | · | stale | pending | · |
+//! | cancelled | · | · | · | · | stale | stale | stale | · | stale | · | · |
+//! | scaled down | · | · | · | · | stale | stale | stale | · | stale | pending | · |
 //!
 //! `·` is refused and changes nothing. Reports (started, returned, ended) must name the present attempt and come from
 //! its worker, and so must wishes to move it away from there; any other is *stale* in every state. *policy*: completed, failed, or pending again, as
@@ -36,7 +36,6 @@ use crate::policy::{self, Next, Repeats};
 use crate::reason::{AttemptEnd, LostCause, Reason, ReasonCode};
 use crate::spec::Restart;
 use crate::{Time, WorkerId};
-
 pub use state_name::{StateName, UnknownState};
 
 /// A task, as far as its life is concerned.
@@ -145,6 +144,8 @@ pub enum TaskEvent {
     DependenciesMet,
     /// What it waits for cannot come any more, for this reason.
     CannotRun(Reason),
+    /// The only worker that may run it was removed, as the message says.
+    WorkerRemoved(String),
     /// The scheduler chose a worker.
     Placed {
         /// The chosen one.
@@ -269,6 +270,10 @@ pub fn apply(task: &Task, restart: &Restart, event: TaskEvent, now: Time) -> Res
             Ok(task.becomes(State::Cancelled { at: now, reason: cause.into_reason() }))
         }
 
+        (State::Pending { .. }, Event::WorkerRemoved(message)) => {
+            let reason = Reason { code: ReasonCode::LostWorker, message };
+            Ok(task.becomes(State::Failed { at: now, reason }))
+        }
         (State::Pending { .. }, Event::Placed { worker }) => {
             let mut change = task.becomes(State::Scheduled { worker, since: now });
             change.task.attempt = task.attempt.max(task.unseen.attempts) + 1;

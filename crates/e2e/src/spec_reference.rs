@@ -63,7 +63,7 @@ fn type_of(kind: &Kind) -> String {
         Kind::Text { .. } | Kind::Name { .. } => "text".to_owned(),
         Kind::AllOr(_) => "`all` or integer".to_owned(),
         Kind::Arguments(_) => "list of text".to_owned(),
-        Kind::Items => "list of text, or map of lists".to_owned(),
+        Kind::Items => "list of text, map of lists, or `worker`".to_owned(),
         Kind::List { item: Kind::Object(_), noun: noun @ "tasks", .. } => format!("list of {noun}"),
         Kind::List { item, .. } => format!("list of {}", type_of(item)),
         Kind::Map { value, .. } => format!("map of {}", type_of(value)),

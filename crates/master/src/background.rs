@@ -13,6 +13,7 @@ pub mod moves;
 pub mod orphans;
 pub mod output_mover;
 pub mod rebalance;
+pub mod removed_workers;
 pub mod retention;
 pub mod sampler;
 pub mod scheduler;
@@ -36,6 +37,8 @@ pub struct Loops {
     pub rebalance: Option<rebalance::Rebalance>,
     /// Declares attempts lost.
     pub sweeper: sweeper::Sweeper,
+    /// Ends tasks for removed workers.
+    pub removed_workers: removed_workers::RemovedWorkers,
     /// Ends sessions of refused keys.
     pub key_check: key_check::KeyCheck,
     /// Stops large jobs.
@@ -71,6 +74,7 @@ impl Loops {
             drain,
             rebalance,
             sweeper,
+            removed_workers,
             key_check,
             large_jobs,
             updates,
@@ -88,6 +92,7 @@ impl Loops {
             statuses.start(scheduler, shutdown.clone()),
             statuses.start(drain, shutdown.clone()),
             statuses.start(sweeper, shutdown.clone()),
+            statuses.start(removed_workers, shutdown.clone()),
             statuses.start(key_check, shutdown.clone()),
             statuses.start(large_jobs, shutdown.clone()),
             statuses.start(updates, shutdown.clone()),

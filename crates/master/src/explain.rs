@@ -1,5 +1,7 @@
 //! Explains why tasks wait, with the checks that the scheduler uses.
 
+mod for_workers;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use gaffer_domain::spec::all_awaited;
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 
 use crate::background::scheduler::reservations::ReservedFor;
-use crate::records::{Explanation, QueuePosition, WaitingTasks, WorkerVerdict};
+use crate::records::{Explanation, QueuePosition, WaitingTasks, Worker, WorkerVerdict};
 use crate::snapshot::Snapshot;
 use crate::store::StoreError;
 use crate::store::jobs::WaitingDefinition;
@@ -45,7 +47,7 @@ pub async fn explain(
     let line = line_of(&snapshot.queue);
     let lines = lines(&line);
     let kept = views.status.reservations.get();
-    let judge = Judge::new(&snapshot, &kept, &line, usize::MAX);
+    let judge = Judge::new(&snapshot, &kept, usize::MAX);
     let awaited = all_awaited(&spec.tasks);
     let mut waiting = Vec::new();
     for WaitingDefinition { position, class, pending, blocked, unseen_until } in
@@ -72,8 +74,12 @@ pub async fn explain(
             let needs = Requirements::of(&spec, definition, DefinitionRef { job, position });
             let place = line.iter().position(|queued| queued.id == class).map(|at| lines[at]);
             let position = place.map(|Line { ahead, waiting }| QueuePosition { ahead, waiting });
-            waiting
-                .push(WaitingTasks { position, ..judge.explain(&definition.name, pending, &needs, class) });
+            let workers = match needs.each_worker {
+                true => Some(store.workers_waited_for(class, Some(job)).await?),
+                false => None,
+            };
+            let why = judge.explain(&definition.name, pending, &needs, class, workers.as_deref());
+            waiting.push(WaitingTasks { position, ..why });
         }
         if blocked > 0 {
             let message = conditions::waits_for(&spec, &awaited, position);
@@ -146,7 +152,10 @@ pub fn line_of(queue: &[QueuedClass]) -> Vec<Class<'_>> {
 /// Why tasks wait, given the state of the fleet.
 pub struct Judge<'a> {
     project: Option<ProjectId>,
+    /// In the order of their numbers.
     offers: &'a [WorkerSnapshot],
+    /// The same workers as records.
+    workers: &'a [Worker],
     in_use: &'a InUse,
     /// Number of listed workers.
     most_verdicts: usize,
@@ -155,18 +164,19 @@ pub struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    /// `line` is what waits there.
-    pub fn new(
-        snapshot: &'a Snapshot,
-        kept: &ReservedFor,
-        line: &[Class<'a>],
-        most_verdicts: usize,
-    ) -> Judge<'a> {
-        let Snapshot { offers, in_use, .. } = snapshot;
+    /// With the fleet and the queue of a project, and what workers are kept for.
+    pub fn new(snapshot: &'a Snapshot, kept: &ReservedFor, most_verdicts: usize) -> Judge<'a> {
+        let Snapshot { offers, workers, in_use, queue, .. } = snapshot;
         let project = offers.first().map(|offer| offer.project);
-        let needs_of = |class: i64| line.iter().find(|queued| queued.id == class).map(|queued| queued.needs);
-        let kept = kept.iter().filter_map(|(worker, class)| Some((*worker, (*class, needs_of(*class)?))));
-        Judge { project, offers, in_use, most_verdicts, kept: kept.collect() }
+        let is_of = |queued: &&QueuedClass, worker: WorkerId, class: i64| {
+            let own = queued.workers.iter().flatten();
+            queued.class.id == class || own.into_iter().any(|own| *own == (worker, class))
+        };
+        let kept = kept.iter().filter_map(|(worker, class)| {
+            let queued = queue.iter().find(|queued| is_of(queued, *worker, *class))?;
+            Some((*worker, (*class, &queued.class.of.needs)))
+        });
+        Judge { project, offers, workers, in_use, most_verdicts, kept: kept.collect() }
     }
 
     /// What keeps a worker out.
@@ -180,11 +190,20 @@ impl<'a> Judge<'a> {
         feasible(needs, offer.project, &beside, 0).err().map(|_| Infeasible::Kept)
     }
 
-    /// Explains what keeps `count` pending tasks of a class, with these needs, waiting.
-    pub fn explain(&self, name: &str, count: i64, needs: &Requirements, class: i64) -> WaitingTasks {
-        match self.project.and_then(|project| self.in_use.hold(project, needs)) {
-            Some(hold) => told(name, count, held(needs, hold)),
-            None => self.explain_workers(name, count, needs, class),
+    /// Explains what keeps `count` pending tasks of a class, with these needs, waiting. `workers`: those that they are for, each with the
+    /// class of its tasks, if each is for one.
+    pub fn explain(
+        &self,
+        name: &str,
+        count: i64,
+        needs: &Requirements,
+        class: i64,
+        workers: Option<&[(WorkerId, i64)]>,
+    ) -> WaitingTasks {
+        match (self.project.and_then(|project| self.in_use.hold(project, needs)), workers) {
+            (Some(hold), _) => told(name, count, held(needs, hold)),
+            (None, Some(workers)) => self.explain_for_workers(name, count, needs, workers),
+            (None, None) => self.explain_workers(name, count, needs, class),
         }
     }
 

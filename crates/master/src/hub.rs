@@ -138,16 +138,16 @@ impl SessionHandle {
     ) -> (Arc<SessionHandle>, SessionEnds) {
         let (goodbye, goodbye_end) = watch::channel(None);
         let last_seen = Mutex::new(LastSeen { at: Instant::now(), reading: None });
-        let worker_name = worker_name.into();
+        let worker_name: Arc<str> = worker_name.into();
         let deaf = CancellationToken::new();
         let ends = SessionEnds { goodbye: goodbye_end, hearing: deaf.clone().drop_guard() };
         let handle = SessionHandle {
             id,
             worker,
-            worker_name,
             key,
             agreement: Agreement::default(),
-            outbox: Outbox::new(hub.0.budget.clone()),
+            outbox: Outbox::new(hub.0.budget.clone(), Arc::clone(&worker_name)),
+            worker_name,
             credit: Mutex::new(Credit { window: hub.window(), before: None }),
             on_its_way: Arc::default(),
             goodbye,

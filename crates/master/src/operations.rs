@@ -7,6 +7,7 @@
 mod actor;
 mod context;
 pub mod dead_letters;
+mod each_worker;
 mod error;
 pub mod events;
 pub mod jobs;

@@ -61,11 +61,12 @@ fn tell(snapshot: &Snapshot, kept: &ReservedFor) -> Vec<QueueClass> {
     let line = line_of(queue);
     let mut places: Vec<(usize, Line)> = lines(&line).into_iter().enumerate().collect();
     places.sort_by_key(|(at, place)| (place.ahead, line[*at].since, line[*at].id));
-    let judge = Judge::new(snapshot, kept, &line, MAX_VERDICTS);
+    let judge = Judge::new(snapshot, kept, MAX_VERDICTS);
     let tell = |(at, Line { ahead, waiting }): &(usize, Line)| {
         let queued = &queue[*at];
         let (class, (job, job_name)) = (&queued.class, &queued.job);
-        let why = judge.explain(job_name, queued.count, &class.of.needs, class.id);
+        let workers = queued.workers.as_deref();
+        let why = judge.explain(job_name, queued.count, &class.of.needs, class.id, workers);
         let position = Some(QueuePosition { ahead: *ahead, waiting: *waiting });
         QueueClass {
             class: class.id,

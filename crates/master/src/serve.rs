@@ -28,6 +28,7 @@ use crate::background::moves::Moves;
 use crate::background::orphans::Orphans;
 use crate::background::output_mover::OutputMover;
 use crate::background::rebalance::Rebalance;
+use crate::background::removed_workers::RemovedWorkers;
 use crate::background::retention::Expiry;
 use crate::background::sampler::{Sampler, Samples};
 use crate::background::scheduler::Scheduler;
@@ -228,6 +229,11 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             write_batcher: write_batcher_handle.clone(),
             wake: wakes.sweeper.clone(),
         },
+        removed_workers: RemovedWorkers {
+            store: store.clone(),
+            write_batcher: write_batcher_handle.clone(),
+            wake: wakes.removed_workers.clone(),
+        },
         key_check: KeyCheck {
             store: store.clone(),
             hub: hub.clone(),
@@ -266,10 +272,11 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             deletion: wakes.deletion.clone(),
         },
         expired: Expired { store: store.clone() },
-        forget_workers: config
-            .forget_workers
-            .after()
-            .map(|after| ForgetWorkers { store: store.clone(), after }),
+        forget_workers: config.forget_workers.after().map(|after| ForgetWorkers {
+            store: store.clone(),
+            after,
+            removed: wakes.removed_workers.clone(),
+        }),
         orphans: Orphans::new(store.clone()),
         output_store: output_store.clone().map(|objects| {
             let mover = OutputMover::new(store.clone(), objects.clone(), config.output_store_after);

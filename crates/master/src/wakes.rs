@@ -43,6 +43,8 @@ pub struct Wakes {
     /// A worker drains, or does not any more.
     pub drain: Wake,
     pub sweeper: Wake,
+    /// A worker was removed.
+    pub removed_workers: Wake,
     /// Sessions may have lost their key.
     pub key_check: Wake,
     pub deletion: Wake,

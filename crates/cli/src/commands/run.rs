@@ -7,18 +7,17 @@ use clap::Args;
 use tokio::time::timeout;
 
 use crate::attach;
-use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::commands::submit::{self, Submitted};
 use crate::config;
 use crate::exit;
 use crate::failure::Failure;
-use crate::follow::{self, FollowOptions, Source};
+use crate::follow::{self, FollowOptions};
 use crate::out::Out;
 use crate::signals::{Order, Signals};
 use crate::sink::{Manner, Sink};
 use crate::spec_flags::SpecFlags;
-use crate::spec_input::{EachLine, Input, Wanted};
+use crate::spec_input::{Input, Items, Wanted};
 use crate::status::Status;
 use crate::stdin;
 
@@ -37,6 +36,7 @@ Examples:
   gaffer run --retries 3 -- flaky | tee log
   gaffer run --image busybox -- sh -c 'echo in a container'
   gaffer run -i -- sort < names
+  gaffer run --each-worker -- uptime
 
 The command starts in an empty scratch directory on the worker, or with --image in the image's working \
 directory; --workdir sets another one.
@@ -65,8 +65,8 @@ pub struct RunArgs {
     ///
     /// Bytes and end of input are passed on exactly. After a lost connection the input continues where it stopped. Without
     /// this option the command's standard input is empty. A command with -i is never repeated, so --retries, --count, --array,
-    /// --each and --each-line conflict with it. Example: tar c src | gaffer run -i -- tar x -C /srv
-    #[arg(short, long, conflicts_with_all = ["retries", "count", "array", "each", "each_line"])]
+    /// --each, --each-line and --each-worker conflict with it. Example: tar c src | gaffer run -i -- tar x -C /srv
+    #[arg(short, long, conflicts_with_all = ["retries", "count", "array", "each", "each_line", "each_worker"])]
     interactive: bool,
     /// Suppress gaffer's own messages
     #[arg(short, long)]
@@ -75,7 +75,7 @@ pub struct RunArgs {
     #[arg(long)]
     raw: bool,
     #[command(flatten)]
-    items: EachLine,
+    items: Items,
     #[command(flatten)]
     spec: SpecFlags,
 }
@@ -126,8 +126,8 @@ pub async fn run(args: RunArgs, out: &Out) -> Result<u8, Failure> {
     tell_if_ignored();
     let mut sink = Sink::new(out, &status, Manner { raw: args.raw, ..Manner::default() });
     let wish = FollowOptions { follow: true, ..FollowOptions::default() };
-    let (job, source) = (submitted.job.id, Source::of(&submitted.job));
-    let reading = follow::follow(&client, &source, &wish, &mut sink, &status, Backoff::for_a_job());
+    let job = submitted.job.id;
+    let reading = follow::follow_job(&client, &submitted.job, &wish, &mut sink, &status);
     let read = tokio::select! {
         read = reading => read.map(|followed| followed.tasks),
         code = attach::obey(&mut signals, &client, job, &status) => return Ok(code),

@@ -13,12 +13,12 @@ use crate::commands::{versions, wait};
 use crate::config;
 use crate::exit;
 use crate::failure::Failure;
-use crate::follow::{self, FollowOptions, Source};
+use crate::follow::{self, FollowOptions};
 use crate::out::Out;
 use crate::parameters::ParameterFlags;
 use crate::sink::{Manner, Sink};
 use crate::spec_flags::SpecFlags;
-use crate::spec_input::{EachLine, Input, Wanted};
+use crate::spec_input::{Input, Items, Wanted};
 use crate::status::Status;
 
 /// What to submit, and what to do then.
@@ -31,6 +31,7 @@ Examples:
   gaffer submit --workdir /srv/project -- make -j2   a command
   gaffer submit --script build.sh                    a script
   gaffer submit --each-line files -- ./convert       one task for each line, which is in GAFFER_ITEM
+  gaffer submit --each-worker -- apt-get -y upgrade  one task on each worker
   gaffer submit web.yaml                             a service: updates the one of that name, if it runs
   job=$(gaffer submit -- nightly)                    prints the number alone when piped
   gaffer submit --wait job.yaml && deploy            exits as the job does
@@ -63,7 +64,7 @@ pub struct SubmitArgs {
     #[arg(long, conflicts_with_all = ["wait", "follow", "new"])]
     dry_run: bool,
     /// Template to submit a job from, see `gaffer templates`
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["file", "command", "script", "each_line"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["file", "command", "script", "each_line", "each_worker"])]
     template: Option<String>,
     /// Version of the template [default: the latest]
     #[arg(long, value_name = "N", requires = "template")]
@@ -78,7 +79,7 @@ pub struct SubmitArgs {
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
-    items: EachLine,
+    items: Items,
     #[command(flatten)]
     parameters: ParameterFlags,
     #[command(flatten)]
@@ -211,8 +212,8 @@ pub async fn show_to_end(client: &Client, out: &Out, made: &Submitted, quiet: bo
     let status = Status::new(out, quiet);
     let mut sink = Sink::new(out, &status, Manner::default());
     let wish = FollowOptions { follow: true, ..FollowOptions::default() };
-    let (job, source) = (made.job.id, Source::of(&made.job));
-    let reading = follow::follow(client, &source, &wish, &mut sink, &status, Backoff::for_a_job());
+    let job = made.job.id;
+    let reading = follow::follow_job(client, &made.job, &wish, &mut sink, &status);
     let tasks = tokio::select! {
         followed = reading => followed?.tasks,
         () = attach::explain_silence(client, job, &status) => Vec::new(),

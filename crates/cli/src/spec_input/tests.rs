@@ -129,7 +129,7 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
 #[test]
 fn each_line_of_a_file_is_an_item_but_for_blank_ones() -> Result<(), Box<dyn std::error::Error>> {
     let directory = tempfile::tempdir()?;
-    let items = |path: &Path| EachLine { each_line: Some(path.to_owned()) };
+    let items = |path: &Path| Items { each_line: Some(path.to_owned()), ..Items::default() };
     let lines = directory.path().join("lines");
     fs::write(&lines, "a.png\r\n\n  \n b c \n1.10\na.png")?;
     let mut input = Input::of_command(vec!["x".to_owned()], &given(["--array", "%2"]), no_env)?;
@@ -144,6 +144,22 @@ fn each_line_of_a_file_is_an_item_but_for_blank_ones() -> Result<(), Box<dyn std
     fs::write(&several, "tasks: [{name: a, command: [a]}]\n")?;
     let mut input = Input::of_file(&several, &flags(), no_env)?;
     assert!(items(&lines).apply(&mut input).is_err());
+    Ok(())
+}
+
+#[test]
+fn a_command_is_for_each_worker_and_a_list_of_tasks_is_not() -> Result<(), Box<dyn std::error::Error>> {
+    let items = Items { each_worker: true, ..Items::default() };
+    let mut input = Input::of_command(vec!["uptime".to_owned()], &given(["--array", "%2"]), no_env)?;
+    items.apply(&mut input)?;
+    assert_eq!(sent(&input), json!({"command": ["uptime"], "array": "%2", "each": "worker"}));
+    assert_eq!(input.place("/each"), Some("--each-worker".to_owned()));
+    assert!(JobSpec::of(&input.spec).is_ok_and(|spec| spec.tasks[0].is_for_each_worker()));
+    let directory = tempfile::tempdir()?;
+    let several = directory.path().join("several.yaml");
+    fs::write(&several, "tasks: [{name: a, command: [a]}]\n")?;
+    let mut input = Input::of_file(&several, &flags(), no_env)?;
+    assert!(items.apply(&mut input).is_err_and(|failure| failure.to_string().contains("--each-worker")));
     Ok(())
 }
 

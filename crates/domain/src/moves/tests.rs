@@ -68,6 +68,18 @@ fn services_leave_a_draining_worker_first_then_batch_tasks_that_are_to_move() {
 }
 
 #[test]
+fn a_task_that_is_for_its_worker_stays_until_the_deadline_and_takes_no_room_elsewhere() {
+    let own = Requirements { each_worker: true, ..needs(resources(4_000, 0, 0)) };
+    let other = needs(resources(4_000, 0, 0));
+    let tenants = [batch(1, OnDrain::Move, &own), batch(2, OnDrain::Move, &other)];
+    assert_eq!(leaving(&tenants, None, &mut draining(4_000), at(9)), [2]);
+    assert_eq!(leaving(&tenants, Some(at(10)), &mut draining(4_000), at(10)), [1, 2]);
+    let under_way = UnderWay { unplaced: vec![(OURS, &own)], ..UnderWay::default() };
+    let moves = leave(&tenants, &drains(None), &under_way, &mut draining(4_000), at(9));
+    assert_eq!(moves.len(), 1, "what waits for its worker takes no room");
+}
+
+#[test]
 fn nothing_leaves_before_there_is_room_for_it_elsewhere() {
     let large = needs(resources(3_000, 0, 0));
     let tenants = [tenant(1, 1, &large), tenant(2, 1, &large), batch(3, OnDrain::Move, &large)];

@@ -18,6 +18,7 @@ use crate::worker::WorkerState;
 /// What keeps a worker out for good.
 enum Unsuitable<'a> {
     OtherProject,
+    OtherWorker,
     State(WorkerState),
     Driver,
     Outdated(Feature),
@@ -91,6 +92,9 @@ fn unsuitable<'a>(
 ) -> Option<Unsuitable<'a>> {
     if offer.project != project {
         return Some(Unsuitable::OtherProject);
+    }
+    if needs.worker.is_some_and(|worker| worker != offer.worker) {
+        return Some(Unsuitable::OtherWorker);
     }
     if offer.state != WorkerState::Online {
         return Some(Unsuitable::State(offer.state));
@@ -204,7 +208,7 @@ pub(crate) fn shortfall(needs: &Requirements, offer: &WorkerSnapshot) -> Option<
 }
 
 /// [`suitable`] without a reason.
-pub(super) fn suits(needs: &Requirements, project: ProjectId, offer: &WorkerSnapshot) -> bool {
+pub(crate) fn suits(needs: &Requirements, project: ProjectId, offer: &WorkerSnapshot) -> bool {
     unsuitable(needs, project, offer).is_none()
 }
 
@@ -228,6 +232,7 @@ impl Unsuitable<'_> {
     fn in_words(self, needs: &Requirements, offer: &WorkerSnapshot) -> Infeasible {
         match self {
             Unsuitable::OtherProject => Infeasible::OtherProject,
+            Unsuitable::OtherWorker => Infeasible::OtherWorker,
             Unsuitable::State(WorkerState::Draining) => Infeasible::Draining,
             Unsuitable::State(WorkerState::Cordoned) => Infeasible::Cordoned,
             Unsuitable::State(state) => Infeasible::Away { state },
@@ -283,13 +288,20 @@ pub fn backlog_limit(needs: &Requirements, offer: &WorkerSnapshot, mean_run: Opt
     (side_by_side * turns).min(most) as u32
 }
 
-/// How many tasks of a class [`place`](super::place) would place now if there were enough of them.
+/// How many tasks of a class [`place`](super::place) would place now if there were enough of them. The offers are in the order of the
+/// numbers of their workers.
 pub fn room(
     needs: &Requirements,
     project: ProjectId,
     offers: &[WorkerSnapshot],
     mean_run: Option<Duration>,
 ) -> usize {
+    // With ten thousand classes of one worker each, nobody looks at ten thousand workers for each of them.
+    let own = |worker| offers.binary_search_by_key(&worker, |offer| offer.worker).ok();
+    let offers = match needs.worker {
+        Some(worker) => own(worker).and_then(|at| offers.get(at..=at)).unwrap_or_default(),
+        None => offers,
+    };
     offers
         .iter()
         .filter(|offer| suits(needs, project, offer))

@@ -18,6 +18,8 @@ use crate::worker::WorkerState;
 pub enum Infeasible {
     /// The worker belongs to another project. No response has this: each is about the workers of one project.
     OtherProject,
+    /// The task is for another worker (`each: worker`).
+    OtherWorker,
     /// The worker is not connected.
     Away {
         /// State of the worker: offline or lost.
@@ -97,6 +99,7 @@ impl fmt::Display for Infeasible {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Infeasible::OtherProject => f.write_str("belongs to another project"),
+            Infeasible::OtherWorker => f.write_str("is not the worker of this task"),
             Infeasible::Away { state } => write!(f, "is {state}"),
             Infeasible::Draining => f.write_str("is draining and accepts no new tasks"),
             Infeasible::Cordoned => f.write_str("is cordoned and accepts no new tasks"),

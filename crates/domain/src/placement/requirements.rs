@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Strategy;
 use super::feature::Feature;
-use crate::JobId;
 use crate::constraint::{Constraint, Fact};
 use crate::spec::{Affinity, Concurrency, DriverKind, JobKind, JobSpec, PortProtocol, Resources, TaskSpec};
+use crate::{JobId, WorkerId};
 
 /// What a task needs of a worker. Tasks with equal needs, project and priority share a class and are placed together.
 ///
@@ -37,6 +37,12 @@ pub struct Requirements {
     /// What the worker should be; sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub affinities: Vec<Affinity>,
+    /// Each task is for one worker: `each: worker`. Tasks of one definition that are for different workers share no class.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub each_worker: bool,
+    /// The worker that they are for, and no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerId>,
     /// Over the values of this fact the definition's tasks are spread evenly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spread: Option<Fact>,
@@ -102,6 +108,11 @@ impl fmt::Display for HostPort {
 }
 
 impl Requirements {
+    /// The same for the task that is for this worker.
+    pub fn for_worker(&self, worker: WorkerId) -> Requirements {
+        Requirements { worker: Some(worker), ..self.clone() }
+    }
+
     /// The needs of one definition of a job. Whatever may be written in any order has one order here.
     pub fn of(job: &JobSpec, task: &TaskSpec, definition: DefinitionRef) -> Requirements {
         let fixed = task.ports().iter().filter_map(|port| {
@@ -117,6 +128,8 @@ impl Requirements {
             ports: sorted(fixed.collect()),
             constraints: sorted(job.constraints.iter().chain(&task.constraints).cloned().collect()),
             affinities: sorted(job.affinities.iter().chain(&task.affinities).cloned().collect()),
+            each_worker: task.is_for_each_worker(),
+            worker: None,
             spread: task.spread.clone(),
             distinct_workers: task.distinct_workers,
             at_once: task.indices.at_once(),
@@ -147,6 +160,8 @@ impl Requirements {
             ports: Vec::new(),
             constraints: Vec::new(),
             affinities: Vec::new(),
+            each_worker: false,
+            worker: None,
             spread: None,
             distinct_workers: false,
             at_once: None,
@@ -177,6 +192,9 @@ impl fmt::Display for Requirements {
         }
         for constraint in &self.constraints {
             write!(f, ", {constraint}")?;
+        }
+        if self.each_worker {
+            f.write_str(", each worker")?;
         }
         if self.distinct_workers {
             f.write_str(", distinct workers")?;

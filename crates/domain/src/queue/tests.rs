@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 use super::*;
 use crate::JobId;
 use crate::placement::tests::{OURS, THEIRS, any_needs, any_offers, fits, needs, offer, resources};
-use crate::placement::{DefinitionRef, HostPort, backlog_limit, feasible, suitable};
+use crate::placement::{DefinitionRef, HostPort, backlog_limit, feasible, room, suitable};
 use crate::quantity::Span;
 use crate::seeds;
 use crate::spec::{Concurrency, PortProtocol};
@@ -426,4 +426,25 @@ fn a_class_goes_last_to_where_its_tasks_became_unhealthy() {
     assert_eq!(placed(8, &offers), WorkerId(1), "another class is not concerned");
     assert_eq!(placed(7, &offers[..2]), WorkerId(2), "one failure is better than two");
     assert_eq!(placed(7, &offers[..1]), WorkerId(1), "and any worker is better than none");
+}
+
+#[test]
+fn a_task_that_is_for_one_worker_goes_to_no_other_one() {
+    let needs = one_cpu();
+    let own: Vec<Requirements> = (1..=3).map(|worker| needs.for_worker(WorkerId(worker))).collect();
+    let classes: Vec<Class<'_>> =
+        own.iter().enumerate().map(|(at, needs)| class(at as i64 + 1, "ana", needs, 1)).collect();
+    // The first has no room, and the third is away.
+    let full = WorkerSnapshot { reserved: resources(4_000, 0, 0), ..offer(1) };
+    let offers = [offer(4), full, offer(2)];
+    let (decision, order) = decided(&classes, &InUse::default(), &offers, &AT_ONCE);
+    let placed: Vec<WorkerId> = decision.placed.iter().map(|placed| placed.worker).collect();
+    assert_eq!((order, placed), (vec![2], vec![WorkerId(2)]));
+    let receipt = &decision.placed[0].receipt;
+    assert_eq!((receipt.suitable, receipt.feasible, receipt.candidates.len()), (Some(1), 1, 1));
+    let mut waiting: Vec<usize> = decision.held.iter().map(|held| held.class).collect();
+    waiting.sort_unstable();
+    assert_eq!(waiting, [0, 2]);
+    assert_eq!(room(&own[1], OURS, &[offer(1), offer(2)], None), 4);
+    assert_eq!(room(&own[2], OURS, &[offer(1), offer(2)], None), 0);
 }

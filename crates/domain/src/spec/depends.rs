@@ -47,7 +47,15 @@ fn report_other_indices(tasks: &[TaskSpec], awaited: &[Vec<Awaited>], nodes: &[O
         let Some(node) = node else { continue };
         for other in awaited.iter().filter(|awaited| awaited.index == IndexMatch::Same) {
             let other = &tasks[other.position];
-            if let (Some(own), Some(others)) = (&task.each, &other.each)
+            if task.is_for_each_worker() && other.is_for_each_worker() {
+                // Whether these are the same workers turns out when the job is accepted.
+            } else if task.is_for_each_worker() || other.is_for_each_worker() {
+                node.wrong::<()>(format!(
+                    "`index: same` needs `each: worker` in both tasks: {} and {} differ",
+                    shown(&task.name),
+                    shown(&other.name)
+                ));
+            } else if let (Some(own), Some(others)) = (&task.each, &other.each)
                 && own != others
             {
                 node.wrong::<()>(format!(

@@ -1,4 +1,4 @@
-//! The items of a definition's tasks: `each`, a list, or a matrix of several lists. One task for each item.
+//! The items of a definition's tasks: `each`, a list, a matrix of several lists, or the workers. One task for each item.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -10,6 +10,7 @@ use super::field::{Field, Kind};
 use super::node::Node;
 use crate::document::Data;
 use crate::quantity::shown;
+use crate::spelling::did_you_mean;
 
 /// The most tasks that one job may have.
 pub const MAX_TASKS_PER_JOB: u32 = 100_000;
@@ -18,13 +19,17 @@ pub const MAX_ITEM_BYTES: usize = 16 * 1024;
 /// The most axes of a matrix.
 pub const MAX_AXES: usize = 8;
 
+/// What `each` says to have a task for each worker.
+pub const WORKER: &str = "worker";
+
 /// `each`
 pub(super) const EACH: Field = Field::new("each", Kind::Items, "Items: one task for each")
     .details(
         "The task finds its item in GAFFER_ITEM. An object of lists is a matrix: one task for each combination, which finds its \
-         values in GAFFER_ITEM_NAME, such as GAFFER_ITEM_OS.",
+         values in GAFFER_ITEM_NAME, such as GAFFER_ITEM_OS. `worker` runs the task once on every worker that matches when the job \
+         is accepted; its item is the worker's name.",
     )
-    .limits("100,000 items or combinations of 16 KiB each; a matrix has up to 8 lists")
+    .limits("100,000 items or combinations of 16 KiB each; a matrix has up to 8 lists; `worker` not in a service")
     .not_with(&["count"])
     .example("[a.png, b.png]")
     .flag("each", "ITEM");
@@ -41,6 +46,9 @@ pub enum Each {
     /// A task for each combination of one text from each list; of the last list, each task has another one than the task before.
     /// The lists are in the order of their names, which JSON does not keep.
     Matrix(BTreeMap<String, Texts>),
+    /// The workers that match when the job is accepted, each by its name. Each task runs on its worker and on no other. The
+    /// specification does not say which these are.
+    Workers,
 }
 
 /// What the task with one index has.
@@ -99,22 +107,19 @@ impl<T: AsRef<str>> FromIterator<T> for Texts {
 }
 
 impl Each {
-    /// How many tasks there are.
-    pub fn len(&self) -> u64 {
+    /// How many tasks there are; none if that is known only when the job is accepted.
+    pub fn tasks(&self) -> Option<u64> {
         match self {
-            Each::List(items) => items.len() as u64,
-            Each::Matrix(lists) => combinations(lists),
+            Each::List(items) => Some(items.len() as u64),
+            Each::Matrix(lists) => Some(combinations(lists)),
+            Each::Workers => None,
         }
     }
 
-    /// Whether there is none, which no reader accepts.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The item of the task at this place in the order of the indices.
+    /// The item of the task at this place in the order of the indices, as far as the specification says it.
     pub fn item(&self, at: u32) -> Option<Item> {
         match self {
+            Each::Workers => None,
             Each::List(items) => items.get(at as usize).map(|item| Item::One(item.to_owned())),
             Each::Matrix(lists) => {
                 let mut rest = u64::from(at);
@@ -182,6 +187,7 @@ impl Serialize for Each {
         match self {
             Each::List(items) => items.serialize(serializer),
             Each::Matrix(lists) => lists.serialize(serializer),
+            Each::Workers => serializer.serialize_str(WORKER),
         }
     }
 }
@@ -193,10 +199,17 @@ impl<'de> Deserialize<'de> for Each {
         enum Stored {
             List(Texts),
             Matrix(BTreeMap<String, Texts>),
+            Word(Word),
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Word {
+            Worker,
         }
         Ok(match Stored::deserialize(deserializer)? {
             Stored::List(items) => Each::List(items),
             Stored::Matrix(lists) => Each::Matrix(lists),
+            Stored::Word(Word::Worker) => Each::Workers,
         })
     }
 }
@@ -205,14 +218,26 @@ impl<'de> Deserialize<'de> for Each {
 pub(super) fn each(node: &Node<'_>) -> Option<Each> {
     let each = match &node.value.data {
         Data::Object(_) => Each::Matrix(matrix(node)?),
+        Data::Scalar(_) => each_worker(node)?,
         _ => Each::List(texts(node, "`each`")?),
     };
-    let tasks = each.len();
-    match tasks <= u64::from(MAX_TASKS_PER_JOB) {
-        true => Some(each),
-        false => {
+    match each.tasks() {
+        Some(tasks) if tasks > u64::from(MAX_TASKS_PER_JOB) => {
             node.wrong(format!("{tasks} tasks are more than the {MAX_TASKS_PER_JOB} that one job may have"))
         }
+        _ => Some(each),
+    }
+}
+
+/// The word that stands for the workers.
+fn each_worker(node: &Node<'_>) -> Option<Each> {
+    match node.value.as_text() {
+        Some(WORKER) => Some(Each::Workers),
+        Some(text) if !node.value.is_null() => node.wrong_with(
+            format!("expected {}, found {}", Kind::Items.expected(EACH.example), shown(text)),
+            || did_you_mean(text, [WORKER]),
+        ),
+        _ => node.expected(&Kind::Items.expected(EACH.example)),
     }
 }
 
@@ -298,8 +323,8 @@ mod tests {
         let list = of(json!(["a", "", "ä ö", "a"]));
         let shown: Vec<String> = (0..5).filter_map(|at| list.item(at)).map(|item| item.to_string()).collect();
         assert_eq!(
-            (list.len(), shown),
-            (4, vec!["a".to_owned(), String::new(), "ä ö".to_owned(), "a".to_owned()])
+            (list.tasks(), shown),
+            (Some(4), vec!["a".to_owned(), String::new(), "ä ö".to_owned(), "a".to_owned()])
         );
         assert_eq!(serde_json::to_value(&list).unwrap(), json!(["a", "", "ä ö", "a"]));
         assert_eq!(list.item(0).unwrap().variables(), [("GAFFER_ITEM".to_owned(), "a".to_owned())]);
@@ -308,7 +333,7 @@ mod tests {
     #[test]
     fn a_matrix_has_every_combination_once_in_the_order_of_the_names_of_its_lists() {
         let matrix = of(json!({"python": ["3.11", "3.12"], "os": ["linux", "mac", "bsd"], "big-gpu": ["a"]}));
-        assert_eq!(matrix.len(), 6);
+        assert_eq!(matrix.tasks(), Some(6));
         let shown: Vec<String> =
             (0..7).filter_map(|at| matrix.item(at)).map(|item| item.to_string()).collect();
         let expected = [

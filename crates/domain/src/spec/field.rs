@@ -110,7 +110,7 @@ pub enum Kind {
     AllOr(RangeInclusive<i64>),
     /// A program and its arguments, of so many bytes together.
     Arguments(usize),
-    /// What stands for several tasks: a list of texts, or an object of such lists.
+    /// What stands for several tasks: a list of texts, an object of such lists, or the workers.
     Items,
     /// A list; `noun` is what its members are called.
     List {
@@ -206,7 +206,9 @@ impl Kind {
                 format!("`all` or a whole number from {} to {}", range.start(), range.end())
             }
             Kind::Arguments(_) => "a list of strings".to_owned(),
-            Kind::Items => format!("a list of items such as {example}, or a matrix such as {MATRIX}"),
+            Kind::Items => {
+                format!("a list of items such as {example}, a matrix such as {MATRIX}, or `worker`")
+            }
             Kind::List { noun, .. } => format!("a list of {noun} such as {example}"),
             Kind::Map { noun, .. } => format!("an object of {noun} such as {example}"),
             Kind::Object(_) => format!("an object such as {example}"),

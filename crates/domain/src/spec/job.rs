@@ -279,7 +279,11 @@ pub(super) fn job(node: &Node<'_>, parameters: Parameters) -> Option<JobSpec> {
     };
     object.finish();
 
-    let tasks = depends::resolve(drafts.unwrap_or_default());
+    let drafts = drafts.unwrap_or_default();
+    if kind == JobKind::Service {
+        report_each_worker(&drafts);
+    }
+    let tasks = depends::resolve(drafts);
     let name = name.unwrap_or_else(|| default_name(tasks.first()));
     Some(JobSpec {
         name,
@@ -299,6 +303,17 @@ pub(super) fn job(node: &Node<'_>, parameters: Parameters) -> Option<JobSpec> {
         parameters,
         tasks,
     })
+}
+
+/// Reports tasks of a service that are to run on every worker.
+fn report_each_worker(drafts: &[Draft<'_>]) {
+    for draft in drafts.iter().filter(|draft| draft.spec.is_for_each_worker()) {
+        if let Some(node) = &draft.each {
+            node.wrong::<()>(
+                "`each: worker` is only for batch jobs: the tasks of a service go to other workers",
+            );
+        }
+    }
 }
 
 fn retention(job: &Object<'_>) -> Retention {

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::driver::DriverKind;
-use super::each::{AXIS, MAX_AXES, MAX_TASKS_PER_JOB};
+use super::each::{AXIS, MAX_AXES, MAX_TASKS_PER_JOB, WORKER};
 use super::field::{ANY_NAME, Absent, Field, Kind, Most, Tables};
 use super::job::{IS_NOT_YET, JOB_FIELDS, NOT_YET, SINGLE_TASK_JOB_FIELDS};
 use super::task::TASK_FIELDS;
@@ -188,7 +188,7 @@ fn of_kind(kind: &Kind) -> Value {
                 "type": "object", "minProperties": 1, "maxProperties": MAX_AXES, "propertyNames": of_kind(&AXIS),
                 "additionalProperties": items,
             });
-            json!({ "anyOf": [items, lists] })
+            json!({ "anyOf": [items, lists, { "enum": [WORKER] }, { "type": "string", "pattern": PLACEHOLDER }] })
         }
         Kind::Words(words) => {
             let words = json!({ "enum": words().iter().map(|word| word.word).collect::<Vec<_>>() });

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::container::{self, CONTAINER, Container, MAX_WORKDIR_BYTES, Port};
 use super::dependency::{DEPENDENCY, Dependency, When};
 use super::driver::DriverKind;
-use super::each::{self, EACH, Each, Item, MAX_TASKS_PER_JOB};
+use super::each::{EACH, Each, Item, MAX_TASKS_PER_JOB};
 use super::field::{Field, Kind, Most, Tables, Words};
 use super::health::{self, HEALTH, HealthCheck, READINESS};
+use super::indices::{self, Indices};
 use super::node::{Node, Object};
 use super::program::{self, Action};
 use super::reservation::{self, RESOURCES, Reservation};
@@ -18,7 +19,7 @@ use super::scheduling::{self, AFFINITIES, Affinity, CONSTRAINTS};
 use super::stop::{self, STOP, StopSpec};
 use crate::constraint::{Constraint, Fact, MAX_CONSTRAINT_BYTES};
 use crate::parameters::Code;
-use crate::quantity::{Bytes, Span, shown};
+use crate::quantity::{Bytes, Span};
 use crate::task_address;
 
 /// The name of the task of a job that does not list its tasks.
@@ -26,8 +27,6 @@ pub(super) const ONLY_NAME: &str = "main";
 
 /// How many tasks may fail.
 pub(super) const MAX_FAILURES: Kind = Kind::Whole(0..=MAX_TASKS_PER_JOB as i64);
-
-const MAX_ARRAY_INDEX: u32 = 1_000_000;
 
 /// One task definition; it stands for as many tasks as it has indices.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -69,7 +68,8 @@ pub struct TaskSpec {
     /// The task indices. A single task has index 0 only and is addressed by its bare name.
     #[serde(flatten)]
     pub indices: Indices,
-    /// An item for each index; then the indices are an [`Indices::Array`] of as many.
+    /// An item for each index; then the indices are an [`Indices::Array`] of as many. For workers, those are as many once the job
+    /// is accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub each: Option<Each>,
     /// What it reserves on its worker.
@@ -128,7 +128,12 @@ impl TaskSpec {
         self.health.is_some() || self.readiness.is_some()
     }
 
-    /// The item of its task with this index, if it has items.
+    /// Whether each of its tasks is for one worker: `each: worker`.
+    pub fn is_for_each_worker(&self) -> bool {
+        self.each == Some(Each::Workers)
+    }
+
+    /// The item of its task with this index, if it has items and the specification says which.
     pub fn item(&self, index: u32) -> Option<Item> {
         self.each.as_ref()?.item(index.checked_sub(*self.indices.iter().start())?)
     }
@@ -333,56 +338,6 @@ impl Words for DriverKind {
     ];
 }
 
-/// Which task indices a definition stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Indices {
-    /// `count: n`: indices 0 to n-1. At least 1.
-    Count(u32),
-    /// `array: "first-last%at_once"`: both included.
-    #[serde(serialize_with = "write_array")]
-    Array {
-        /// Lowest index.
-        first: u32,
-        /// Highest index.
-        last: u32,
-        /// The most of them that are live at once; none means any number. At least 1.
-        at_once: Option<u32>,
-    },
-}
-
-impl Indices {
-    /// The indices in order.
-    pub fn iter(self) -> std::ops::RangeInclusive<u32> {
-        match self {
-            Indices::Count(count) => 0..=count - 1,
-            Indices::Array { first, last, .. } => first..=last,
-        }
-    }
-
-    /// How many tasks there are; at least 1.
-    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
-    pub fn len(self) -> u32 {
-        match self {
-            Indices::Count(count) => count,
-            Indices::Array { first, last, .. } => last - first + 1,
-        }
-    }
-
-    /// The most tasks that may be live at once; none means any number.
-    pub fn at_once(self) -> Option<u32> {
-        match self {
-            Indices::Count(_) => None,
-            Indices::Array { at_once, .. } => at_once,
-        }
-    }
-
-    /// Whether an address needs no index: there is only the task with index 0.
-    pub fn is_single(self) -> bool {
-        self == Indices::Count(1)
-    }
-}
-
 impl TaskSpec {
     /// Whether its tasks wait for others of the job before they wait for a worker.
     pub fn waits_for_others(&self) -> bool {
@@ -399,19 +354,6 @@ fn is_zero(number: &u8) -> bool {
     *number == 0
 }
 
-/// Writes [`Indices::Array`] as it is read: `"first-last"`, or `"first-last%at_once"`.
-fn write_array<S: Serializer>(
-    first: &u32,
-    last: &u32,
-    at_once: &Option<u32>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match at_once {
-        None => serializer.collect_str(&format_args!("{first}-{last}")),
-        Some(at_once) => serializer.collect_str(&format_args!("{first}-{last}%{at_once}")),
-    }
-}
-
 /// A task definition that is read but for `depends_on`, which needs the names of all the others.
 pub(super) struct Draft<'a> {
     pub spec: TaskSpec,
@@ -420,6 +362,8 @@ pub(super) struct Draft<'a> {
     pub depends_on: Option<Node<'a>>,
     /// Where `when` is written.
     pub when: Option<Node<'a>>,
+    /// Where `each` is written.
+    pub each: Option<Node<'a>>,
 }
 
 /// Reads the fields of a task, but for its name and for those that a job may have, too.
@@ -440,7 +384,7 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, policy: RestartPol
         DriverKind::Docker | DriverKind::Scripted => Vec::new(),
     };
     let (health, readiness) = checks(object, driver, container.as_ref(), &ports);
-    let (indices, each) = indices(object);
+    let (indices, each) = indices::indices(object);
     let spec = TaskSpec {
         health,
         readiness,
@@ -470,7 +414,23 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, policy: RestartPol
         restart,
         stop: stop::read(object),
     };
-    Draft { spec, name: None, depends_on: object.field("depends_on"), when: object.field("when") }
+    report_choice_of_workers(object, &spec);
+    let [depends_on, when, each] = ["depends_on", "when", "each"].map(|name| object.field(name));
+    Draft { spec, name: None, depends_on, when, each }
+}
+
+/// Reports what says how to choose among workers where each task has its own.
+fn report_choice_of_workers(object: &Object<'_>, spec: &TaskSpec) {
+    if !spec.is_for_each_worker() {
+        return;
+    }
+    for (name, is_said) in [("spread", spec.spread.is_some()), ("distinct_workers", spec.distinct_workers)] {
+        if let Some(node) = object.field(name).filter(|_| is_said) {
+            node.wrong::<()>(format!(
+                "`{name}` has no effect with `each: worker`: each worker runs one task"
+            ));
+        }
+    }
 }
 
 /// Reads `health` and `readiness`.
@@ -488,96 +448,6 @@ fn checks(
     let shared = container.is_none_or(Container::shares_network);
     let read = |name| health::read(object, name, ports, shared);
     (read("health"), read("readiness"))
-}
-
-fn indices(object: &Object<'_>) -> (Indices, Option<Each>) {
-    let (count, array) = (object.field("count"), object.field("array"));
-    if let Some(node) = array.as_ref().filter(|_| count.is_some()) {
-        node.wrong::<()>("a task has a `count` or an `array`, not both");
-    }
-    if let Some(node) = object.field("each").filter(|_| count.is_some()) {
-        node.wrong::<()>("a task has a `count` or `each`, not both");
-    }
-    let range = array.as_ref().filter(|_| count.is_none()).and_then(|node| Some((node, array_range(node)?)));
-    if object.has("each") {
-        let each = object.read("each", each::each);
-        let tasks = each.as_ref().and_then(|each| u32::try_from(each.len()).ok()).unwrap_or(1);
-        let Some((node, Range { indices, at_once })) = range else {
-            return (Indices::Array { first: 0, last: tasks - 1, at_once: None }, each);
-        };
-        let (first, last) = indices.unwrap_or((0, tasks - 1));
-        let len = last - first + 1;
-        if each.is_some() && len != tasks {
-            node.wrong::<()>(format!(
-                "the array has {len} indices and `each` has {tasks} items: leave `array` out, or write `%N` for a limit"
-            ));
-        }
-        return (Indices::Array { first, last, at_once }, each);
-    }
-    let indices = match range {
-        Some((_, Range { indices: Some((first, last)), at_once })) => Indices::Array { first, last, at_once },
-        Some((node, Range { indices: None, at_once: _ })) => {
-            node.wrong::<()>("`%N` alone needs `each`: write the indices before it, such as `0-99%10`");
-            Indices::Count(1)
-        }
-        None => Indices::Count(object.value("count")),
-    };
-    (indices, None)
-}
-
-/// What an `array` says.
-struct Range {
-    /// First and last index, if they are written.
-    indices: Option<(u32, u32)>,
-    at_once: Option<u32>,
-}
-
-fn array_range(node: &Node<'_>) -> Option<Range> {
-    let what = node.what();
-    if let Some(number) = node.value.as_u64().filter(|_| !node.value.is_text()) {
-        // `array: 5` could mean five tasks or the index 5: the user knows which.
-        return node.wrong_with(format!("expected {what}, found {number}"), || {
-            Some(format!(
-                r#"write `count: {number}` for {number} tasks, or `array: "{number}"` for that one index"#
-            ))
-        });
-    }
-    let text = node.text(&what)?;
-    let (range, at_once) = match text.split_once('%') {
-        Some((range, at_once)) => (range, Some(index(at_once))),
-        None => (text, None),
-    };
-    let at_once = match at_once {
-        Some(None | Some(0)) => {
-            return node.wrong("expected a whole number from 1 after `%` (maximum number of live tasks)");
-        }
-        at_once => at_once.flatten(),
-    };
-    if range.trim().is_empty() && at_once.is_some() {
-        return Some(Range { indices: None, at_once });
-    }
-    let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let (Some(first), Some(last)) = (index(first), index(last)) else {
-        return node.wrong(format!("expected {what}, found {}", shown(text)));
-    };
-    if last > MAX_ARRAY_INDEX {
-        node.wrong(format!("the last index is {last}, more than the {MAX_ARRAY_INDEX} that is allowed"))
-    } else if first > last {
-        node.wrong_with(format!("the range goes down, from {first} to {last}"), || {
-            Some(format!(r#"did you mean "{last}-{first}"?"#))
-        })
-    } else if last - first >= MAX_TASKS_PER_JOB {
-        let count = last - first + 1;
-        node.wrong(format!("{count} tasks are more than the {MAX_TASKS_PER_JOB} that one job may have"))
-    } else {
-        Some(Range { indices: Some((first, last)), at_once })
-    }
-}
-
-/// One end of a range: digits only.
-fn index(text: &str) -> Option<u32> {
-    let text = text.trim();
-    if text.starts_with('+') { None } else { text.parse().ok() }
 }
 
 /// Without a limit, what happens beyond it says nothing, and is a mistake.

@@ -21,6 +21,7 @@ mod description;
 mod doors;
 mod draining;
 mod each;
+mod each_worker;
 mod environment;
 mod events;
 mod fleets;

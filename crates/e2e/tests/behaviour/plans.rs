@@ -76,7 +76,7 @@ const NOT_MET: [&str; 53] = [
     "SELECT id, job_id, position, index, class_id, state::text AS state, finished_at AS since",
     "SELECT a.task_id, a.attempt, a.output_bytes IS NOT NULL",
     "UPDATE leadership SET released",
-    "SELECT job_id, position FROM live_tasks WHERE class_id",
+    "SELECT job_id, position, (SELECT worker_id FROM classes WHERE id = $1) FROM live_tasks",
     "UPDATE workers SET boot_id",
     "SELECT drivers FROM workers",
     "UPDATE workers SET drivers",

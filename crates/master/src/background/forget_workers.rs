@@ -6,6 +6,7 @@ use gaffer_domain::quantity::Span;
 
 use super::driver::{Background, Ran};
 use crate::store::{Store, StoreError};
+use crate::wakes::Wake;
 
 const SHORTEST_PERIOD: Duration = Duration::from_secs(30);
 const LONGEST_PERIOD: Duration = Duration::from_secs(3_600);
@@ -15,6 +16,8 @@ pub struct ForgetWorkers {
     pub store: Store,
     /// Lost workers without attempts are removed after this time.
     pub after: Span,
+    /// What is to be done about tasks that were for them.
+    pub removed: Wake,
 }
 
 impl Background for ForgetWorkers {
@@ -30,6 +33,7 @@ impl Background for ForgetWorkers {
         let workers = self.store.workers_forget(self.after).await?;
         if workers > 0 {
             tracing::info!(workers, "removed lost workers");
+            self.removed.call();
         }
         Ok(Ran { done: workers, again_after: None })
     }

@@ -104,6 +104,7 @@ impl Budget {
 #[derive(Debug)]
 pub(super) struct Outbox {
     budget: Arc<Budget>,
+    worker_name: Arc<str>,
     state: Mutex<State>,
     ready: Notify,
 }
@@ -138,8 +139,8 @@ impl Queued {
 }
 
 impl Outbox {
-    pub(super) fn new(budget: Arc<Budget>) -> Outbox {
-        Outbox { budget, state: Mutex::default(), ready: Notify::new() }
+    pub(super) fn new(budget: Arc<Budget>, worker_name: Arc<str>) -> Outbox {
+        Outbox { budget, worker_name, state: Mutex::default(), ready: Notify::new() }
     }
 
     /// Queues a message. False if not even an acknowledgement has room.
@@ -177,8 +178,8 @@ impl Outbox {
             state.known.insert(order.definition, encoded.text_bytes, ());
         }
         let StartOrder { attempt, definition, index, .. } = *order;
-        let start =
-            Start { attempt, definition, index, item: order.item(), lost_after: order.spec.lost_after };
+        let (item, lost_after) = (order.item(&self.worker_name), order.spec.lost_after);
+        let start = Start { attempt, definition, index, item, lost_after };
         if let Some(text) = text_of(&ToWorker::Start(start)) {
             self.push(&mut state, Queued::Text(text));
         }

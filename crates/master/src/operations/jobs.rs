@@ -8,18 +8,18 @@ use gaffer_domain::document::Value as Document;
 use gaffer_domain::job::JobState;
 use gaffer_domain::permissions::Action;
 use gaffer_domain::quantity::{listed, shown};
-use gaffer_domain::rerun::{self, Part, Refused, Selection};
+use gaffer_domain::rerun::{self, Part, Refused};
 use gaffer_domain::spec::{FieldError, Filled, JobSpec, MAX_SPEC_BYTES, Unfilled};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::context::Effects;
-use super::{Actor, Context, OperationError, no_job, sources};
+use super::{Actor, Context, OperationError, each_worker, no_job, sources};
 use crate::look_rate::LookRate;
 use crate::records::Job;
 use crate::store::deletion::Deleted;
-use crate::store::jobs::{NewJob, Origin, Submitted};
+use crate::store::jobs::{ForWorkers, NewJob, Origin, Submitted};
 use crate::store::transitions::{StopJob, StopResult};
 
 /// A job that is to be accepted.
@@ -113,7 +113,7 @@ pub async fn submit_document(
     let origin = Origin { source: source.as_deref(), template: None };
     let submit = Submit { spec: &spec, origin, request: None, idempotency_key };
     let accepted = accept(effects, actor, submit, None).await?;
-    Ok(Accepted { hints, ..accepted })
+    Ok(accepted.with_hints(hints))
 }
 
 /// Finds a job to run again.
@@ -176,13 +176,11 @@ pub async fn rerun(context: &Context, actor: &Actor, wanted: Rerun<'_>) -> Resul
     let accepted = match part {
         None => accept(effects, actor, submit, Some(Repeats { job, part: None })).await?,
         Some(part) => {
-            let uncompleted = effects.writes.tasks_uncompleted(job).await?;
-            let selection = rerun::select(readable()?, &uncompleted, &spec, part)
-                .map_err(|refused| not_in_part(&earlier, &spec, &refused))?;
-            accept(effects, actor, submit, Some(Repeats { job, part: Some((part, &selection)) })).await?
+            let repeats = Repeats { job, part: Some((part, &earlier, readable()?)) };
+            accept(effects, actor, submit, Some(repeats)).await?
         }
     };
-    Ok(Accepted { hints, ..accepted })
+    Ok(accepted.with_hints(hints))
 }
 
 /// Why a part of a job is not run again.
@@ -205,8 +203,17 @@ fn not_in_part(earlier: &Job, spec: &JobSpec, refused: &Refused) -> OperationErr
 /// The job that a new one repeats.
 struct Repeats<'a> {
     job: JobId,
-    /// Which part of it, if not all, and what that means for each task.
-    part: Option<(Part<'a>, &'a Selection)>,
+    /// Which part of it, if not all, with that job and its specification.
+    part: Option<(Part<'a>, &'a Job, &'a JobSpec)>,
+}
+
+impl Accepted {
+    /// With these hints before those that it has.
+    #[must_use]
+    pub fn with_hints(mut self, mut hints: Vec<FieldError>) -> Accepted {
+        hints.append(&mut self.hints);
+        Accepted { hints, ..self }
+    }
 }
 
 async fn accept(
@@ -217,7 +224,8 @@ async fn accept(
 ) -> Result<Accepted, OperationError> {
     let Submit { spec, origin, request, idempotency_key } = wanted;
     let rerun_of = repeats.as_ref().map(|repeats| repeats.job);
-    let (part, selection) = repeats.and_then(|repeats| repeats.part).unzip();
+    let in_part = repeats.and_then(|repeats| repeats.part);
+    let part = in_part.map(|(part, ..)| part);
     let idempotency = idempotency_key.map(|key| {
         let mut request = match request {
             Some(request) => request.clone(),
@@ -228,14 +236,39 @@ async fn accept(
         }
         (key, request_hash(&request))
     });
+    let earlier = in_part.map(|(_, job, spec)| (job.id, spec));
+    let chosen = match each_worker::is_needed(spec) {
+        true => Some(each_worker::choose(effects, actor.project, spec, earlier).await),
+        false => None,
+    };
+    let chosen = match (chosen.transpose(), &idempotency) {
+        (Ok(chosen), _) => chosen,
+        // It may have been accepted while there were others.
+        (Err(refused), Some((key, request))) => {
+            return match effects.writes.idempotency_find(actor.project, key, request).await? {
+                Some(claimed) => accepted(&claimed),
+                None => Err(refused),
+            };
+        }
+        (Err(refused), None) => return Err(refused),
+    };
+    let spec = chosen.as_ref().map_or(spec, |chosen| &chosen.spec);
+    let none = ForWorkers::default();
+    let for_workers = chosen.as_ref().map_or(&none, |chosen| &chosen.for_workers);
+    let selection = match in_part {
+        None => None,
+        Some((part, job, earlier)) => {
+            let uncompleted = effects.writes.tasks_uncompleted(job.id).await?;
+            let selection = rerun::select(earlier, &uncompleted, spec, part);
+            Some(selection.map_err(|refused| not_in_part(job, spec, &refused))?)
+        }
+    };
+    let selection = selection.as_ref();
     let new = NewJob { project: actor.project, spec, origin, created_by: &actor.user, rerun_of, idempotency };
     let (submission, now) = (effects.scheduling.submission(), Utc::now());
     // What its first tasks wait for may have been taken over: then nothing but a look at the job releases them.
     let submission_in_part = selection.map(|_| effects.large_jobs.submission());
-    let inserted = match selection {
-        None => effects.writes.job_insert(&new, now).await,
-        Some(selection) => effects.writes.job_insert_in_part(&new, selection, now).await,
-    };
+    let inserted = effects.writes.job_insert_for(&new, selection, for_workers, now).await;
     let known = match &inserted {
         Ok(Submitted::Created { job, classes }) => Some((Some(*job), &classes[..])),
         Ok(Submitted::Repeated(job)) => Some((Some(*job), &[][..])),
@@ -253,7 +286,9 @@ async fn accept(
     if let Submitted::Created { job, .. } = inserted {
         effects.changes.announce(&[job]);
     }
-    accepted(&inserted)
+    let told = accepted(&inserted)?;
+    let hints = chosen.filter(|_| told.is_new).map_or_else(Vec::new, |chosen| chosen.hints);
+    Ok(Accepted { hints, ..told })
 }
 
 fn accepted(submitted: &Submitted) -> Result<Accepted, OperationError> {

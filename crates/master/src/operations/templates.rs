@@ -163,7 +163,7 @@ pub async fn submit(
     let origin = Origin { source: source.as_deref(), template: Some(&template) };
     let submit = Submit { spec: &spec, origin, request: Some(&request), idempotency_key };
     let accepted = jobs::submit(context, actor, submit).await?;
-    Ok(Accepted { hints, ..accepted })
+    Ok(accepted.with_hints(hints))
 }
 
 fn no_template(name: &str, version: Option<u32>) -> OperationError {

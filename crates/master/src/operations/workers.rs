@@ -162,6 +162,7 @@ pub async fn remove(context: &Context, actor: &Actor, worker: &str) -> Result<()
     let detail = match effects.writes.worker_remove(actor.project, worker.id, &actor.user).await? {
         Removal::Removed => {
             effects.changes.announce(&[]);
+            effects.wakes.removed_workers.call();
             return Ok(());
         }
         Removal::Connected => format!("{name} is connected: stop the worker first"),

@@ -22,6 +22,8 @@ pub struct Task {
     pub index: u32,
     /// Its address: `name`, or `name.index` if the definition has several tasks.
     pub address: String,
+    /// Number of its class.
+    pub class: i64,
     /// Its item, if its definition has items.
     pub item: Option<Item>,
     pub driver: String,

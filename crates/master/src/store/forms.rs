@@ -2,9 +2,9 @@
 
 use std::str::FromStr;
 
-use gaffer_domain::JobId;
 use gaffer_domain::placement::{DefinitionRef, Requirements};
 use gaffer_domain::reason::{Reason, ReasonCode};
+use gaffer_domain::{JobId, WorkerId};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -70,19 +70,20 @@ impl ReadStore {
             Ok(needs) => return Ok(Some(needs)),
             Err(error) => error,
         };
-        let task: Option<(i64, i16)> = sqlx::query_as(
-            "SELECT job_id, position FROM live_tasks WHERE class_id = $1 \
+        let task: Option<(i64, i16, Option<i64>)> = sqlx::query_as(
+            "SELECT job_id, position, (SELECT worker_id FROM classes WHERE id = $1) FROM live_tasks WHERE class_id = $1 \
                  AND state IN ('pending', 'scheduled', 'running', 'stopping') LIMIT 1",
         )
         .bind(class)
         .fetch_optional(&self.pool)
         .await?;
-        let Some((job, position)) = task else { return Ok(None) };
+        let Some((job, position, worker)) = task else { return Ok(None) };
         let job = JobId(job);
         let needs = self.spec(job).await?.and_then(|spec| {
             let spec = spec.readable().ok()?;
             let place = DefinitionRef { job, position: u16::try_from(position).ok()? };
-            Some(Requirements::of(spec, spec.tasks.get(usize::from(place.position))?, place))
+            let needs = Requirements::of(spec, spec.tasks.get(usize::from(place.position))?, place);
+            Some(Requirements { worker: worker.map(WorkerId), ..needs })
         });
         match &needs {
             Some(_) => {

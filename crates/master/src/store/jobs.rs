@@ -1,5 +1,6 @@
 //! Jobs: insert, list, delete.
 
+mod for_workers;
 mod insert;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use super::{ReadStore, Store, StoreError, WriteStore};
 use crate::records::{Job, JobUpdate, RunningTasks};
 use insert::{JOB_NUMBER, JobWrite, missed_new_partitions, unwritable};
 
+pub use for_workers::ForWorkers;
 pub(super) use insert::{Needs, classes_ensure};
 pub use insert::{NewJob, Origin};
 
@@ -106,31 +108,35 @@ impl WriteStore {
     /// When the database does not answer. Whether the job was accepted is then unknown; with an idempotency key the
     /// request can be repeated safely.
     pub async fn job_insert(&self, new: &NewJob<'_>, now: Time) -> Result<Submitted, StoreError> {
-        self.insert(new, None, now).await
+        self.insert(new, None, &ForWorkers::default(), now).await
     }
 
-    /// Accepts a job that runs a part of its tasks and takes the results of the others over from the job that it repeats, in one
-    /// transaction.
+    /// Accepts a job with tasks that are for one worker each. With a selection it runs a part of its tasks and takes the results of
+    /// the others over from the job that it repeats, in one transaction.
     ///
     /// # Errors
     /// As [`WriteStore::job_insert`].
-    pub async fn job_insert_in_part(
+    pub async fn job_insert_for(
         &self,
         new: &NewJob<'_>,
-        selection: &Selection,
+        selection: Option<&Selection>,
+        for_workers: &ForWorkers,
         now: Time,
     ) -> Result<Submitted, StoreError> {
-        self.insert(new, Some(selection), now).await
+        self.insert(new, selection, for_workers, now).await
     }
 
     async fn insert(
         &self,
         new: &NewJob<'_>,
         selection: Option<&Selection>,
+        for_workers: &ForWorkers,
         now: Time,
     ) -> Result<Submitted, StoreError> {
-        match self.job_try_insert(new, selection, now).await {
-            Err(error) if missed_new_partitions(&error) => self.job_try_insert(new, selection, now).await,
+        match self.job_try_insert(new, selection, for_workers, now).await {
+            Err(error) if missed_new_partitions(&error) => {
+                self.job_try_insert(new, selection, for_workers, now).await
+            }
             inserted => inserted,
         }
     }
@@ -139,6 +145,7 @@ impl WriteStore {
         &self,
         new: &NewJob<'_>,
         selection: Option<&Selection>,
+        for_workers: &ForWorkers,
         now: Time,
     ) -> Result<Submitted, StoreError> {
         let _turn = self.turn_to_write_much().await?;
@@ -154,10 +161,10 @@ impl WriteStore {
                 true => Some(sqlx::query_scalar(JOB_NUMBER).fetch_one(&mut *tx).await?),
                 false => None,
             };
-            let write = JobWrite { new, selection, number, stored: &stored, term, now };
+            let write = JobWrite { new, selection, for_workers, number, stored: &stored, term, now };
             let inserted = write.with_classes(&mut tx).await?;
             if let Some(((job, _), (selection, earlier))) = inserted.as_ref().zip(selection.zip(new.rerun_of))
-                && !take_over(&mut tx, *job, earlier, selection).await?
+                && !take_over(&mut tx, *job, earlier, selection, !for_workers.is_empty()).await?
             {
                 tx.rollback().await?;
                 return Ok(Submitted::EarlierGone(earlier));
@@ -169,7 +176,7 @@ impl WriteStore {
             }
             inserted
         } else {
-            let write = JobWrite { new, selection, number: None, stored: &stored, term, now };
+            let write = JobWrite { new, selection, for_workers, number: None, stored: &stored, term, now };
             write.with_classes(&mut *self.pool.acquire().await?).await?
         };
         match (inserted, &new.idempotency) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use gaffer_domain::quantity::Span;
-use gaffer_domain::{JobId, ProjectId, TaskId, Time};
+use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_protocol::trace::Arrival;
 
 use super::classes::SchedulingClass;
@@ -44,6 +44,8 @@ pub struct QueuedClass {
     pub count: i64,
     /// The first job of which some wait, and its name.
     pub job: (JobId, String),
+    /// If each of its tasks is for one worker: these, by number, with the class of their tasks.
+    pub workers: Option<Vec<(WorkerId, i64)>>,
 }
 
 impl ReadStore {
@@ -59,18 +61,26 @@ impl ReadStore {
                  WHERE j.project_id = $1 AND j.finished_at IS NULL GROUP BY d.class_id) \
              SELECT waiting.class_id, head.first, waiting.count, j.id, j.name \
              FROM waiting JOIN jobs j ON j.id = waiting.job, \
-             LATERAL (SELECT min(not_before) AS first FROM live_tasks WHERE state = 'pending' AND class_id = waiting.class_id) head \
+             LATERAL (SELECT min(first.at) AS first FROM (SELECT waiting.class_id AS id \
+                     UNION ALL SELECT id FROM classes WHERE base_id = waiting.class_id) of, \
+                 LATERAL (SELECT min(not_before) AS at FROM live_tasks WHERE state = 'pending' AND class_id = of.id) first) head \
              WHERE head.first IS NOT NULL",
         )
         .bind(project.0)
         .fetch_all(&self.pool)
         .await?;
         let classes = self.classes(rows.iter().map(|(id, ..)| *id)).await?;
-        let queued = |(id, first, count, job, name): (i64, Time, i64, i64, String)| {
-            let of = classes.get(&id)?.clone();
-            Some(QueuedClass { class: PendingClass { id, of, first }, count, job: (JobId(job), name) })
-        };
-        Ok(rows.into_iter().filter_map(queued).collect())
+        let mut queue = Vec::with_capacity(rows.len());
+        for (id, first, count, job, name) in rows {
+            let Some(of) = classes.get(&id).cloned() else { continue };
+            let workers = match of.needs.each_worker {
+                true => Some(self.workers_waited_for(id, None).await?),
+                false => None,
+            };
+            let class = PendingClass { id, of, first };
+            queue.push(QueuedClass { class, count, job: (JobId(job), name), workers });
+        }
+        Ok(queue)
     }
 
     /// The tasks of a project that were submitted at `from` or later and have run to a good end, as a load; the latest if

@@ -9,10 +9,10 @@ use super::forms::{known, reason_code};
 use super::{ReadStore, StoreError};
 
 /// The results of an earlier job's tasks as tasks of a new one. A result that was taken over itself is that of the job where it
-/// ran. Nothing is inserted if the earlier job was deleted.
+/// ran. One that was for a worker has the class of the new definition and of that worker. Nothing is inserted if the earlier job was deleted.
 const TAKE_OVER: &str = "INSERT INTO finished_tasks (id, job_id, position, index, class_id, state, finished_at, reason_code, \
          reason_message, attempt, era, result_job, result_task, result_attempt) \
-     SELECT nextval('live_tasks_id_seq'), j.id, d.position, o.index, d.class_id, o.state, j.created_at, o.reason_code, \
+     SELECT nextval('live_tasks_id_seq'), j.id, d.position, o.index, COALESCE(own.id, d.class_id), o.state, j.created_at, o.reason_code, \
          o.reason_message, 0, j.era, CASE WHEN o.state = 'completed' THEN COALESCE(o.result_job, o.job_id) END, \
          CASE WHEN o.state = 'completed' THEN COALESCE(o.result_task, o.id) END, \
          CASE WHEN o.state = 'completed' THEN COALESCE(o.result_attempt, o.attempt) END \
@@ -22,6 +22,8 @@ const TAKE_OVER: &str = "INSERT INTO finished_tasks (id, job_id, position, index
          LATERAL UNNEST(($7::int[])[g.range_from:g.range_to], ($8::int[])[g.range_from:g.range_to]) AS r(first, last), \
          LATERAL (SELECT * FROM finished_tasks f WHERE f.job_id = $2 AND f.era = e.era AND f.position = g.earlier \
              AND f.index BETWEEN r.first AND r.last OFFSET 0) o \
+         LEFT JOIN LATERAL (SELECT own.id FROM classes was, classes own WHERE $9 AND was.id = o.class_id \
+             AND own.base_id = d.class_id AND own.worker_id = was.worker_id OFFSET 0) own ON true \
      WHERE j.id = $1 AND e.id = $2";
 
 impl ReadStore {
@@ -52,12 +54,13 @@ impl ReadStore {
     }
 }
 
-/// Adds the tasks of a new job that take results over. False if the earlier job does not have them any more.
+/// Adds the tasks of a new job that take results over; `is_for_workers`: some of them are for one worker each. False if the earlier job does not have them any more.
 pub(super) async fn take_over(
     connection: &mut PgConnection,
     job: JobId,
     earlier: JobId,
     selection: &Selection,
+    is_for_workers: bool,
 ) -> Result<bool, StoreError> {
     let (mut positions, mut places) = (Vec::new(), Vec::new());
     let mut ranges = Ranges::default();
@@ -77,6 +80,7 @@ pub(super) async fn take_over(
         .bind(to)
         .bind(firsts)
         .bind(lasts)
+        .bind(is_for_workers)
         .execute(connection)
         .await?;
     Ok(added.rows_affected() == u64::from(selection.taken_over()))

@@ -1,10 +1,11 @@
 //! Reads tasks and attempts, for the API, reconciliation and the sweeper. `transitions` changes them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::Utc;
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
+use gaffer_domain::spec::Item;
 use gaffer_domain::task::StateName;
 use gaffer_domain::worker::{CLOCK_DRIFT, Expected, ExpectedState, LOST_MARGIN};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId, task_address};
@@ -20,7 +21,7 @@ use crate::records::{Attempt, ResultOf, Task};
 /// Tasks that take long to start are looked for among so many notes of their job.
 const LATEST_NOTES: i64 = 200;
 
-const TASKS: &str = "SELECT t.id, t.job_id, t.position, d.name, t.index, d.single, d.driver, t.state::text AS state, \
+const TASKS: &str = "SELECT t.id, t.job_id, t.position, t.class_id, d.name, t.index, d.single, d.driver, t.state::text AS state, \
          t.reason_code, t.reason_message, t.exit_code, t.signal, t.attempt, w.name AS worker_name, t.worker_id, \
          t.output_complete, t.not_before, j.created_at, t.started_at, t.finished_at, t.attempt_finished_at, t.ran_micros, \
          t.result_job, t.result_task, t.result_attempt, r.single AS result_single \
@@ -44,6 +45,7 @@ impl FromRow<'_, PgRow> for Task {
             address: task_address(&definition, index as u32, row.try_get("single")?),
             result_of: result_of(row, &definition, index as u32)?,
             item: None,
+            class: row.try_get("class_id")?,
             definition,
             index: index as u32,
             driver: row.try_get("driver")?,
@@ -201,7 +203,8 @@ impl ReadStore {
              FROM (SELECT DISTINCT d.class_id, j.project_id FROM task_definitions d JOIN jobs j ON j.id = d.job_id \
                  WHERE d.job_id = $1 AND d.scheduled > 0) c \
              JOIN workers w ON w.project_id = c.project_id AND w.removed_at IS NULL, \
-             LATERAL (SELECT * FROM live_tasks WHERE worker_id = w.id AND class_id = c.class_id \
+             LATERAL (SELECT * FROM live_tasks WHERE worker_id = w.id AND class_id = ANY(ARRAY( \
+                     SELECT c.class_id UNION ALL SELECT id FROM classes WHERE base_id = c.class_id AND worker_id = w.id)) \
                  AND state = 'scheduled' AND job_id = $1 OFFSET 0) t \
              WHERE NOT ($2 AND EXISTS (SELECT 1 FROM events \
                  WHERE task_id = t.id AND attempt = t.attempt AND kind = 'task.noted' AND era = era_of_task(t.id))) \
@@ -303,15 +306,22 @@ impl ReadStore {
         Ok(self.with_items(job, task.into_iter().collect()).await?.pop())
     }
 
-    /// Adds the items of tasks of a job, which are in its specification.
+    /// Adds the items of tasks of a job, which are in its specification, or the workers that they are for.
     async fn with_items(&self, job: JobId, mut tasks: Vec<Task>) -> Result<Vec<Task>, StoreError> {
         if tasks.is_empty() {
             return Ok(tasks);
         }
         let Some(spec) = self.spec(job).await? else { return Ok(tasks) };
+        let of = |task: &Task| spec.tasks.get(task.position as usize);
+        let is_for_worker = |task: &&Task| of(task).is_some_and(|task| task.is_for_each_worker());
+        let classes: Vec<i64> = tasks.iter().filter(is_for_worker).map(|task| task.class).collect();
+        let workers = match classes.is_empty() {
+            true => BTreeMap::new(),
+            false => self.workers_of_classes(&classes).await?,
+        };
         for task in &mut tasks {
-            task.item =
-                spec.tasks.get(task.position as usize).and_then(|definition| definition.item(task.index));
+            let worker = || workers.get(&task.class).cloned().map(Item::One);
+            task.item = of(task).and_then(|definition| definition.item(task.index)).or_else(worker);
         }
         Ok(tasks)
     }

@@ -55,8 +55,10 @@ impl ReadStore {
                  sum(counted.scheduled)::bigint AS scheduled, sum(counted.running)::bigint AS running, \
                  sum(counted.stopping)::bigint AS stopping, min(head.first) AS first \
              FROM counted JOIN classes c ON c.id = counted.class_id, \
-             LATERAL (SELECT min(not_before) AS first FROM live_tasks \
-                 WHERE state = 'pending' AND class_id = counted.class_id) head \
+             LATERAL (SELECT min(waiting.first) AS first FROM (SELECT counted.class_id AS id \
+                     UNION ALL SELECT id FROM classes WHERE base_id = counted.class_id) of, \
+                 LATERAL (SELECT min(not_before) AS first FROM live_tasks \
+                     WHERE state = 'pending' AND class_id = of.id) waiting) head \
              GROUP BY c.priority",
         )
         .fetch_all(&mut *connection)

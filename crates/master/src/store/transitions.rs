@@ -25,7 +25,7 @@ use gaffer_domain::job::JobState;
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::reason::{AttemptEnd, Reason, ReasonCode};
 use gaffer_domain::scale::Instances;
-use gaffer_domain::spec::JobSpec;
+use gaffer_domain::spec::{JobSpec, TaskSpec};
 use gaffer_domain::task::{
     AfterStop, AttemptChange, Command, Rejected, StateName, StopCause, Task, TaskEvent, TaskState, apply,
 };
@@ -403,7 +403,7 @@ impl Work {
             attempt: (work.task.attempt > 0).then_some(work.task.attempt),
             worker: work.task.state.worker().or(worker_before),
             actor: input.actor.clone(),
-            message: message_of(&work.task.state, &input.detail),
+            message: message_of(definition, &work.task.state, &input.detail),
         });
         Ok(())
     }
@@ -494,14 +494,18 @@ impl DefinitionWork {
     }
 }
 
-fn message_of(state: &TaskState, detail: &Detail) -> String {
+fn message_of(definition: &TaskSpec, state: &TaskState, detail: &Detail) -> String {
     match state {
         TaskState::Blocked => String::new(),
         TaskState::Pending { after: Some(reason), .. } if reason.code == ReasonCode::Stopped => {
-            format!("{}; waiting for another worker", reason.message)
+            let worker = if definition.is_for_each_worker() { "its worker" } else { "another worker" };
+            format!("{}; waiting for {worker}", reason.message)
         }
         TaskState::Pending { after: Some(reason), not_before } => {
             format!("{}; next attempt not before {}", reason.message, not_before.format("%H:%M:%S"))
+        }
+        TaskState::Pending { after: None, .. } if definition.is_for_each_worker() => {
+            "waiting for its worker".to_owned()
         }
         TaskState::Pending { after: None, .. } => "waiting for a worker".to_owned(),
         TaskState::Scheduled { .. } => match detail {

@@ -190,7 +190,11 @@ impl ReadStore {
         Ok((workers, in_use))
     }
 
-    async fn worker_rows(&self, project: Option<ProjectId>) -> Result<Vec<Worker>, StoreError> {
+    /// The workers of a project, or of all, by number, as if nothing of them were reserved.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_rows(&self, project: Option<ProjectId>) -> Result<Vec<Worker>, StoreError> {
         let sql = format!(
             "SELECT {COLUMNS} FROM workers WHERE ($1::bigint IS NULL OR project_id = $1) \
                  AND removed_at IS NULL ORDER BY id"

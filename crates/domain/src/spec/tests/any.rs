@@ -76,8 +76,14 @@ fn the_largest_and_most_wrong_document_is_refused_with_a_short_list() {
 fn any_spec(rng: &mut StdRng) -> JobSpec {
     let names: Vec<_> = (0..rng.random_range(1..6)).map(|n| format!("{}-{n}", any_word(rng))).collect();
     let several = names.len() > 1;
-    let tasks = (0..names.len()).map(|n| any_task(rng, &names[n], &names[..n], several)).collect();
+    let mut tasks: Vec<TaskSpec> =
+        (0..names.len()).map(|n| any_task(rng, &names[n], &names[..n], several)).collect();
     let kind = *[JobKind::Batch, JobKind::Service].choose(rng).unwrap();
+    for task in tasks.iter_mut().filter(|task| task.each.is_some() && kind == JobKind::Batch) {
+        if rng.random() {
+            (task.each, task.spread, task.distinct_workers) = (Some(Each::Workers), None, false);
+        }
+    }
     JobSpec {
         name: format!("{} {}", any_word(rng), any_word(rng)),
         kind,
@@ -235,7 +241,7 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String], several: bool) -> 
         when,
         max_failures: (several && rng.random()).then(|| rng.random_range(0..100)),
         indices: match &each {
-            Some(each) => Indices::Array { first, last: first + each.len() as u32 - 1, at_once },
+            Some(each) => Indices::Array { first, last: first + each.tasks().unwrap() as u32 - 1, at_once },
             None if rng.random() => Indices::Count(rng.random_range(1..1000)),
             None => Indices::Array { first, last: first + rng.random_range(0..1000), at_once },
         },

@@ -107,7 +107,7 @@ fn what_makes_no_sense_is_told_with_its_place() {
     }
     let wrong = mistakes(with(json!({"each": "a"})));
     assert!(
-        wrong[0].starts_with("/tasks/0/each: expected a list of items such as [a.png, b.png], or a matrix"),
+        wrong[0].starts_with("/tasks/0/each: expected a list of items such as [a.png, b.png], a matrix"),
         "{wrong:?}"
     );
     let wrong = mistakes(with(json!({"each": {"a b": ["x"]}})));
@@ -130,4 +130,64 @@ fn tasks_that_match_by_index_have_equal_items() {
     let mut with_array = job(json!(null));
     with_array["tasks"][1]["array"] = json!("0-1");
     read(with_array);
+}
+
+#[test]
+fn a_task_for_each_worker_says_neither_which_nor_how_many() {
+    let spec = read(with(json!({"each": "worker"})));
+    let task = &spec.tasks[0];
+    assert!(task.is_for_each_worker() && !task.indices.is_single());
+    assert_eq!((&task.each, task.item(0)), (&Some(Each::Workers), None));
+    let limited = read(with(json!({"each": "worker", "array": "%3"})));
+    assert_eq!(limited.tasks[0].indices, Indices::Array { first: 0, last: 0, at_once: Some(3) });
+    // As the specification of an accepted job says it.
+    let again = read(with(json!({"each": "worker", "array": "0-11%3"})));
+    assert_eq!(again.tasks[0].indices, Indices::Array { first: 0, last: 11, at_once: Some(3) });
+    let stored = serde_json::to_value(&again).unwrap();
+    assert_eq!(
+        (&stored["tasks"][0]["each"], &stored["tasks"][0]["array"]),
+        (&json!("worker"), &json!("0-11%3"))
+    );
+    assert_eq!(read(stored), again);
+}
+
+#[test]
+fn what_does_not_go_with_each_worker_is_told() {
+    let cases = [
+        (json!({"each": "worker", "count": 2}), "/each: a task has a `count` or `each`, not both"),
+        (
+            json!({"each": "worker", "spread": "labels.rack"}),
+            "/spread: `spread` has no effect with `each: worker`: each worker runs one task",
+        ),
+        (
+            json!({"each": "worker", "distinct_workers": true}),
+            "/distinct_workers: `distinct_workers` has no effect with `each: worker`: each worker runs one task",
+        ),
+    ];
+    for (fields, expected) in cases {
+        assert_eq!(mistakes(with(fields)), [format!("/tasks/0{expected}")]);
+    }
+    let wrong = mistakes(with(json!({"each": "workers"})));
+    assert!(wrong[0].ends_with("or `worker`, found `workers` (did you mean `worker`?)"), "{wrong:?}");
+    let service = json!({"type": "service", "command": ["x"], "each": "worker"});
+    let expected = "/each: `each: worker` is only for batch jobs: the tasks of a service go to other workers";
+    assert_eq!(mistakes(service), [expected]);
+}
+
+#[test]
+fn tasks_that_match_by_index_are_both_for_each_worker_or_neither_is() {
+    let job = |first: Value, second: Value| {
+        let mut second = second;
+        second["depends_on"] = json!([{"task": "build", "index": "same"}]);
+        tasks_with(&[("build", first), ("test", second)])
+    };
+    let each = || json!({"each": "worker"});
+    read(job(each(), each()));
+    read(job(json!({"each": "worker", "array": "0-3"}), each()));
+    let expected =
+        "/tasks/1/depends_on: `index: same` needs `each: worker` in both tasks: `test` and `build` differ";
+    for other in [json!({}), json!({"each": ["a"]}), json!({"count": 1})] {
+        assert_eq!(mistakes(job(each(), other.clone())), [expected]);
+        assert_eq!(mistakes(job(other, each())), [expected]);
+    }
 }

@@ -105,6 +105,8 @@ const BEYOND_A_SCHEMA: &[&str] = &[
     "needs other tasks to wait for",
     "needs equal indices",
     "needs equal items",
+    "needs `each: worker`",
+    "is only for batch jobs",
     "in the environment",
     "the array has",
     "alone needs `each`",

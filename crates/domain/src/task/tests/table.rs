@@ -100,6 +100,7 @@ fn column(event: &TaskEvent) -> &'static str {
     match event {
         TaskEvent::DependenciesMet => "dependencies met",
         TaskEvent::CannotRun(_) => "cannot run",
+        TaskEvent::WorkerRemoved(_) => "worker removed",
         TaskEvent::Placed { .. } => "placed",
         TaskEvent::Started(..) => "started",
         TaskEvent::Returned(_) => "returned",
@@ -164,6 +165,7 @@ pub fn events(task: &Task) -> Vec<TaskEvent> {
     let mut events = vec![
         TaskEvent::DependenciesMet,
         cannot_run(),
+        TaskEvent::WorkerRemoved("its worker was removed".to_owned()),
         TaskEvent::Placed { worker: ELSEWHERE },
         TaskEvent::Started(report, at(2)),
         TaskEvent::Returned(report),

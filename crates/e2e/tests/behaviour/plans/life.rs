@@ -188,17 +188,44 @@ async fn workers_come_and_go(dev: &Dev, round: u32, database_url: &str) {
     eventually("these are joined", async || (chunks().await < before + MANY_CHUNKS).then_some(())).await;
     client.post(&format!("/workers/{leaving}/resume"), &json!({})).await;
 
+    // Workers of an earlier round are still waited for.
+    let own = [format!("labels.for == moves-{round}")];
+    let each = json!({"script": "true", "each": "worker", "array": "%2", "constraints": own});
+    let each = client.submit(each).await;
+    client.finished(each).await;
+    let each =
+        client.post(&format!("/jobs/{each}/rerun"), &json!({"from": "main"})).await.body["id"].as_i64();
+    client.finished(each.unwrap()).await;
+    let waits = json!({"tasks": [
+        {"name": "a", "script": "true"},
+        {"name": "b", "script": "true", "each": "worker", "constraints": [format!("name == {leaving}")], "depends_on": ["a"]},
+    ]});
+    let waits = client.submit(waits).await;
+    client.finished(waits).await;
+
     let lost = json!({"script": "sleep 1000", "constraints": [format!("name == {dying_name}")], "lost_after": "10s",
         "restart": {"policy": "never", "on_lost": "fail"}});
     let lost = client.submit(lost).await;
     client.in_state(lost, "running").await;
     kill_executor(dirs[1].path()).await;
     dying.end(Signal::SIGKILL).await;
+    eventually("the worker is away", async || {
+        let state = client.get(&format!("/workers/{dying_name}")).await.body["state"].clone();
+        (state == "offline").then_some(())
+    })
+    .await;
+    let waits = json!({"script": "true", "each": "worker", "constraints": [format!("name == {dying_name}")]});
+    let waits = client.submit(waits).await;
+    assert!(client.get(&format!("/jobs/{waits}/tasks")).await.text.contains(&dying_name));
+    for path in [format!("/jobs/{waits}/explain"), "/queue".to_owned()] {
+        assert!(client.get(&path).await.text.contains("waits for its worker"), "{path}");
+    }
     assert_eq!(client.finished(lost).await.reason.map(|reason| reason.code), Some(ReasonCode::LostWorker));
     eventually("the lost worker is removed", async || {
         client.delete(&format!("/workers/{dying_name}")).await.status.is_success().then_some(())
     })
     .await;
+    assert_eq!(client.finished(waits).await.state, "failed");
 }
 
 /// Every list and every view, as their readers ask for them.

@@ -29,7 +29,7 @@ fn messages(frames: &[String]) -> Vec<ToWorker> {
 
 #[test]
 fn frames_are_short_whatever_is_queued_and_each_start_comes_after_its_definition() {
-    let outbox = Outbox::new(Arc::default());
+    let outbox = Outbox::new(Arc::default(), "w".into());
     for task in 0..64 {
         outbox.start(&order(task, 1, 400_000));
     }
@@ -65,7 +65,7 @@ fn frames_are_short_whatever_is_queued_and_each_start_comes_after_its_definition
 
 #[test]
 fn the_answer_to_a_heartbeat_waits_for_nothing() {
-    let outbox = Outbox::new(Arc::default());
+    let outbox = Outbox::new(Arc::default(), "w".into());
     (0..64).for_each(|task| outbox.start(&order(task, task, 400_000)));
     let _ = outbox.next_frame().now_or_never().unwrap();
     assert!(outbox.send(&ToWorker::Alive { sequence: 1 }));
@@ -76,7 +76,8 @@ fn the_answer_to_a_heartbeat_waits_for_nothing() {
 
 #[test]
 fn a_full_queue_leaves_out_what_is_repaired_and_nothing_else() {
-    let outbox = Outbox::new(Arc::new(Budget::new(Limits { session: 100_000, total: usize::MAX })));
+    let outbox =
+        Outbox::new(Arc::new(Budget::new(Limits { session: 100_000, total: usize::MAX })), "w".into());
     (0..100).for_each(|task| outbox.start(&order(task, task, 10_000)));
     assert!(outbox.send(&ToWorker::Kill { attempt: attempt(500) }));
     assert!(outbox.send(&ToWorker::EndStored { attempt: attempt(600) }));
@@ -92,7 +93,7 @@ fn a_full_queue_leaves_out_what_is_repaired_and_nothing_else() {
 #[test]
 fn all_queues_together_have_a_limit_in_which_a_definition_counts_once() {
     let budget = Arc::new(Budget::new(Limits { session: usize::MAX, total: 200_000 }));
-    let boxes: Vec<Outbox> = (0..100).map(|_| Outbox::new(budget.clone())).collect();
+    let boxes: Vec<Outbox> = (0..100).map(|_| Outbox::new(budget.clone(), "w".into())).collect();
     let shared = order(1, 1, 100_000);
     boxes.iter().for_each(|outbox| outbox.start(&shared));
     assert!(budget.bytes.load(Ordering::Relaxed) < 200_000, "one definition for a hundred");
@@ -117,7 +118,7 @@ fn all_queues_together_have_a_limit_in_which_a_definition_counts_once() {
 
 #[test]
 fn ten_thousand_stops_and_a_hundred_thousand_kills_at_once_are_all_queued() {
-    let outbox = Outbox::new(Arc::default());
+    let outbox = Outbox::new(Arc::default(), "w".into());
     (0..10_000).for_each(|task| assert!(outbox.send(&ToWorker::Stop { attempt: attempt(task) })));
     (0..101_000).for_each(|task| assert!(outbox.send(&ToWorker::Kill { attempt: attempt(task) })));
     assert_eq!(messages(&frames(&outbox)).len(), 111_000);
@@ -125,7 +126,8 @@ fn ten_thousand_stops_and_a_hundred_thousand_kills_at_once_are_all_queued() {
 
 #[test]
 fn acknowledgements_that_are_not_read_have_a_limit() {
-    let outbox = Outbox::new(Arc::new(Budget::new(Limits { session: 100_000, total: usize::MAX })));
+    let outbox =
+        Outbox::new(Arc::new(Budget::new(Limits { session: 100_000, total: usize::MAX })), "w".into());
     let stored = ToWorker::OutputStored { attempt: attempt(1), offset: 7 };
     let queued = (0..100_000).take_while(|_| outbox.send(&stored)).count();
     assert!((1_000..3_000).contains(&queued), "{queued}");

@@ -17,6 +17,7 @@ use sqlx::{FromRow, PgConnection};
 use super::super::StoreError;
 use super::super::reruns::Ranges;
 use super::super::transitions::NewRows;
+use super::for_workers::{ForWorkers, TasksForWorkers};
 
 /// A job to be accepted.
 #[derive(Debug)]
@@ -57,8 +58,9 @@ const MAX_TASKS_RETURNED: u32 = 64;
 
 /// A job with its definitions, tasks, idempotency key and the first line of its history: one statement, which is a transaction of
 /// its own where none is open, so one answer to wait for. Nothing is inserted if a class does not exist, or if the key is in use.
+/// `$for_workers` and what follows it is about tasks that are for one worker each.
 macro_rules! job_write {
-    ($returning:literal, $rows:literal) => {
+    ($for_workers:literal, $have_classes:literal, $tasks:literal, $waiting:literal, $returning:literal, $rows:literal) => {
         concat!("WITH led AS MATERIALIZED (SELECT leader_check($26) AS leads), \
      present AS MATERIALIZED (SELECT present_era() AS era FROM led), \
      given AS MATERIALIZED (SELECT g.*, c.id AS class_id \
@@ -66,8 +68,8 @@ macro_rules! job_write {
              $28::int[], $29::int[], $30::int[], $31::int[]) \
              AS g(position, name, needs_sha256, driver, single, state, range_from, range_to, runs, completed, skipped) \
          LEFT JOIN classes c ON c.project_id = $1 AND c.priority = $4 AND c.owner = $8 \
-             AND c.needs_sha256 = g.needs_sha256), \
-     known AS MATERIALIZED (SELECT count(class_id) = count(*) AS are_classes FROM given), \
+             AND c.needs_sha256 = g.needs_sha256), ", $for_workers, " \
+     known AS MATERIALIZED (SELECT count(class_id) = count(*)", $have_classes, " AS are_classes FROM given), \
      numbered AS MATERIALIZED (SELECT COALESCE($14, nextval('jobs_id_seq')) AS id, era FROM present, known \
          WHERE are_classes), \
      claimed AS (INSERT INTO idempotency_keys (project_id, key, request_sha256, job_id) \
@@ -87,19 +89,45 @@ macro_rules! job_write {
      tasks AS (INSERT INTO live_tasks (job_id, position, index, class_id, state, since, not_before) \
          SELECT job.id, position, index, class_id, state::task_state, $10, CASE WHEN state = 'pending' THEN $10 END \
          FROM job, given, LATERAL UNNEST(($21::int[])[range_from:range_to], ($22::int[])[range_from:range_to]) \
-             AS r(first, last), generate_series(first, last) AS index ORDER BY position, index", $returning, ") \
+             AS r(first, last), generate_series(first, last) AS index", $tasks, " ORDER BY position, index", $returning, ") \
      SELECT are_classes, CASE WHEN are_classes THEN false ELSE \
              EXISTS (SELECT FROM idempotency_keys WHERE project_id = $1 AND key = $23) END AS is_claimed, \
          (SELECT id FROM job) AS job, \
-         ARRAY(SELECT DISTINCT class_id FROM given WHERE state = 'pending' AND runs > 0 AND class_id IS NOT NULL) AS classes, ", $rows, " FROM known")
+         ARRAY(SELECT DISTINCT class_id FROM given WHERE state = 'pending' AND runs > 0 AND class_id IS NOT NULL)", $waiting,
+             " AS classes, ", $rows, " FROM known")
     };
 }
 
-const JOB_WRITE: &str =
-    job_write!("", "NULL::bigint AS era, NULL::bigint[] AS tasks, NULL::bigint[] AS task_classes");
+const JOB_WRITE: &str = job_write!(
+    "",
+    "",
+    "",
+    "",
+    "",
+    "NULL::bigint AS era, NULL::bigint[] AS tasks, NULL::bigint[] AS task_classes"
+);
+
+/// The same for a job with tasks that are for one worker each: these have the class of their definition and worker.
+const JOB_WRITE_FOR_WORKERS: &str = job_write!(
+    "for_workers AS MATERIALIZED (SELECT w.position, w.index, given.state, c.id AS class_id \
+         FROM UNNEST($35::smallint[], $36::int[], $37::bigint[]) AS w(position, index, worker_id) \
+         JOIN given ON given.position = w.position \
+         LEFT JOIN LATERAL (SELECT id FROM classes WHERE base_id = given.class_id AND worker_id = w.worker_id OFFSET 0) c \
+             ON true), ",
+    " AND (SELECT count(class_id) = count(*) FROM for_workers)",
+    " UNION ALL SELECT job.id, position, index, class_id, state::task_state, $10, CASE WHEN state = 'pending' THEN $10 END \
+         FROM job, for_workers",
+    " || ARRAY(SELECT class_id FROM for_workers WHERE state = 'pending' AND class_id IS NOT NULL)",
+    "",
+    "NULL::bigint AS era, NULL::bigint[] AS tasks, NULL::bigint[] AS task_classes"
+);
 
 /// The same, which also returns the numbers of the tasks, and the class of each definition, in their order.
 const JOB_WRITE_RETURNING_TASKS: &str = job_write!(
+    "",
+    "",
+    "",
+    "",
     " RETURNING id, position, index",
     "(SELECT era FROM job) AS era, ARRAY(SELECT id FROM tasks ORDER BY position, index) AS tasks, \
      CASE WHEN are_classes THEN ARRAY(SELECT class_id FROM given ORDER BY position) END AS task_classes"
@@ -173,6 +201,8 @@ pub(super) struct JobWrite<'a> {
     pub new: &'a NewJob<'a>,
     /// Which of its tasks run, if not all of them.
     pub selection: Option<&'a Selection>,
+    /// The workers that tasks of it are for.
+    pub for_workers: &'a ForWorkers,
     /// If it has its number already.
     pub number: Option<i64>,
     /// The specification as JSON.
@@ -190,24 +220,56 @@ impl JobWrite<'_> {
     ) -> Result<Option<(JobId, Written)>, StoreError> {
         let needs = Needs::of(self.new.spec, JobId(self.number.unwrap_or_default()))?;
         let with_job = |written: Written| written.job.map(|job| (JobId(job), written));
-        // Those that bear the number of the job are always new.
-        if self.number.is_none() {
-            let written = self.write(connection, &needs).await?;
+        let for_workers = self.for_workers.tasks(self.new.spec, self.selection);
+        // Those that bear the number of the job are always new. Results that are taken over have classes, too.
+        let takes_over = self.selection.is_some() && !self.for_workers.is_empty();
+        if self.number.is_none() && !takes_over {
+            let written = self.write(connection, &needs, &for_workers).await?;
             // Of a job that there will not be, no class is made.
             if written.are_classes || written.is_claimed {
                 return Ok(with_job(written));
             }
         }
         classes_ensure(connection, self.new, &needs, self.term).await?;
-        let written = self.write(connection, &needs).await?;
+        if !self.for_workers.is_empty() {
+            let (new, all) = (self.new, self.for_workers);
+            classes_of_workers_ensure(connection, new, &needs, all, self.number, self.term).await?;
+        }
+        let written = self.write(connection, &needs, &for_workers).await?;
         match written.are_classes {
             true => Ok(with_job(written)),
             false => Err(StoreError::Unreadable("the classes of a new job are missing".to_owned())),
         }
     }
 
-    async fn write(&self, connection: &mut PgConnection, needs: &Needs) -> Result<Written, StoreError> {
-        let JobWrite { new, selection, number, stored, term, now } = *self;
+    /// The first line of its history.
+    fn told(&self) -> String {
+        let tasks = match self.new.spec.task_count() {
+            1 => "1 task".to_owned(),
+            n => format!("{n} tasks"),
+        };
+        let workers = match (self.for_workers.is_empty(), &self.for_workers.left_out) {
+            (true, _) => String::new(),
+            (false, None) => ", on each worker".to_owned(),
+            (false, Some(left_out)) => format!(", on each worker but these: {left_out}"),
+        };
+        let rerun = match (self.new.rerun_of, self.selection) {
+            (None, _) => String::new(),
+            (Some(of), None) => format!(", a rerun of job {of}"),
+            (Some(of), Some(selection)) => {
+                format!(", {} of them run: a rerun in part of job {of}", selection.runs())
+            }
+        };
+        format!("{tasks}{workers}{rerun}")
+    }
+
+    async fn write(
+        &self,
+        connection: &mut PgConnection,
+        needs: &Needs,
+        for_workers: &TasksForWorkers,
+    ) -> Result<Written, StoreError> {
+        let JobWrite { new, selection, number, stored, term, now, .. } = *self;
         let spec = new.spec;
         let (mut positions, mut names, mut drivers, mut single) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -221,6 +283,8 @@ impl JobWrite<'_> {
             states.push(Task::new(definition.waits_for_others(), now).state.name().as_str());
             let share = selection.and_then(|selection| selection.definitions().get(position));
             match share {
+                // These are written one by one.
+                _ if self.for_workers.has(position) => ranges.add([].into_iter()),
                 None => ranges.add([definition.indices.iter().into_inner()].into_iter()),
                 Some(share) => ranges.add(share.runs.iter().cloned().map(RangeInclusive::into_inner)),
             }
@@ -231,7 +295,13 @@ impl JobWrite<'_> {
         }
         let (key, request_sha256) = new.idempotency.as_ref().map(|(key, hash)| (*key, &hash[..])).unzip();
         let is_small = number.is_none() && selection.is_none() && spec.task_count() <= MAX_TASKS_RETURNED;
-        Ok(sqlx::query_as(if is_small { JOB_WRITE_RETURNING_TASKS } else { JOB_WRITE })
+        let has_workers = !self.for_workers.is_empty();
+        let sql = match (has_workers, is_small) {
+            (true, _) => JOB_WRITE_FOR_WORKERS,
+            (false, true) => JOB_WRITE_RETURNING_TASKS,
+            (false, false) => JOB_WRITE,
+        };
+        let query = sqlx::query_as(sql)
             .bind(new.project.0)
             .bind(&spec.name)
             .bind(spec.kind.as_str())
@@ -256,14 +326,7 @@ impl JobWrite<'_> {
             .bind(ranges.lasts)
             .bind(key)
             .bind(request_sha256)
-            .bind(match (spec.task_count(), new.rerun_of, selection) {
-                (1, None, _) => "1 task".to_owned(),
-                (n, None, _) => format!("{n} tasks"),
-                (n, Some(of), None) => format!("{n} tasks, a rerun of job {of}"),
-                (n, Some(of), Some(selection)) => {
-                    format!("{n} tasks, {} of them run: a rerun in part of job {of}", selection.runs())
-                }
-            })
+            .bind(self.told())
             .bind(term)
             .bind(ranges.from)
             .bind(ranges.to)
@@ -272,9 +335,12 @@ impl JobWrite<'_> {
             .bind(skipped)
             .bind(new.origin.source)
             .bind(new.origin.template.map(|template| template.name.as_str()))
-            .bind(new.origin.template.map(|template| template.version as i32))
-            .fetch_one(connection)
-            .await?)
+            .bind(new.origin.template.map(|template| template.version as i32));
+        let query = match has_workers {
+            true => query.bind(&for_workers.positions).bind(&for_workers.indices).bind(&for_workers.workers),
+            false => query,
+        };
+        Ok(query.fetch_one(connection).await?)
     }
 }
 
@@ -306,5 +372,45 @@ pub(in crate::store) async fn classes_ensure(
     .bind(term)
     .execute(connection)
     .await?;
+    Ok(())
+}
+
+/// Makes the classes of workers that do not exist yet. Those of the definitions do.
+const CLASSES_OF_WORKERS: &str = "WITH led AS MATERIALIZED (SELECT leader_check($6) AS leads) \
+     INSERT INTO classes (project_id, priority, owner, needs, needs_sha256, base_id, worker_id, job_id) \
+     SELECT b.project_id, b.priority, b.owner, b.needs || jsonb_build_object('worker', w.worker_id), \
+         sha256(b.needs_sha256 || int8send(w.worker_id)), b.id, w.worker_id, \
+         CASE WHEN b.needs ? 'definition' THEN $7::bigint END \
+     FROM led, UNNEST($4::bytea[], $5::bigint[]) AS w(needs_sha256, worker_id), \
+     LATERAL (SELECT * FROM classes WHERE project_id = $1 AND priority = $2 AND owner = $3 \
+         AND needs_sha256 = w.needs_sha256 OFFSET 0) b \
+     LEFT JOIN LATERAL (SELECT id FROM classes WHERE base_id = b.id AND worker_id = w.worker_id OFFSET 0) known ON true \
+     WHERE known.id IS NULL ORDER BY b.id, w.worker_id ON CONFLICT DO NOTHING";
+
+/// Makes the classes of workers that do not exist yet.
+async fn classes_of_workers_ensure(
+    connection: &mut PgConnection,
+    new: &NewJob<'_>,
+    needs: &Needs,
+    for_workers: &ForWorkers,
+    job: Option<i64>,
+    term: i64,
+) -> Result<(), StoreError> {
+    let (mut hashes, mut of) = (Vec::new(), Vec::new());
+    let definitions = for_workers.definitions.iter();
+    for (hash, workers) in definitions.filter_map(|(at, of)| Some((needs.hashes.get(*at)?, of))) {
+        hashes.extend(workers.iter().map(|_| hash.as_slice()));
+        of.extend(workers.iter().map(|worker| worker.0));
+    }
+    sqlx::query(CLASSES_OF_WORKERS)
+        .bind(new.project.0)
+        .bind(i16::from(new.spec.priority))
+        .bind(new.created_by)
+        .bind(hashes)
+        .bind(of)
+        .bind(term)
+        .bind(job)
+        .execute(connection)
+        .await?;
     Ok(())
 }

@@ -285,9 +285,14 @@ impl StartOrder {
         Definition::of(self.definition, &self.spec)
     }
 
-    /// The item of its task, if it has one. It travels with the start: a definition with all items would be sent to every worker.
-    pub fn item(&self) -> Option<Item> {
-        self.spec.tasks.get(usize::from(self.definition.position))?.item(self.index)
+    /// The item of its task, if it has one; for a task that is for one worker, the name of this worker. It travels with the start: a
+    /// definition with all items would be sent to every worker.
+    pub fn item(&self, worker: &str) -> Option<Item> {
+        let definition = self.spec.tasks.get(usize::from(self.definition.position))?;
+        match definition.is_for_each_worker() {
+            true => Some(Item::One(worker.to_owned())),
+            false => definition.item(self.index),
+        }
     }
 }
 
