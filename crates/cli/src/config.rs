@@ -115,9 +115,9 @@ pub fn login_file() -> Option<PathBuf> {
     Some(config.join("gaffer/login.toml"))
 }
 
-/// Default data directory of `gaffer dev`.
+/// Default data directory of `gaffer dev`. Like its option, the variable may be relative.
 pub fn dev_data_dir() -> PathBuf {
-    directory("GAFFER_DATA_DIR").unwrap_or_else(gaffer_master::config::default_data_dir)
+    variable("GAFFER_DATA_DIR").map_or_else(gaffer_master::config::default_data_dir, PathBuf::from)
 }
 
 /// The operator's own database, which a master that is started here uses.

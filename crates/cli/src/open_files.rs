@@ -1,6 +1,11 @@
-//! Raises the limit on open files of servers to the hard limit.
+//! The limit on open files; servers raise it to the hard limit.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// How many files this process may open; 1,024 if the system does not say.
+pub fn limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft)
+}
 
 /// Raises the soft limit to the hard limit, at most to `most`, and logs the result. A higher limit stays.
 pub fn raise(most: u64) {

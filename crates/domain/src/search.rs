@@ -6,6 +6,7 @@
 mod finder;
 mod found;
 mod haystack;
+mod leaps;
 mod lines;
 mod marks;
 mod pattern;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use gaffer_domain::spec::JobSpec;
 use gaffer_e2e::cluster::fresh_database;
-use gaffer_e2e::raw_worker::hello;
+use gaffer_e2e::raw_worker::{hello, register};
 use gaffer_e2e::stage::new_key;
 use gaffer_master::records::PlaceInQueue;
 use gaffer_master::secret::{NewSecret, Purpose};
@@ -38,7 +38,7 @@ fn main() {
             let (hello, session) = (hello(&format!("w{worker}")), Uuid::from_u128(worker));
             let mut identity = [0; 32];
             identity[..16].copy_from_slice(session.as_bytes());
-            store.worker_hello(project, key, session, &identity, &hello).await.unwrap();
+            register(&store, (project, key), session, &identity, &hello).await.unwrap();
         }
         println!("{CLASSES} classes x {WORKERS} workers; median of {ROUNDS}, in ms");
         println!("{:>10} {:>20} {:>10} {:>10}", "waiting", "workers, classes", "tasks", "together");

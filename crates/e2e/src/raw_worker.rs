@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use gaffer_domain::AttemptRef;
 use gaffer_domain::placement::Feature;
 use gaffer_domain::quantity::{Bytes, Cpu};
 use gaffer_domain::reason::AttemptEnd;
 use gaffer_domain::spec::{DriverKind, Resources};
 use gaffer_domain::worker::SILENCE_LIMIT;
+use gaffer_domain::{AttemptRef, ProjectId};
+use gaffer_master::store::hellos::{Newcomer, Registered};
+use gaffer_master::store::{Store, StoreError};
 use gaffer_protocol::definitions::{Definitions, StartAttempt};
 use gaffer_protocol::output::{ChunkBuilder, Stream};
 use gaffer_protocol::wire::{
@@ -38,6 +40,22 @@ pub struct RawWorker {
     definitions: Definitions,
     /// What the master answered to the hello.
     pub welcome: Welcome,
+}
+
+/// Registers a worker of a project, with the key of this number, in the database alone.
+///
+/// # Errors
+/// When the database does not answer, or this master no longer leads.
+pub async fn register(
+    store: &Store,
+    (project, key): (ProjectId, i64),
+    session: Uuid,
+    identity: &[u8; 32],
+    hello: &Hello,
+) -> Result<Option<Registered>, StoreError> {
+    let newcomer = Newcomer { project, key, session, identity, hello, place: &hello.place };
+    let before = store.worker_before_hello(&newcomer).await?;
+    store.worker_hello(&newcomer, before).await
 }
 
 /// A hello of a worker with two processors that has nothing.

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gaffer_domain::{AttemptRef, JobId, TaskId};
 use gaffer_protocol::output::{Chunk, Stream};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::live::LiveOutput;
 use crate::look_rate::LookRate;
@@ -23,6 +24,12 @@ const READ_AHEAD: u32 = 8;
 /// here, because its worker may be about to connect.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 const LOOK_AGAIN_SOON: Duration = Duration::from_secs(1);
+
+/// Waits between tries while the database does not answer a reader that has begun.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_secs(2);
+/// After this time without an answer it is given up.
+const RETRY_FOR: Duration = Duration::from_secs(60);
 
 /// The last lines of one stream are searched backwards in parts of this many bytes.
 const BACKWARD_BYTES: u64 = 256 << 10;
@@ -68,6 +75,7 @@ pub struct TaskOutput {
     read_ahead: u32,
     changes: watch::Receiver<u64>,
     rate: LookRate,
+    patience: Patience,
     /// The task when it was last read; output written until then is read first.
     seen: Option<Task>,
     over: bool,
@@ -119,6 +127,7 @@ impl TaskOutput {
             read_ahead: FIRST_READ,
             changes,
             rate: LookRate::default(),
+            patience: Patience::default(),
             seen: None,
             over: false,
         }
@@ -127,7 +136,8 @@ impl TaskOutput {
     /// The next piece; none after the end, or when the task was deleted or the master goes down.
     ///
     /// # Errors
-    /// When the database does not answer, or a chunk is damaged.
+    /// When the database does not answer, or a chunk is damaged. Once there was an answer, the next one is waited for: a response
+    /// that has begun can only break off.
     pub async fn next(&mut self) -> Result<Option<Piece>, StoreError> {
         loop {
             while let Some(row) = self.ready.pop_front() {
@@ -144,7 +154,7 @@ impl TaskOutput {
     /// The same without unpacking: all that is there at once.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database does not answer, as above.
     pub async fn next_packed(&mut self) -> Result<Option<PackedPiece>, StoreError> {
         if self.ready.is_empty() && !self.get_ready().await? {
             return Ok(self.end().map(PackedPiece::End));
@@ -161,7 +171,12 @@ impl TaskOutput {
             if self.attempt > 0 {
                 let live = self.views.live_output(self.attempt_ref());
                 let arrivals = live.as_ref().map(|live| live.subscribe());
-                self.ready = self.read(live.as_deref()).await?;
+                self.ready = loop {
+                    let read = self.read(live.as_deref()).await;
+                    if let Some(read) = self.patience.unless_it_waits(read, &self.views.shutdown).await {
+                        break read?;
+                    }
+                };
                 if !self.ready.is_empty() {
                     return Ok(true);
                 }
@@ -181,7 +196,13 @@ impl TaskOutput {
             // A job of many tasks changes all the time.
             self.rate.turn().await;
             self.changes.mark_unchanged();
-            if !self.look().await? {
+            let is_there = loop {
+                let looked = self.look().await;
+                if let Some(looked) = self.patience.unless_it_waits(looked, &self.views.shutdown).await {
+                    break looked?;
+                }
+            };
+            if !is_there {
                 // The task was deleted.
                 self.seen = None;
                 return Ok(false);
@@ -255,6 +276,40 @@ impl TaskOutput {
             () = tokio::time::sleep(look_again) => self.seen = None,
         }
         true
+    }
+}
+
+/// Waits for a database that is away or busy, once it has answered a reader.
+#[derive(Debug, Default)]
+struct Patience {
+    has_begun: bool,
+    /// Since when there is no answer, and the next wait.
+    failing: Option<(Instant, Duration)>,
+}
+
+impl Patience {
+    /// The answer, or none after a wait, to ask again.
+    async fn unless_it_waits<T>(
+        &mut self,
+        answer: Result<T, StoreError>,
+        shutdown: &CancellationToken,
+    ) -> Option<Result<T, StoreError>> {
+        match &answer {
+            Ok(_) => (self.has_begun, self.failing) = (true, None),
+            Err(StoreError::Unavailable(error)) if self.has_begun => {
+                let (since, wait) = self.failing.unwrap_or((Instant::now(), RETRY_FIRST));
+                if since.elapsed() < RETRY_FOR && !shutdown.is_cancelled() {
+                    tracing::debug!(%error, "a reader of output waits for the database");
+                    self.failing = Some((since, (wait * 2).min(RETRY_LONGEST)));
+                    tokio::select! {
+                        () = shutdown.cancelled() => {}
+                        () = tokio::time::sleep(wait) => return None,
+                    }
+                }
+            }
+            Err(_) => {}
+        }
+        Some(answer)
     }
 }
 

@@ -25,8 +25,8 @@ use uuid::Uuid;
 
 use crate::control::Control;
 use crate::hub::{Goodbye, SessionEnds, SessionHandle};
+use crate::store::hellos::Registered;
 use crate::store::keys::KeyHolder;
-use crate::store::workers::Registered;
 use crate::write_batcher::Reporter;
 use hello::{begin, register, welcome};
 use read::read;
@@ -79,13 +79,13 @@ async fn key_is_still_good(control: &Control, key: &KeyHolder) -> Result<(), Ses
     }
 }
 
-/// Serves one connection until it ends.
+/// Serves one connection until it ends. What asks the database is boxed: an idle session holds this future, and there are thousands.
 pub async fn serve(control: Arc<Control>, socket: WebSocket, key: KeyHolder) {
     let (mut sink, mut source) = socket.split();
     let id = Uuid::now_v7();
     let begun = async {
         let hello = begin(&mut source).await?;
-        let registering = register(&control, &key, id, &hello);
+        let registering = Box::pin(register(&control, &key, id, &hello));
         let (registered, turn) = meanwhile_patience(&mut sink, registering).await?;
         Ok::<_, SessionEnd>((registered, hello.held, turn))
     };
@@ -109,7 +109,7 @@ pub async fn serve(control: Arc<Control>, socket: WebSocket, key: KeyHolder) {
             drop(turn);
             // From here on a revocation finds the session. One that came since the key was checked at the door did not.
             let alone = match alone {
-                Ok(()) => key_is_still_good(&control, &key).await,
+                Ok(()) => Box::pin(key_is_still_good(&control, &key)).await,
                 end => end,
             };
             let why = match alone {
@@ -127,7 +127,7 @@ pub async fn serve(control: Arc<Control>, socket: WebSocket, key: KeyHolder) {
             control.absences.note(handle.worker, BootTime::now(), silent_for);
             let silent = silent_for.as_secs_f64();
             tracing::info!(worker = %handle.worker_name, reason = %why, "worker session ended");
-            goodbye(&control, &handle, id, silent, &why.to_string()).await;
+            Box::pin(goodbye(&control, &handle, id, silent, &why.to_string())).await;
         }
         Err(end) => {
             control.metrics.refused(end.code());
@@ -168,7 +168,7 @@ async fn talk(
     registered: Registered,
     held: Vec<HeldAttempt>,
 ) -> SessionEnd {
-    let welcome = welcome(control, handle, &registered, &held);
+    let welcome = Box::pin(welcome(control, handle, &registered, &held));
     let welcome = match meanwhile_patience(&mut sink, welcome).await {
         Ok(welcome) => welcome,
         Err(end) => {

@@ -23,6 +23,7 @@ mod event_rows;
 pub mod events;
 mod expired;
 mod forms;
+pub mod hellos;
 pub mod jobs;
 pub(crate) mod kept;
 pub mod keys;
@@ -41,6 +42,7 @@ pub mod specs;
 pub mod tasks;
 pub mod templates;
 mod timeline;
+mod together;
 pub mod totals;
 pub mod transitions;
 mod unnest;
@@ -52,8 +54,11 @@ pub mod workers;
 use classes::ClassCache;
 pub use error::{StoreError, failures};
 use events::SettledEvents;
+use hellos::{EndedSession, NewSession, Registration};
+use keys::KeyChecked;
 pub use pools::{COMMITTED_WITHIN, Pools, Stores};
 use specs::SpecCache;
+use together::Together;
 use transitions::KnownRows;
 
 /// Settings of a hot-path transaction: 5 s per statement, 500 ms per lock. Exceeding the first means too much work,
@@ -74,6 +79,14 @@ pub struct ReadStore {
     settled_events: SettledEvents,
 }
 
+/// What many workers ask at the same moment.
+#[derive(Debug, Clone, Default)]
+struct Arrivals {
+    keys: Together<[u8; 32], KeyChecked>,
+    hellos: Together<NewSession, Registration>,
+    goodbyes: Together<EndedSession, ()>,
+}
+
 /// Writes what users change: jobs, keys, sign-ins, what workers take. Reads, too.
 #[derive(Debug, Clone)]
 pub struct WriteStore {
@@ -81,6 +94,7 @@ pub struct WriteStore {
     leadership: Leadership,
     large: Arc<Semaphore>,
     known: KnownRows,
+    arrivals: Arrivals,
 }
 
 /// Moves tasks, keeps sessions, serves the loops. Can do all the rest, too.

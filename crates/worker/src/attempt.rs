@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::blocking::BlockingThreads;
 use crate::clock::Began;
-use crate::driver::{Assignment, Capabilities, Drivers, StartError, Started};
+use crate::driver::{Assignment, Capabilities, Drivers, OnStart, StartError, Started};
 use crate::ports::Ports;
 use crate::spool::{OutputWriter, Spool};
 pub(crate) use controls::{Cause, ControlSender, Controls, StopRequests, channels};
@@ -173,6 +173,7 @@ async fn start(
         start: attempt.start.clone(),
         environment: BTreeMap::new(),
         directories: None,
+        on_start: OnStart::default(),
         marker: attempt.context.marker(attempt.reference()),
     };
     hooks.before_start(attempt, &mut assignment, cancelled).await?;

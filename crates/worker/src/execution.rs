@@ -40,7 +40,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::attempt::scratch::ScratchSpace;
 use crate::attempt::{self, AttemptContext, Cause, StopRequests};
-use crate::blocking::{BlockingThreads, PATIENCE};
+use crate::blocking::{BlockingThreads, STORING_PATIENCE};
 use crate::driver::{self, DriverSettings, Drivers};
 use crate::ports::{PortSettings, Ports};
 use crate::spool::Resumed;
@@ -48,6 +48,7 @@ use crate::stats;
 use admission::Admission;
 use lease::ContactFile;
 use pieces::Pieces;
+pub(crate) use state::Pending;
 use state::{Accepted, Ordered, State};
 
 /// The longest grace that a worker which is going down gives its attempts.
@@ -172,7 +173,7 @@ impl Execution {
                 .context("cannot start a thread")?,
             spool,
             scratch,
-            threads: BlockingThreads::new("attempt-files", MAX_FILE_THREADS, PATIENCE)
+            threads: BlockingThreads::new("attempt-files", MAX_FILE_THREADS, STORING_PATIENCE)
                 .context("cannot start a thread")?,
             ports,
             checks: Semaphore::new(MAX_CHECKS),
@@ -260,6 +261,11 @@ impl Execution {
     /// Waits until there may be events. Only one can wait.
     pub async fn eventful(&self) {
         self.core.eventful.notified().await;
+    }
+
+    /// Whether there are events, and how urgent they are.
+    pub fn pending(&self) -> Pending {
+        self.core.state().pending()
     }
 
     /// What happened since the last call, in order.

@@ -12,10 +12,9 @@ mod writer;
 
 use std::collections::{HashMap, VecDeque};
 use std::fs;
-use std::future::ready;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
@@ -24,9 +23,8 @@ use gaffer_domain::reason::{AttemptEnd, LostCause};
 use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::wire::{Ended, KillReceipt};
-use tokio::time::timeout;
 
-use crate::blocking::{BlockingThreads, NoAnswer, PATIENCE, STORING_PATIENCE};
+use crate::blocking::{BlockingThreads, STORING_PATIENCE};
 use crate::clock::Began;
 use crate::data_dir::create_private_dir;
 use files::Files;
@@ -46,7 +44,7 @@ pub(crate) struct Spool {
     files: Arc<Files>,
     limits: Arc<Limits>,
     journal: Arc<Mutex<Journal>>,
-    /// One thread, so that entries are written in their order.
+    /// For entries that nobody waits for.
     journal_thread: BlockingThreads,
 }
 
@@ -161,40 +159,38 @@ impl Spool {
         (output, writer)
     }
 
-    /// Notes that an attempt is about to start. After an error it must not: nobody would look for its processes. Waits for
-    /// the disk, but not much longer than until `hurry`.
+    /// Notes that an attempt is about to start, unless nobody wants that any more once it is its turn. After an error the attempt
+    /// must not start: nobody would look for its processes. Blocks.
     ///
     /// With `resume`, a later process of the worker may go on with it.
-    pub async fn starting(
+    pub fn starting(
         &self,
         attempt: AttemptRef,
         began: Began,
-        resume: Option<Arc<StartAttempt>>,
-        hurry: impl Future<Output = ()>,
+        resume: Option<&StartAttempt>,
+        is_wanted: impl FnOnce() -> bool,
     ) -> io::Result<()> {
-        let Began { at, boot } = began;
-        let note = self.noting(move |journal| journal.starting(attempt, at, boot, resume.as_deref()));
-        let noted = self.journal_thread.run_until(hurry, note).await;
-        noted.unwrap_or_else(|NoAnswer| Err(io::Error::other("the disk does not respond")))
-    }
-
-    /// Records that it started. Waits for the disk only briefly, because the attempt is unsupervised meanwhile.
-    pub async fn started(&self, attempt: AttemptRef, pid: Option<i32>) {
-        let boot = BootTime::now();
-        let noted = self.note_now(attempt, move |journal| journal.started(attempt, pid, boot));
-        if timeout(PATIENCE, noted).await.is_err() {
-            tracing::warn!(%attempt, "the disk does not respond; the start is recorded later");
+        let mut journal = self.journal();
+        match is_wanted() {
+            true => journal.starting(attempt, began.at, began.boot, resume),
+            false => Err(io::Error::other("it was given up")),
         }
     }
 
-    /// Notes how it ended.
-    pub async fn ended(&self, ended: Ended) {
-        self.note_now(ended.attempt, move |journal| journal.ended(&ended)).await;
+    /// Records that it started. Blocks.
+    pub fn started(&self, attempt: AttemptRef, pid: Option<i32>) {
+        let boot = BootTime::now();
+        warn_of(attempt, self.journal().started(attempt, pid, boot));
+    }
+
+    /// Notes how it ended. Remembered also when the disk refuses it for now. `was_noted`: its start was. Blocks.
+    pub fn ended(&self, ended: &Ended, was_noted: bool) {
+        warn_of(ended.attempt, self.journal().ended(ended, was_noted));
     }
 
     /// The same for an attempt that never started; nobody waits for the write.
     pub fn ended_unstarted(&self, ended: Ended) {
-        self.note(ended.attempt, move |journal| journal.ended(&ended));
+        self.note(ended.attempt, move |journal| journal.ended(&ended, false));
     }
 
     /// The master knows everything about the attempt.
@@ -207,28 +203,16 @@ impl Spool {
         tokio::join!(self.journal_thread.settled(), self.files.settled());
     }
 
-    /// Writes an entry and waits for it. Remembered also when the disk refuses it for now, or does not answer in time.
-    async fn note_now(
-        &self,
-        attempt: AttemptRef,
-        write: impl FnOnce(&mut Journal) -> io::Result<()> + Send + 'static,
-    ) {
-        let noted = self.journal_thread.run_until(ready(()), self.noting(write)).await;
-        warn_of(attempt, noted.unwrap_or_else(|NoAnswer| Err(io::Error::other("the disk does not respond"))));
-    }
-
     /// Appends an entry that nobody waits for.
     fn note(&self, attempt: AttemptRef, write: impl FnOnce(&mut Journal) -> io::Result<()> + Send + 'static) {
-        let note = self.noting(write);
-        self.journal_thread.queue(move || warn_of(attempt, note()));
+        let journal = self.journal.clone();
+        self.journal_thread.queue(move || {
+            warn_of(attempt, write(&mut journal.lock().unwrap_or_else(PoisonError::into_inner)));
+        });
     }
 
-    fn noting(
-        &self,
-        write: impl FnOnce(&mut Journal) -> io::Result<()> + Send + 'static,
-    ) -> impl FnOnce() -> io::Result<()> + Send + 'static {
-        let journal = self.journal.clone();
-        move || write(&mut journal.lock().unwrap_or_else(PoisonError::into_inner))
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

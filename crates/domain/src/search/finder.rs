@@ -9,6 +9,7 @@ use regex_automata::Input;
 use regex_automata::hybrid::LazyStateID;
 use regex_automata::hybrid::dfa::Cache;
 
+use super::leaps::Thrift;
 use super::pattern::Pattern;
 use super::threads::{Ran, Threads};
 use super::turn::Turn;
@@ -25,6 +26,7 @@ pub(super) struct Finder {
     walk: Option<(usize, LazyStateID)>,
     /// The line that threads search, because the table does not decide.
     line: Option<Range<usize>>,
+    thrift: Thrift,
     /// For such lines, and for the matches in a line.
     pub threads: Threads,
 }
@@ -91,9 +93,10 @@ impl Finder {
     fn walk(&mut self, pattern: &Pattern, text: &[u8], part: Range<usize>, turn: &mut Turn<'_>) -> Walked {
         let dfa = pattern.table();
         let cache = self.cache.get_or_insert_with(|| dfa.create_cache());
+        let thrift = &mut self.thrift;
         let begun = match self.walk.take() {
             Some(begun) => Ok(Some(begun)),
-            None => begin(pattern, cache, text, part.clone()),
+            None => begin(pattern, cache, text, part.clone(), thrift),
         };
         let (mut at, mut state) = match begun {
             Ok(Some(begun)) => begun,
@@ -102,6 +105,7 @@ impl Finder {
         };
         loop {
             let pause = part.end.min(at.saturating_add(STRIDE_BYTES));
+            let begun = at;
             while at < pause {
                 let mut before = state;
                 if before.is_tagged() {
@@ -129,15 +133,16 @@ impl Finder {
                     };
                 }
                 if state.is_match() {
+                    thrift.walked(at - begun);
                     // The table tells a match one byte late.
                     return Walked::Found(at - 1);
                 } else if state.is_dead() {
                     return Walked::Nothing;
                 } else if state.is_quit() {
                     return Walked::Undecided(at - 1);
-                } else if state.is_start() {
+                } else if state.is_start() && !thrift.rests() {
                     // No match has begun: it goes on where the next one may begin.
-                    (at, state) = match begin(pattern, cache, text, at..part.end) {
+                    (at, state) = match begin(pattern, cache, text, at..part.end, thrift) {
                         Ok(Some(begun)) => begun,
                         Ok(None) => return Walked::Nothing,
                         Err(at) => return Walked::Undecided(at),
@@ -148,6 +153,7 @@ impl Finder {
                     break;
                 }
             }
+            thrift.walked(at - begun);
             if at >= part.end {
                 break;
             }
@@ -186,8 +192,13 @@ fn begin(
     cache: &mut Cache,
     text: &[u8],
     part: Range<usize>,
+    thrift: &mut Thrift,
 ) -> Result<Option<(usize, LazyStateID)>, usize> {
-    let Some(at) = pattern.next_candidate(text, part.clone()) else { return Ok(None) };
+    let at = match pattern.leaps() {
+        Some(leaps) if !thrift.rests() => leaps.next(text, part.clone(), thrift),
+        _ => pattern.next_candidate(text, part.clone()),
+    };
+    let Some(at) = at else { return Ok(None) };
     let input = Input::new(text).range(at..part.end);
     match pattern.table().start_state_forward(cache, &input) {
         Ok(state) => Ok(Some((at, state))),

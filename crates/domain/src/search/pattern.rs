@@ -12,6 +12,8 @@ use regex_syntax::hir::{
     Capture, Class, ClassBytes, ClassBytesRange, ClassUnicode, ClassUnicodeRange, Hir, HirKind, Look,
 };
 
+use super::leaps::Leaps;
+
 /// The longest pattern.
 pub const MAX_PATTERN_BYTES: usize = 4 << 10;
 /// The largest automaton: what each byte of a text may cost is proportional to it.
@@ -28,6 +30,8 @@ pub struct Pattern {
     table: DFA,
     /// Finds what each match begins with, if that is a few literals.
     beginnings: Option<Prefilter>,
+    /// Leaps to where a match may begin; none with `beginnings`, which are faster.
+    leaps: Option<Leaps>,
     /// How long a match can be, if there is a limit.
     longest_match: Option<usize>,
 }
@@ -89,9 +93,13 @@ impl Pattern {
         // To look for beginnings that are everywhere takes longer than to walk the table.
         let beginnings =
             Prefilter::from_hir_prefix(MatchKind::LeftmostFirst, &expression).filter(Prefilter::is_fast);
+        let leaps = match beginnings {
+            Some(_) => None,
+            None => Leaps::of(&automaton, expression.properties().minimum_len().unwrap_or(0)),
+        };
         let table = DFA::config()
             .unicode_word_boundary(true)
-            .specialize_start_states(beginnings.is_some())
+            .specialize_start_states(beginnings.is_some() || leaps.is_some())
             .cache_capacity(TABLE_BYTES)
             .skip_cache_capacity_check(true);
         let table = DFA::builder()
@@ -99,7 +107,7 @@ impl Pattern {
             .build_from_nfa(automaton)
             .map_err(|_| InvalidPattern::TooLarge)?;
         let longest_match = expression.properties().maximum_len();
-        Ok(Pattern { text: text.to_owned(), table, beginnings, longest_match })
+        Ok(Pattern { text: text.to_owned(), table, beginnings, leaps, longest_match })
     }
 
     pub(super) fn table(&self) -> &DFA {
@@ -120,7 +128,12 @@ impl Pattern {
         self.longest_match.map_or(0, |longest| first_end.saturating_sub(longest))
     }
 
-    /// The first place in a part of a text where a match may begin; none if nowhere.
+    /// How to leap to where a match may begin, if that is faster than the table of states.
+    pub(super) fn leaps(&self) -> Option<&Leaps> {
+        self.leaps.as_ref()
+    }
+
+    /// The first place in a part of a text where a match may begin, by the literals that it begins with; none if nowhere.
     pub(super) fn next_candidate(&self, text: &[u8], part: Range<usize>) -> Option<usize> {
         match &self.beginnings {
             _ if part.start > part.end => None,

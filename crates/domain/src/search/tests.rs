@@ -316,6 +316,10 @@ fn however_the_text_is_cut_the_same_lines_are_found_as_line_by_line() {
         "x",
         "a+?b|ab*",
         "a.*b|b|a",
+        "[ab]{3}",
+        r"[ab]\s[ab]",
+        "(?:.b|[ab]{2}) ?[^a]$",
+        r"\b[ab]{2,3}\b|\x{e4}[ab]{2}",
     ];
     let patterns = patterns.map(|pattern| {
         let parser = syntax::Config::new().utf8(false).multi_line(true).crlf(true);

@@ -130,13 +130,18 @@ fn processes_with(word: &str) -> usize {
 #[tokio::test]
 async fn a_failing_task_is_tried_again_as_its_policy_says() {
     let lab = lab().await;
-    let spec = json!({
-        "script": "echo try $GAFFER_ATTEMPT; test $GAFFER_ATTEMPT -ge 3",
-        "restart": {"policy": "on-failure", "limit": 5, "delay": "10ms"}
-    });
-    let job = lab.dev.client.submit(spec).await;
-    // Following goes on into the next attempt.
+    let go = lab.dir.path().join("go");
+    let text = format!(
+        "echo try $GAFFER_ATTEMPT; while ! [ -e {} ]; do sleep 0.02; done; test $GAFFER_ATTEMPT -ge 3",
+        go.display()
+    );
+    let restart = json!({"policy": "on-failure", "limit": 5, "delay": "10ms"});
+    let job = lab.dev.client.submit(json!({"script": text, "restart": restart})).await;
+    let has_begun = async || (lab.dev.client.output(job).await == b"try 1\n").then_some(());
+    eventually("the first attempt runs", has_begun).await;
+    // Following continues with the next attempt.
     let followed = lab.dev.client.open(&format!("/jobs/{job}/output?follow=1"), "text/plain").await;
+    std::fs::write(&go, "").unwrap();
     assert_eq!(followed.text().await.unwrap(), "try 1\ntry 2\ntry 3\n");
     assert_eq!(lab.dev.client.job(job).await.state, "completed");
     let detail = lab.dev.client.get(&format!("/jobs/{job}/tasks/main")).await;

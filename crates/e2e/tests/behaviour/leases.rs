@@ -5,7 +5,7 @@ use std::time::Duration;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::worker::{HeldPhase, SILENCE_LIMIT};
 use gaffer_e2e::eventually;
-use gaffer_e2e::raw_worker::{RawWorker, hello};
+use gaffer_e2e::raw_worker::{RawWorker, hello, register};
 use gaffer_e2e::stage::Stage;
 use gaffer_master::absences::Absences;
 use gaffer_master::background::sweeper::Sweeper;
@@ -130,7 +130,7 @@ async fn a_restart_of_a_workers_machine_is_told_again_until_its_losses_are_recor
     let key = stage.client.get("/keys").await.body["items"][0]["id"].as_i64().unwrap();
     let is_reboot = async |boot_id: &str| {
         let said = Hello { boot_id: boot_id.to_owned(), ..hello("w") };
-        let registered = store.worker_hello(project, key, uuid::Uuid::now_v7(), &[1; 32], &said).await;
+        let registered = register(store, (project, key), uuid::Uuid::now_v7(), &[1; 32], &said).await;
         let registered = registered.unwrap().unwrap();
         (registered.id, registered.rebooted)
     };

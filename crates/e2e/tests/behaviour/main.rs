@@ -23,6 +23,7 @@ mod draining;
 mod each;
 mod environment;
 mod events;
+mod fleets;
 mod guessing;
 mod health;
 mod jobs;

@@ -10,7 +10,7 @@ use gaffer_e2e::client::script;
 use gaffer_e2e::cluster::fresh_database;
 use gaffer_e2e::database_proxy::DatabaseProxy;
 use gaffer_e2e::eventually;
-use gaffer_e2e::raw_worker::{RawWorker, hello};
+use gaffer_e2e::raw_worker::{RawWorker, hello, register};
 use gaffer_e2e::stage::Stage;
 use gaffer_master::store::jobs::NewJob;
 use gaffer_master::store::transitions::Batch;
@@ -171,7 +171,7 @@ async fn nothing_that_a_master_does_after_it_was_replaced_has_any_effect() {
     let refused = [
         ("tasks", store.tasks_apply(&Batch::default(), now).await.err()),
         ("a job", store.job_insert(&job, now).await.err()),
-        ("a hello", store.worker_hello(project, 1, session, &[1; 32], &hello("late")).await.err()),
+        ("a hello", register(&store, (project, 1), session, &[1; 32], &hello("late")).await.err()),
         ("a goodbye", store.worker_goodbye(worker_id, session, 0.0, "late").await.err()),
         ("a boot", store.worker_booted(worker_id, "late").await.err()),
         ("drivers", store.worker_drivers(worker_id, session, &[]).await.err()),

@@ -8,7 +8,7 @@ use gaffer_domain::task::{Rejected, Report, StateName, TaskEvent};
 use gaffer_domain::worker::Intake;
 use gaffer_domain::{JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_e2e::cluster::fresh_database;
-use gaffer_e2e::raw_worker::{ended, hello};
+use gaffer_e2e::raw_worker::{ended, hello, register};
 use gaffer_e2e::stage::new_key;
 use gaffer_master::secret::{NewSecret, Purpose};
 use gaffer_master::store::Store;
@@ -40,19 +40,18 @@ async fn bench_on(database_url: &str) -> Bench {
     let project = store.project_default().await.unwrap();
     let secret = NewSecret::new(Purpose::WorkerKey);
     let key = store.key_insert(project, new_key(&secret, None, "w")).await.unwrap().id;
-    let worker = register(&store, project, key, 1).await;
+    let worker = registered(&store, project, key, 1).await;
     Bench { database_url: database_url.to_owned(), store, project, key, worker }
 }
 
-async fn register(store: &Store, project: ProjectId, key: i64, identity: u8) -> WorkerId {
+async fn registered(store: &Store, project: ProjectId, key: i64, identity: u8) -> WorkerId {
     let (session, name) = (uuid::Uuid::now_v7(), format!("w{identity}"));
-    let registered = store.worker_hello(project, key, session, &[identity; 32], &hello(&name)).await;
-    registered.unwrap().unwrap().id
+    register(store, (project, key), session, &[identity; 32], &hello(&name)).await.unwrap().unwrap().id
 }
 
 impl Bench {
     async fn another_worker(&self) -> WorkerId {
-        register(&self.store, self.project, self.key, 2).await
+        registered(&self.store, self.project, self.key, 2).await
     }
 
     async fn submit(&self, spec: serde_json::Value) -> JobId {

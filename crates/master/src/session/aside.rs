@@ -112,7 +112,8 @@ struct Worker {
 impl Worker {
     async fn run(self, mut waiting: mpsc::Receiver<Task>) {
         while let Some(task) = waiting.recv().await {
-            if let Err(error) = self.see_to(task).await {
+            // Boxed: thousands of idle sessions each hold this future, and what it does with a task is large.
+            if let Err(error) = Box::pin(self.see_to(task)).await {
                 self.session.handle.end(GoodbyeCode::ProtocolError, &error);
                 return;
             }

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use chrono::Utc;
+use gaffer_domain::AttemptRef;
 use gaffer_domain::worker::HEARTBEAT_INTERVAL;
 use gaffer_domain::worker::place::Place;
-use gaffer_domain::{AttemptRef, ProjectId};
 use gaffer_protocol::wire::{
     GoodbyeCode, HeldAttempt, Hello, PROTOCOL_VERSION, StoredOutput, ToMaster, ToWorker, Welcome,
 };
@@ -21,9 +21,9 @@ use crate::arrivals::{self, Turn};
 use crate::control::Control;
 use crate::hub::SessionHandle;
 use crate::store::StoreError;
+use crate::store::hellos::{BeforeHello, Newcomer, Registered};
 use crate::store::keys::KeyHolder;
-use crate::store::places::{BeforeHello, KnownPlace};
-use crate::store::workers::Registered;
+use crate::store::places::KnownPlace;
 
 /// Timeout of the hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,40 +71,37 @@ pub(super) async fn register(
     })?;
     let turn = control.arrivals.turn(identity).await;
     let place = Place { boot_id: hello.boot_id.clone(), ..hello.place.clone() };
-    let known = let_in(control, key.project, &identity, &hello.name, &place).await?;
-    let register = || control.store.worker_hello(key.project, key.key, session, &identity, hello);
-    let registered = in_turn(control, register).await?.ok_or_else(|| {
+    let newcomer =
+        Newcomer { project: key.project, key: key.key, session, identity: &identity, hello, place: &place };
+    let before = let_in(control, &newcomer).await?;
+    let register = || control.store.worker_hello(&newcomer, before.clone());
+    // Without a turn: those that wait are registered together.
+    let registered = patiently(control, register).await?.ok_or_else(|| {
         SessionEnd::protocol("the identity or name of this worker belongs to another worker")
     })?;
     tracing::info!(
         worker = %registered.name, id = %registered.id, version = %hello.version, held = hello.held.len(),
         new = registered.is_new, "worker connected"
     );
-    if known.as_ref() != Some(&place) {
-        in_turn(control, || control.store.worker_placed(registered.id, &place)).await?;
-    }
     Ok((registered, turn))
 }
 
-/// Whether this worker is the one of its identity, and may take the name of a lost one. Returns its earlier place.
-async fn let_in(
-    control: &Control,
-    project: ProjectId,
-    identity: &[u8; 32],
-    name: &str,
-    place: &Place,
-) -> Result<Option<Place>, SessionEnd> {
-    let before = in_turn(control, || control.store.worker_before_hello(project, identity, name)).await?;
-    let BeforeHello { known, name_is_of_lost } = before;
-    if let Some(known) = &known {
+/// Whether this worker is the one of its identity, and may take the name of a lost one. Returns what is known
+/// of it.
+async fn let_in(control: &Control, newcomer: &Newcomer<'_>) -> Result<BeforeHello, SessionEnd> {
+    let look = || control.store.worker_before_hello(newcomer);
+    let before = in_turn(control, look).await?;
+    if let Some(known) = &before.place {
         // Outside of a turn: this may take seconds and does not use the database.
-        let is_well = arrivals::is_holder_well(&control.hub, known, place).await;
-        in_turn(control, || admit(control, known, place, is_well)).await??;
+        let is_well = arrivals::is_holder_well(&control.hub, known, newcomer.place).await;
+        in_turn(control, || admit(control, known, newcomer.place, is_well)).await??;
     }
-    if name_is_of_lost {
-        in_turn(control, || control.store.worker_name_release(project, name)).await?;
+    if before.name_is_of_lost {
+        let release = || control.store.worker_name_release(newcomer.project, &newcomer.hello.name);
+        in_turn(control, release).await?;
+        return in_turn(control, look).await;
     }
-    Ok(known.map(|known| known.place))
+    Ok(before)
 }
 
 /// Lets a worker with a known identity in, or tells both that it is a copy.
@@ -177,13 +174,22 @@ async fn in_turn<T, F: Future<Output = Result<T, StoreError>>>(
     control: &Control,
     ask: impl Fn() -> F,
 ) -> Result<T, SessionEnd> {
+    let ask = &ask;
+    let in_turn = || async move {
+        let _turn = control.hub.hello_turn().await;
+        ask().await
+    };
+    patiently(control, in_turn).await
+}
+
+/// Asks again while the database does not answer.
+async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+    control: &Control,
+    ask: impl Fn() -> F,
+) -> Result<T, SessionEnd> {
     let mut wait = RETRY_FIRST;
     loop {
-        let answer = {
-            let _turn = control.hub.hello_turn().await;
-            ask().await
-        };
-        match answer {
+        match ask().await {
             Ok(answer) => return Ok(answer),
             Err(_) if control.shutdown.is_cancelled() => return Err(shutting_down()),
             Err(StoreError::Unavailable(error)) => {

@@ -173,28 +173,31 @@ impl Session {
     pub async fn write_waiting(&self) {
         let Session { control, handle, reports, .. } = self;
         let reporter = Reporter::new(handle.worker, &handle.worker_name);
+        // What writes is boxed: thousands of idle sessions each hold this future.
         loop {
             match reports.next(Instant::now()) {
                 None => reports.wake.notified().await,
                 Some(Err(wait)) => tokio::time::sleep(wait).await,
-                Some(Ok(Next::Note(attempt, note))) => self.write_note(attempt, &note).await,
-                Some(Ok(Next::Drivers(drivers))) => {
-                    let is_written = self.write_drivers(&drivers).await.is_ok();
-                    if !is_written {
-                        // What has been said meanwhile counts more.
-                        reports.lock().waiting.drivers.get_or_insert(drivers);
-                    }
-                    reports.drivers_written();
-                    if !is_written {
-                        tokio::time::sleep(RETRY).await;
-                    }
-                }
+                Some(Ok(Next::Note(attempt, note))) => Box::pin(self.write_note(attempt, &note)).await,
+                Some(Ok(Next::Drivers(drivers))) => Box::pin(self.write_waiting_drivers(drivers)).await,
                 Some(Ok(Next::LateEnd(ended, received))) => {
                     if control.write_batcher.ended(&reporter, ended, received).is_err() {
                         return;
                     }
                 }
             }
+        }
+    }
+
+    async fn write_waiting_drivers(&self, drivers: Vec<DriverStatus>) {
+        let is_written = self.write_drivers(&drivers).await.is_ok();
+        if !is_written {
+            // What has been said meanwhile counts more.
+            self.reports.lock().waiting.drivers.get_or_insert(drivers);
+        }
+        self.reports.drivers_written();
+        if !is_written {
+            tokio::time::sleep(RETRY).await;
         }
     }
 

@@ -1,5 +1,7 @@
 //! API keys, stored and looked up by hash.
 
+use std::collections::HashMap;
+
 use gaffer_domain::{ProjectId, Time};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
@@ -40,6 +42,9 @@ pub struct KeyHolder {
     pub expires_at: Option<Time>,
 }
 
+/// What became of a look-up.
+pub type KeyChecked = Result<KeyHolder, KeyRefusal>;
+
 /// Why a key is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyRefusal {
@@ -53,6 +58,7 @@ pub enum KeyRefusal {
 
 #[derive(FromRow)]
 struct HolderRow {
+    sha256: Vec<u8>,
     id: i64,
     project_id: i64,
     kind: String,
@@ -63,6 +69,26 @@ struct HolderRow {
     revoked: bool,
     expired: bool,
     stale_use: bool,
+}
+
+impl HolderRow {
+    fn checked(&self) -> Result<KeyChecked, StoreError> {
+        if self.revoked {
+            return Ok(Err(KeyRefusal::Revoked));
+        }
+        if self.expired {
+            return Ok(Err(KeyRefusal::Expired));
+        }
+        Ok(Ok(KeyHolder {
+            key: self.id,
+            project: ProjectId(self.project_id),
+            kind: known("kind of key", &self.kind)?,
+            name: self.name.clone(),
+            user: self.user_name.clone(),
+            user_id: self.user_id,
+            expires_at: self.expires_at,
+        }))
+    }
 }
 
 impl FromRow<'_, PgRow> for Key {
@@ -83,46 +109,49 @@ impl FromRow<'_, PgRow> for Key {
 const COLUMNS: &str = "id, kind, name, prefix, created_at, last_used_at, expires_at, revoked_at";
 
 impl WriteStore {
-    /// Finds a key by its hash. Notes its use, at most once a minute.
+    /// Finds a key by its hash. Notes its use, at most once a minute. Keys that are asked for at the same moment are looked up
+    /// together.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn key_check(&self, sha256: &[u8; 32]) -> Result<Result<KeyHolder, KeyRefusal>, StoreError> {
-        let row: Option<HolderRow> = sqlx::query_as(
-            "SELECT k.id, k.project_id, k.kind, k.name, u.name AS user_name, u.id AS user_id, k.expires_at, \
+    pub async fn key_check(&self, sha256: &[u8; 32]) -> Result<KeyChecked, StoreError> {
+        let store = self.clone();
+        let check = move |hashes: Vec<_>| {
+            let store = store.clone();
+            async move { store.keys_check(&hashes).await }
+        };
+        self.arrivals.keys.ask(*sha256, check).await
+    }
+
+    /// The answers are in the order of the hashes.
+    async fn keys_check(&self, hashes: &[[u8; 32]]) -> Result<Vec<KeyChecked>, StoreError> {
+        let asked: Vec<&[u8]> = hashes.iter().map(|hash| &hash[..]).collect();
+        let rows: Vec<HolderRow> = sqlx::query_as(
+            "SELECT k.sha256, k.id, k.project_id, k.kind, k.name, u.name AS user_name, u.id AS user_id, k.expires_at, \
                  k.revoked_at IS NOT NULL AS revoked, COALESCE(k.expires_at <= now(), false) AS expired, \
                  COALESCE(k.last_used_at < now() - interval '1 minute', true) AS stale_use \
-             FROM keys k LEFT JOIN users u ON u.id = k.user_id WHERE k.sha256 = $1",
+             FROM keys k LEFT JOIN users u ON u.id = k.user_id WHERE k.sha256 = ANY($1)",
         )
-        .bind(&sha256[..])
-        .fetch_optional(&self.pool)
+        .bind(asked)
+        .fetch_all(&self.pool)
         .await?;
-        let Some(row) = row else { return Ok(Err(KeyRefusal::Unknown)) };
-        if row.revoked {
-            return Ok(Err(KeyRefusal::Revoked));
-        }
-        if row.expired {
-            return Ok(Err(KeyRefusal::Expired));
-        }
-        if row.stale_use {
+        let used = rows.iter().filter(|row| row.stale_use && !row.revoked && !row.expired);
+        let used: Vec<i64> = used.map(|row| row.id).collect();
+        if !used.is_empty() {
             // A transaction that holds the row does not delay requests with this key.
             sqlx::query(
                 "UPDATE keys SET last_used_at = now() \
-                 WHERE id = (SELECT id FROM keys WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED)",
+                 WHERE id IN (SELECT id FROM keys WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)",
             )
-            .bind(row.id)
+            .bind(used)
             .execute(&self.pool)
             .await?;
         }
-        Ok(Ok(KeyHolder {
-            key: row.id,
-            project: ProjectId(row.project_id),
-            kind: known("kind of key", &row.kind)?,
-            name: row.name,
-            user: row.user_name,
-            user_id: row.user_id,
-            expires_at: row.expires_at,
-        }))
+        let found: HashMap<&[u8], &HolderRow> = rows.iter().map(|row| (&row.sha256[..], row)).collect();
+        hashes
+            .iter()
+            .map(|hash| found.get(&hash[..]).map_or(Ok(Err(KeyRefusal::Unknown)), |row| row.checked()))
+            .collect()
     }
 
     /// Keeps a new key.

@@ -4,20 +4,8 @@ use gaffer_domain::quantity::Span;
 use gaffer_domain::worker::WORKER_LOST_AFTER;
 use gaffer_domain::worker::place::Place;
 use gaffer_domain::{ProjectId, WorkerId};
-use serde_json::Value;
-use sqlx::types::Json;
 
-use super::forms::understood;
 use super::{Store, StoreError};
-
-/// Known state before a hello.
-#[derive(Debug, Clone)]
-pub struct BeforeHello {
-    /// The worker with this identity, if there is one in the project.
-    pub known: Option<KnownPlace>,
-    /// The requested name belongs to a lost worker.
-    pub name_is_of_lost: bool,
-}
 
 /// A known worker and where it was.
 #[derive(Debug, Clone)]
@@ -34,43 +22,6 @@ const LOST_AND_IDLE: &str = "w.removed_at IS NULL AND w.offline_since < now() - 
          AND t.state IN ('scheduled', 'running', 'stopping'))";
 
 impl Store {
-    /// Known state of the identity and the name in a hello.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn worker_before_hello(
-        &self,
-        project: ProjectId,
-        identity_sha256: &[u8; 32],
-        name: &str,
-    ) -> Result<BeforeHello, StoreError> {
-        let (id, known_name, place, name_is_of_lost): (
-            Option<i64>,
-            Option<String>,
-            Option<Value>,
-            bool,
-        ) = sqlx::query_as(
-            "SELECT w.id, w.name, w.place, EXISTS (SELECT 1 FROM workers other WHERE other.project_id = $1 \
-                     AND other.name = $3 AND other.removed_at IS NULL AND other.identity_sha256 <> $2 \
-                     AND other.offline_since < now() - $4 * interval '1 millisecond') \
-                 FROM (SELECT 1) always LEFT JOIN workers w ON w.identity_sha256 = $2 AND w.project_id = $1",
-        )
-        .bind(project.0)
-        .bind(&identity_sha256[..])
-        .bind(name)
-        .bind(millis(WORKER_LOST_AFTER))
-        .fetch_one(&self.pool)
-        .await?;
-        let known = match (id, known_name, place) {
-            (Some(id), Some(name), place) => {
-                let place = understood("place of a worker", place);
-                place.map(|place| KnownPlace { id: WorkerId(id), name, place })
-            }
-            _ => None,
-        };
-        Ok(BeforeHello { known, name_is_of_lost })
-    }
-
     /// Whether tasks are placed on a worker, started or not.
     ///
     /// # Errors
@@ -82,21 +33,6 @@ impl Store {
         .bind(worker.0)
         .fetch_one(&self.pool)
         .await?)
-    }
-
-    /// Notes where a worker is.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn worker_placed(&self, worker: WorkerId, place: &Place) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        sqlx::query("UPDATE workers SET place = $2 WHERE id = $1")
-            .bind(worker.0)
-            .bind(Json(place))
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        Ok(())
     }
 
     /// Writes an event about a duplicate into the history of the worker that keeps its place.
@@ -168,6 +104,6 @@ impl Store {
     }
 }
 
-fn millis(span: Span) -> f64 {
+pub(super) fn millis(span: Span) -> f64 {
     span.as_millis() as f64
 }

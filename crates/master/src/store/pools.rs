@@ -172,13 +172,14 @@ impl Store {
             leadership,
             large: Arc::new(Semaphore::new(LARGE_WRITES)),
             known: KnownRows::default(),
+            arrivals: Default::default(),
         })
     }
 
     /// The same store with its caches, over other connections.
     fn through(&self, pool: PgPool) -> WriteStore {
-        let WriteStore { reads, leadership, large, known } = self.0.clone();
-        WriteStore { reads: ReadStore { pool, ..reads }, leadership, large, known }
+        let of_others = self.0.clone();
+        WriteStore { reads: ReadStore { pool, ..of_others.reads }, ..of_others }
     }
 }
 

@@ -9,7 +9,7 @@ use gaffer_domain::queue::InUse;
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::Intake;
 use gaffer_domain::{ProjectId, WorkerId};
-use gaffer_protocol::wire::{DriverStatus, Hello};
+use gaffer_protocol::wire::DriverStatus;
 use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
@@ -20,28 +20,6 @@ use super::classes::SchedulingClass;
 use super::forms::{entries, members};
 use super::{ReadStore, Store, StoreError};
 use crate::records::{LiveOnWorker, Worker};
-
-/// What became of a hello.
-#[derive(Debug, Clone)]
-pub struct Registered {
-    pub id: WorkerId,
-    /// The name that it got.
-    pub name: String,
-    /// Its machine was rebooted since its last session.
-    pub rebooted: bool,
-    /// The boot id to remember once all that followed from a new one is recorded.
-    pub boot_id: String,
-    /// It was never here before.
-    pub is_new: bool,
-}
-
-/// What became of one try to register.
-enum Attempted {
-    /// None: the identity belongs to another project, or no name is free.
-    Settled(Option<Registered>),
-    /// Another worker was given the name a moment before.
-    NameTaken,
-}
 
 impl FromRow<'_, PgRow> for Worker {
     /// What another version has stored and this one can't read is not offered; a worker of which it can't be told
@@ -106,118 +84,7 @@ impl FromRow<'_, PgRow> for Worker {
 const COLUMNS: &str = "id, project_id, name, datacenter, labels, cpu_millis, memory_bytes, disk_bytes, countables, \
      drivers, features, arch, os, version, warnings, intake, drain_until, drained_at, offline_since, online_since, created_at";
 
-/// How many names are tried before a worker is refused because its name is taken.
-const MAX_NAME_TRIES: u32 = 1_000;
-
 impl Store {
-    /// Registers a worker, new or known, as connected through `session`. The boot id of a known one stays as it was,
-    /// see [`Store::worker_booted`]. None if its identity belongs to another
-    /// project. A taken name gets a number behind it.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn worker_hello(
-        &self,
-        project: ProjectId,
-        key: i64,
-        session: Uuid,
-        identity_sha256: &[u8; 32],
-        hello: &Hello,
-    ) -> Result<Option<Registered>, StoreError> {
-        for _ in 0..MAX_NAME_TRIES {
-            // Several at once may want the same name; the index lets one have it, and the others look again.
-            match self.worker_hello_once(project, key, session, identity_sha256, hello).await? {
-                Attempted::Settled(registered) => return Ok(registered),
-                Attempted::NameTaken => {}
-            }
-        }
-        Ok(None)
-    }
-
-    /// Takes no lock that anything else waits for: the index on names decides, and a fleet comes back at once.
-    async fn worker_hello_once(
-        &self,
-        project: ProjectId,
-        key: i64,
-        session: Uuid,
-        identity_sha256: &[u8; 32],
-        hello: &Hello,
-    ) -> Result<Attempted, StoreError> {
-        let seen: Vec<(bool, String, String)> = sqlx::query_as(
-            "SELECT true, name, boot_id FROM workers WHERE identity_sha256 = $2 \
-             UNION ALL \
-             SELECT false, name, '' FROM workers WHERE project_id = $1 AND identity_sha256 <> $2 \
-                 AND (name = $3 OR starts_with(name, $3 || '-')) AND removed_at IS NULL",
-        )
-        .bind(project.0)
-        .bind(&identity_sha256[..])
-        .bind(&hello.name)
-        .fetch_all(&self.pool)
-        .await?;
-        let known = seen.iter().find(|(is_own, ..)| *is_own);
-        let taken: Vec<&str> =
-            seen.iter().filter(|(is_own, ..)| !is_own).map(|(_, name, _)| name.as_str()).collect();
-        let kept = known.map(|(_, name, _)| name.as_str());
-        let Some(name) = free_name(&hello.name, &taken, kept) else { return Ok(Attempted::Settled(None)) };
-        let mut tx = self.begin().await?;
-        let registered: Result<Option<i64>, sqlx::Error> = sqlx::query_scalar(
-            "WITH registered AS (INSERT INTO workers (project_id, identity_sha256, name, datacenter, labels, cpu_millis, \
-                 memory_bytes, disk_bytes, drivers, arch, os, version, warnings, boot_id, process, session, key_id, \
-                 countables, features, online_since) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $20, now()) \
-             ON CONFLICT (identity_sha256) DO UPDATE SET name = excluded.name, datacenter = excluded.datacenter, \
-                 labels = excluded.labels, cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, \
-                 disk_bytes = excluded.disk_bytes, drivers = excluded.drivers, arch = excluded.arch, \
-                 os = excluded.os, version = excluded.version, warnings = excluded.warnings, \
-                 process = excluded.process, session = excluded.session, \
-                 key_id = excluded.key_id, countables = excluded.countables, features = excluded.features, offline_since = NULL, \
-                 online_since = coalesce(workers.online_since, now()), removed_at = NULL \
-             WHERE workers.project_id = excluded.project_id RETURNING id), \
-             noted AS (INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
-                 SELECT $1, now(), 'worker.online', id, 'worker ' || $3, $19 FROM registered) \
-             SELECT id FROM registered",
-        )
-        .bind(project.0)
-        .bind(&identity_sha256[..])
-        .bind(&name)
-        .bind(&hello.datacenter)
-        .bind(Json(&hello.labels))
-        .bind(hello.capacity.cpu.millis() as i32)
-        .bind(hello.capacity.memory.get() as i64)
-        .bind(hello.capacity.disk.get() as i64)
-        .bind(Json(&hello.drivers))
-        .bind(&hello.arch)
-        .bind(&hello.os)
-        .bind(&hello.version)
-        .bind(Json(&hello.warnings))
-        .bind(&hello.boot_id)
-        .bind(hello.process)
-        .bind(session)
-        .bind(key)
-        .bind(Json(&hello.countables))
-        .bind(if known.is_none() { "first connection" } else { "connected" })
-        .bind(&hello.features)
-        .fetch_optional(&mut *tx)
-        .await;
-        let id = match registered {
-            Ok(Some(id)) => id,
-            // It belongs to another project.
-            Ok(None) => return Ok(Attempted::Settled(None)),
-            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-                return Ok(Attempted::NameTaken);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        tx.commit().await?;
-        Ok(Attempted::Settled(Some(Registered {
-            id: WorkerId(id),
-            name,
-            rebooted: known.is_some_and(|(_, _, boot_id)| *boot_id != hello.boot_id),
-            boot_id: hello.boot_id.clone(),
-            is_new: known.is_none(),
-        })))
-    }
-
     /// Notes the boot id of a worker, after what its machine's restart has ended is recorded as lost.
     ///
     /// # Errors
@@ -268,35 +135,6 @@ impl Store {
         .await?;
         tx.commit().await?;
         Ok(())
-    }
-
-    /// Records the end of a session, `silent_secs` after the worker's last message. Does nothing if the worker has
-    /// another session.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn worker_goodbye(
-        &self,
-        worker: WorkerId,
-        session: Uuid,
-        silent_secs: f64,
-        why: &str,
-    ) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        sqlx::query(
-            "WITH gone AS (UPDATE workers SET session = NULL, offline_since = now() - $3 * interval '1 second', \
-                 online_since = NULL \
-                 WHERE id = $1 AND session = $2 RETURNING project_id, id, name) \
-             INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
-             SELECT project_id, now(), 'worker.offline', id, 'gaffer', $4 FROM gone",
-        )
-        .bind(worker.0)
-        .bind(session)
-        .bind(silent_secs)
-        .bind(why)
-        .execute(&mut *tx)
-        .await?;
-        Ok(tx.commit().await?)
     }
 
     /// At the start of a master: ends sessions of the earlier one. Absences start when the earlier one cannot have
@@ -469,25 +307,6 @@ fn resources(cpu_millis: i64, memory: i64, disk: i64) -> Resources {
         memory: Bytes(memory.unsigned_abs()),
         disk: Bytes(disk.unsigned_abs()),
     }
-}
-
-/// The wanted name, or the first `name-2`, `name-3`, … that is free. A worker that got a numbered name keeps it.
-fn free_name(wanted: &str, taken: &[&str], kept: Option<&str>) -> Option<String> {
-    let is_free = |name: &str| !taken.contains(&name);
-    if is_free(wanted) {
-        return Some(wanted.to_owned());
-    }
-    let numbered = |n: u32| format!("{wanted}-{n}");
-    if let Some(kept) = kept
-        && kept
-            .strip_prefix(wanted)
-            .and_then(|rest| rest.strip_prefix('-'))
-            .is_some_and(|n| n.parse::<u32>().is_ok())
-        && is_free(kept)
-    {
-        return Some(kept.to_owned());
-    }
-    (2..MAX_NAME_TRIES).map(numbered).find(|name| is_free(name))
 }
 
 /// What has changed, a sentence for each driver.

@@ -1,7 +1,8 @@
 //! When output comes in many small pieces, reading pauses for a moment, so that more of it is read at once.
 //!
 //! A program that writes each line by itself is read line by line if the reader is as fast as the program. Each piece
-//! wakes threads and processes on its way to the master, which costs both processors more than the output itself.
+//! wakes threads and processes on its way to the master, which costs both processors more than the output itself. As long as what
+//! was written does not fill the pipe, the program does not wait for its reader.
 
 use std::time::Duration;
 
@@ -18,13 +19,13 @@ const WITHIN: Duration = Duration::from_millis(4);
 const LEAST_BYTES: usize = 1 << 10;
 /// … or later than this.
 const CALM: Duration = Duration::from_millis(20);
-/// After so many bytes at once, more is already there.
-pub(super) const MANY_BYTES: usize = 64 << 10;
 
 /// Recognises bursts of one stream. While two streams take turns there are no pauses: which came first would be lost.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Bursts {
     latest: Option<(Stream, Pieces)>,
+    /// After a larger piece, the program may wait for its reader.
+    full: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +37,19 @@ enum Pieces {
 }
 
 impl Bursts {
+    /// `pipe`: how many bytes may be written before the writer has to wait.
+    pub fn new(pipe: usize) -> Bursts {
+        let mut bursts = Bursts { latest: None, full: 0 };
+        bursts.holds(pipe);
+        bursts
+    }
+
+    /// So many bytes may be written from now on before the writer has to wait.
+    pub fn holds(&mut self, pipe: usize) {
+        // Small pieces do not fill all of its memory.
+        self.full = pipe / 4 * 3;
+    }
+
     /// Whether to pause before the next read, after this piece was read.
     pub fn pauses_after(&mut self, piece: &Record, now: Instant) -> bool {
         let is_within = |since: Instant, time| now.saturating_duration_since(since) <= time;
@@ -57,7 +71,7 @@ impl Bursts {
             _ => Pieces::Few { since: now, count: 1 },
         };
         self.latest = Some((piece.stream, pieces));
-        matches!(pieces, Pieces::Burst { .. }) && bytes < MANY_BYTES
+        matches!(pieces, Pieces::Burst { .. }) && bytes < self.full
     }
 }
 
@@ -67,9 +81,11 @@ mod tests {
 
     use super::*;
 
+    const PIPE: usize = 256 << 10;
+
     /// For each piece, given as its stream, its bytes and the time since the one before, whether there is a pause after it.
     fn pauses(pieces: impl IntoIterator<Item = (Stream, usize, Duration)>) -> Vec<bool> {
-        let (mut bursts, mut now) = (Bursts::default(), Instant::now());
+        let (mut bursts, mut now) = (Bursts::new(PIPE), Instant::now());
         let read = |(stream, bytes, later)| {
             now += later;
             let piece = Record { at_micros: 0, stream, bytes: Bytes::from(vec![b'x'; bytes]) };
@@ -106,9 +122,9 @@ mod tests {
     }
 
     #[test]
-    fn after_a_large_piece_the_next_one_is_read_at_once_and_the_burst_goes_on() {
-        let large = (Stream::Stdout, MANY_BYTES, Duration::from_millis(2));
-        let read = pauses([LINE; 16].into_iter().chain([large, (Stream::Stdout, 5_000, LINE.2)]));
-        assert_eq!(read[16..], [false, true]);
+    fn after_a_piece_that_filled_the_pipe_the_next_one_is_read_at_once_and_the_burst_goes_on() {
+        let piece = |bytes| (Stream::Stdout, bytes, Duration::from_millis(2));
+        let pieces = [piece(PIPE / 2), piece(PIPE - PIPE / 8), piece(5_000)];
+        assert_eq!(pauses([LINE; 16].into_iter().chain(pieces))[16..], [true, false, true]);
     }
 }

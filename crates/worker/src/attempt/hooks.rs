@@ -3,21 +3,19 @@
 //! | hook | before the start | after the start | on adoption | after the end |
 //! |---|---|---|---|---|
 //! | [`environment`] | gaffer's variables | | nothing to do | |
-//! | [`directory`] | private directories, the script file | | none | removes them |
 //! | [`ports`] | assigns ports, their variables | | kept | releases them |
-//! | [`journal`] | records the start | records the process id | recorded | records the end |
+//! | [`files`] | private directories, the script file; records the start | records the process id | recorded | records the end, removes the directories |
 //! | [`health`] | | begins the checks | begins them | ends them; before a stop, too |
 //! | [`input`] | | starts to write standard input | progress is unknown: writes nothing | stops |
 //!
-//! A hook that fetches something comes before [`journal`], which is the last step before the start; a hook that observes
+//! A hook that fetches something comes before [`files`], which is the last step before the start; a hook that observes
 //! the running process comes after it. After a restart of the executor, everything a hook needs must follow from the
 //! attempt itself; a hook that has to remember more stores it in the journal's start entry.
 
-mod directory;
 mod environment;
+mod files;
 mod health;
 mod input;
-mod journal;
 mod ports;
 
 use std::time::Duration;
@@ -80,9 +78,8 @@ impl Hooks {
     pub fn all(inputs: mpsc::Receiver<Input>) -> Hooks {
         Hooks(vec![
             Box::new(environment::Environment),
-            Box::new(directory::Directory::default()),
             Box::new(ports::Ports),
-            Box::new(journal::Journal),
+            Box::new(files::Files::default()),
             Box::new(health::HealthChecks::default()),
             Box::new(input::StandardInput::new(inputs)),
         ])

@@ -9,11 +9,15 @@ use gaffer_protocol::output::{Record, Stream};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::bursts::{Bursts, MANY_BYTES, PAUSE};
+use super::bursts::{Bursts, PAUSE};
 use crate::clock::wall_micros;
 use crate::driver::OutputSource;
 use crate::spool::OutputWriter;
 
+/// What a pipe holds if nothing is done about it.
+const PIPE_BYTES: usize = 64 << 10;
+/// With so many bytes at once there is much output, whether or not it comes in small pieces.
+const MANY_BYTES: usize = 48 << 10;
 /// How long after the end of the main process its streams may stay silent and open.
 const DRAIN_SILENCE: Duration = Duration::from_secs(1);
 /// Maximum time to read after the exit: a process that was not found may continue to write.
@@ -76,7 +80,7 @@ pub(super) async fn pump(
     exited: &CancellationToken,
     wrote: impl Fn(),
 ) {
-    let (mut bursts, mut has_widened, mut drain_end) = (Bursts::default(), false, None);
+    let (mut bursts, mut has_widened, mut drain_end) = (Bursts::new(PIPE_BYTES), false, None);
     loop {
         let next = if exited.is_cancelled() {
             next_after_exit(source, *drain_end.get_or_insert_with(|| Instant::now() + DRAIN_LIMIT)).await
@@ -90,8 +94,13 @@ pub(super) async fn pump(
         let Some(record) = next else { break };
         let pauses = bursts.pauses_after(&record, Instant::now());
         if (pauses || record.bytes.len() >= MANY_BYTES) && !has_widened {
-            source.widen(record.stream);
             has_widened = true;
+            if let Some(bytes) = source.widen(record.stream) {
+                bursts.holds(bytes);
+            }
+        }
+        if pauses {
+            source.rest(record.stream);
         }
         if let Some(record) = quota.admit(record) {
             writer.append(record, exited).await;

@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use gaffer_domain::quantity::{Bytes, Cpu};
@@ -57,6 +57,10 @@ pub(crate) struct Cgroup {
     tracking: PathBuf,
     /// Counts OOM kills; none without a limit.
     memory: Option<PathBuf>,
+    /// How often a process was started in it.
+    starts: AtomicU32,
+    /// Nothing was in it after the first one was.
+    was_left: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -104,7 +108,7 @@ impl Cgroups {
                 let door = open_to_write(&tracking.join("cgroup.procs"))?;
                 let memory = limits.memory.filter(|_| *has_limits).map(|_| tracking.clone());
                 // Dropped half made, it takes down what there is.
-                let cgroup = Cgroup { version: Version::Two { door }, tracking, memory };
+                let cgroup = Cgroup::new(Version::Two { door }, tracking, memory);
                 if *has_limits {
                     limits.write_two(&cgroup.tracking)?;
                 }
@@ -114,11 +118,8 @@ impl Cgroups {
                 let room = pool.take(MAX_PIDS)?;
                 let tracking = room.dir().to_owned();
                 let rooms = vec![(pool.clone(), room)];
-                let mut cgroup = Cgroup {
-                    version: Version::One { rooms, is_halted: AtomicBool::new(false) },
-                    tracking,
-                    memory: None,
-                };
+                let version = Version::One { rooms, is_halted: AtomicBool::new(false) };
+                let mut cgroup = Cgroup::new(version, tracking, None);
                 if let Some(pool) = cpu.as_ref().filter(|_| limits.cpu_micros.is_some() || nice > 0) {
                     let quota = limits.cpu_micros.map_or("-1".to_owned(), |micros| micros.to_string());
                     match cgroup.join(pool, quota) {
@@ -236,6 +237,10 @@ impl Limits {
 }
 
 impl Cgroup {
+    fn new(version: Version, tracking: PathBuf, memory: Option<PathBuf>) -> Cgroup {
+        Cgroup { version, tracking, memory, starts: AtomicU32::new(0), was_left: AtomicBool::new(false) }
+    }
+
     /// Lets one of that controller take part.
     fn join(&mut self, pool: &Arc<Pool>, limit: impl Display) -> io::Result<&mut Room> {
         let Version::One { rooms, .. } = &mut self.version else {
@@ -248,6 +253,7 @@ impl Cgroup {
 
     /// Starts a process inside the cgroup from its first instruction.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        self.starts.fetch_add(1, Ordering::Relaxed);
         match &self.version {
             Version::One { rooms, .. } => {
                 let _visit = Visit::begin(rooms)?;
@@ -263,10 +269,14 @@ impl Cgroup {
     /// The processes in it; zombies are in none.
     pub fn members(&self) -> Vec<i32> {
         let own = std::process::id();
-        let procs = fs::read_to_string(self.tracking.join("cgroup.procs")).unwrap_or_default();
+        let Ok(procs) = fs::read_to_string(self.tracking.join("cgroup.procs")) else { return Vec::new() };
         // The thread that starts one is there for a moment.
         let pids = procs.lines().filter_map(|line| line.parse().ok());
-        pids.filter(|pid: &i32| u32::try_from(*pid) != Ok(own)).collect()
+        let members: Vec<i32> = pids.filter(|pid: &i32| u32::try_from(*pid) != Ok(own)).collect();
+        if members.is_empty() && self.starts.load(Ordering::Relaxed) > 0 {
+            self.was_left.store(true, Ordering::Relaxed);
+        }
+        members
     }
 
     /// Prevents new processes, so that a listing is complete.
@@ -312,11 +322,13 @@ impl Drop for Cgroup {
         match &mut self.version {
             Version::One { rooms, is_halted } => {
                 let is_halted = *is_halted.get_mut();
+                // What was left by all cannot start anything, unless somebody else did.
+                let is_empty = *self.was_left.get_mut() && *self.starts.get_mut() == 1;
                 for (pool, mut room) in rooms.drain(..) {
                     if is_halted {
                         room.forget(PIDS_FILE);
                     }
-                    pool.give_back(room);
+                    pool.give_back(room, is_empty);
                 }
             }
             Version::Two { .. } => {

@@ -1,59 +1,43 @@
 //! The host driver: a process in its own group, with both streams captured.
 
 mod exec;
+mod pipe;
 mod start;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future as _;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::reason::ProcessEnd;
 use gaffer_domain::spec::{DriverKind, StopSignal};
-use gaffer_protocol::output::{Record, Stream};
 use gaffer_protocol::wire::{DriverStatus, KillReceipt};
 use nix::sys::signal::Signal;
-use rustix::pipe::fcntl_setpipe_size;
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::process::{Child, ChildStderr, ChildStdout};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::process::Child;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Cgroups;
 use super::process_tree::ProcessTree;
 use super::stuck::Stuck;
-use super::{Assignment, Capabilities, Driver, Exit, OutputSource, Process, StartError, Started};
+use super::{Assignment, Capabilities, Driver, Exit, Process, StartError, Started};
 use crate::blocking::{BlockingThreads, NoAnswer, PATIENCE, tell_if_slow};
-use crate::clock::{until, wall_micros};
+use crate::clock::until;
 use start::Start;
 
 /// Starts that may wait for files at the same time; more wait for their turn.
 const MAX_STARTING: usize = 64;
 /// The same of programs that run beside tasks.
 const MAX_CHECKING: usize = 16;
-/// What a pipe holds once there is much output; also the most that is read at once.
-const WIDE_PIPE_BYTES: usize = 256 << 10;
-/// The most pipes that are wide at the same time: where a user's pipes have more memory than the kernel grants them, by default
-/// 64 MiB, all new ones of that user are tiny, in every program.
-static WIDE_PIPES: Semaphore = Semaphore::const_new(64);
-
 const KILLED: i32 = Signal::SIGKILL as i32;
 const KILLED_CHILD: i32 = 128 + KILLED;
-
-thread_local! {
-    /// Shared read buffer of the attempts on this thread; data is copied out, so a waiting attempt needs no buffer.
-    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; WIDE_PIPE_BYTES].into());
-}
 
 /// Starts processes on this machine.
 pub(super) struct HostDriver {
@@ -102,6 +86,13 @@ impl HostDriver {
         ));
         let on_thread = start.clone();
         let begun = self.threads.run_until(hurry, move || on_thread.run());
+        let begun = async {
+            tokio::select! {
+                biased;
+                begun = begun => begun,
+                () = start.overdue() => Ok(()),
+            }
+        };
         let is_over = tell_if_slow(begun, || note(format!("not started yet: {}", start.obstacle()))).await;
         match is_over {
             Ok(()) => start.take_result(),
@@ -230,62 +221,4 @@ fn end_of(status: ExitStatus) -> ProcessEnd {
         (Some(code), _) => ProcessEnd::Code(code),
         (None, signal) => ProcessEnd::Signal(signal.unwrap_or(0)),
     }
-}
-
-/// Both streams of a process, read as they become readable.
-struct Pipes {
-    stdout: Option<ChildStdout>,
-    stderr: Option<ChildStderr>,
-    /// Which is looked at first: after each read the other one, so that neither starves.
-    turn: Stream,
-    /// Held while one of them is wide.
-    wide: Option<SemaphorePermit<'static>>,
-}
-
-impl OutputSource for Pipes {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Record>> {
-        let turns = match self.turn {
-            Stream::Stdout => [Stream::Stdout, Stream::Stderr],
-            Stream::Stderr => [Stream::Stderr, Stream::Stdout],
-        };
-        for stream in turns {
-            let read = match stream {
-                Stream::Stdout => poll_read(&mut self.stdout, cx),
-                Stream::Stderr => poll_read(&mut self.stderr, cx),
-            };
-            if let Poll::Ready(Some(bytes)) = read {
-                self.turn = if stream == Stream::Stdout { Stream::Stderr } else { Stream::Stdout };
-                return Poll::Ready(Some(Record { at_micros: wall_micros(), stream, bytes }));
-            }
-        }
-        if self.stdout.is_none() && self.stderr.is_none() { Poll::Ready(None) } else { Poll::Pending }
-    }
-
-    fn widen(&mut self, stream: Stream) {
-        let Ok(permit) = WIDE_PIPES.try_acquire() else { return };
-        let widened = match stream {
-            Stream::Stdout => self.stdout.as_ref().map(|pipe| fcntl_setpipe_size(pipe, WIDE_PIPE_BYTES)),
-            Stream::Stderr => self.stderr.as_ref().map(|pipe| fcntl_setpipe_size(pipe, WIDE_PIPE_BYTES)),
-        };
-        self.wide = widened.is_some_and(|widened| widened.is_ok()).then_some(permit);
-    }
-}
-
-/// What the pipe has; none at its end, where it is closed.
-fn poll_read<P: AsyncRead + Unpin>(pipe: &mut Option<P>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-    let Some(open) = pipe else { return Poll::Ready(None) };
-    let read = READ_BUFFER.with_borrow_mut(|buffer| {
-        let mut buffer = ReadBuf::new(buffer);
-        Pin::new(open).poll_read(cx, &mut buffer).map_ok(|()| Bytes::copy_from_slice(buffer.filled()))
-    });
-    let ended = match read {
-        Poll::Pending => return Poll::Pending,
-        Poll::Ready(Ok(bytes)) if !bytes.is_empty() => return Poll::Ready(Some(bytes)),
-        Poll::Ready(ended) => ended,
-    };
-    if let Err(error) = ended {
-        tracing::warn!(%error, "cannot read the output of a process");
-    }
-    *pipe = None;
-    Poll::Ready(None)
 }

@@ -39,10 +39,11 @@ pub mod scripted;
 mod stuck;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -75,6 +76,8 @@ pub(crate) struct Assignment {
     pub environment: BTreeMap<String, String>,
     /// Its own directories, if its driver [uses files of this machine](Capabilities::uses_host_files).
     pub directories: Option<Directories>,
+    /// A driver that starts on a thread that may block tells it there.
+    pub on_start: OnStart,
     /// Tells the processes of this attempt from all others on this machine.
     pub marker: String,
 }
@@ -88,6 +91,38 @@ pub(crate) struct Directories {
     pub temporary: PathBuf,
     /// The file that holds the script, if the action is one.
     pub script: Option<PathBuf>,
+}
+
+/// What is to be done once there is a main process, by the first that is on a thread that may block.
+#[derive(Clone, Default)]
+pub(crate) struct OnStart(Arc<Mutex<Option<Tell>>>);
+
+/// Takes the number of the main process, where it is one of this machine.
+type Tell = Box<dyn FnOnce(Option<i32>) + Send>;
+
+impl OnStart {
+    pub fn new(tell: impl FnOnce(Option<i32>) + Send + 'static) -> OnStart {
+        OnStart(Arc::new(Mutex::new(Some(Box::new(tell)))))
+    }
+
+    /// Whether nobody has done it, or begun to.
+    pub fn is_waiting(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Does it, unless somebody has. Blocks.
+    pub fn tell(&self, pid: Option<i32>) {
+        let tell = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tell) = tell {
+            tell(pid);
+        }
+    }
+}
+
+impl fmt::Debug for OnStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OnStart").field(&self.is_waiting()).finish()
+    }
 }
 
 pub(crate) struct Started {
@@ -183,8 +218,13 @@ pub(crate) trait Process: Send {
 pub(crate) trait OutputSource: Send {
     /// The next piece, at most 256 KiB; none at the end. Nothing is lost if the answer is not waited for.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Record>>;
-    /// There is much output of a stream: the kernel is to hold more of it between two reads, if it can.
-    fn widen(&mut self, _stream: Stream) {}
+    /// There is much output of a stream: the kernel is to hold more of it between two reads, if it can. How many bytes that are by
+    /// now, if it is more.
+    fn widen(&mut self, _stream: Stream) -> Option<usize> {
+        None
+    }
+    /// The next piece of a stream is asked for in a moment only: until then nobody is to be woken by each write, if that can be.
+    fn rest(&mut self, _stream: Stream) {}
     /// Whether the output ends soon after the process in any case; otherwise an undetected process may keep it open.
     fn has_certain_end(&self) -> bool {
         false

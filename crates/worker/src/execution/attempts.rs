@@ -1,5 +1,6 @@
 //! Launches attempts and receives their reports.
 
+use std::future::ready;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -68,7 +69,11 @@ impl Core {
         let mut ended = attempt::unstarted(attempt, AttemptEnd::Lost { cause: LostCause::NotHeld });
         ended.killed = killed.filter(|receipt| receipt.killed + receipt.left > 0);
         ended.output_bytes = self.state().output(attempt).map_or(0, |output| output.end());
-        self.context.spool.ended(ended.clone()).await;
+        let (context, end) = (self.context.clone(), ended.clone());
+        let noted = self.context.threads.run_until(ready(()), move || context.spool.ended(&end, false));
+        if noted.await.is_err() {
+            tracing::warn!(%attempt, "the disk of the data directory does not respond; the end is recorded later");
+        }
         ended
     }
 }

@@ -24,6 +24,7 @@ use super::pieces::Pieces;
 use crate::attempt::{self, Cause, ControlSender, Controls, StartFacts, StopRequests};
 use crate::spool::{Output, OutputWriter, Recovered, Resumed};
 use outgoing::Outgoing;
+pub(crate) use outgoing::Pending;
 
 /// Number of released attempts that are remembered.
 const MAX_REMEMBERED: usize = 10_000;

@@ -121,6 +121,22 @@ async fn what_happens_without_a_session_is_told_in_the_next() {
 }
 
 #[tokio::test]
+async fn starts_alone_can_wait_and_nothing_else_can() {
+    let (_dir, execution) = new().await;
+    execution.open_session();
+    assert_eq!(execution.pending(), Pending::Nothing);
+    start(&execution, 1, "hang");
+    until("the start", || execution.pending() == Pending::Starts).await;
+    execution.deliver(Command::Kill { attempt: attempt(1) });
+    until("the end", || execution.pending() == Pending::More).await;
+    execution.take_events();
+    start(&execution, 2, "out hello\nhang");
+    until("the output", || execution.pending() == Pending::More).await;
+    execution.deliver(Command::Kill { attempt: attempt(2) });
+    soon("the end", execution.shut_down()).await;
+}
+
+#[tokio::test]
 async fn output_that_the_master_has_beyond_what_is_left_here_counts() {
     let (dir, execution) = new().await;
     start(&execution, 1, "out hello\nhang");

@@ -3,18 +3,24 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt as _, SinkExt, StreamExt as _};
 use gaffer_protocol::boot_time::BootTime;
 use tokio::sync::{Mutex, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{self, FromExecutor, LogLine, ToExecutor, Wire};
-use crate::execution::Execution;
+use crate::clock::until;
+use crate::execution::{Execution, Pending};
 
 /// Requests that are dealt with before the answers are sent off.
 const MAX_BATCH: usize = 256;
+
+/// How long a start waits for what follows it: most often, both are one message on their way to the master.
+const START_WAITS: Duration = Duration::from_millis(2);
 
 /// What agents, one after the other, are served with.
 pub(super) struct Served {
@@ -66,6 +72,8 @@ pub(super) async fn serve(served: Arc<Served>, mut wire: Wire) {
     let served_agent = async {
         let mut log = served.log.lock().await;
         let (mut told_idle, mut told_settled) = (false, false);
+        // When starts that wait are told, if nothing follows them.
+        let mut due = None;
         loop {
             tokio::select! {
                 frame = wire.next() => {
@@ -73,7 +81,21 @@ pub(super) async fn serve(served: Arc<Served>, mut wire: Wire) {
                         return Ok(());
                     }
                 }
-                () = served.execution.eventful() => feed_events(&served, &mut wire).await?,
+                () = served.execution.eventful() => match served.execution.pending() {
+                    Pending::Nothing => continue,
+                    Pending::Starts => {
+                        due = due.or_else(|| Some(Instant::now() + START_WAITS));
+                        continue;
+                    }
+                    Pending::More => {
+                        due = None;
+                        feed_events(&served, &mut wire).await?;
+                    }
+                },
+                () = until(due) => {
+                    due = None;
+                    feed_events(&served, &mut wire).await?;
+                }
                 Some(line) = log.recv() => wire.feed(frame::json(&FromExecutor::Log(line))?).await?,
                 () = served.idle.cancelled(), if !told_idle => {
                     told_idle = true;

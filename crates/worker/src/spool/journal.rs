@@ -166,13 +166,20 @@ impl Journal {
         self.append(attempt, &Entry::Starting { attempt, at, boot_micros: boot.as_micros(), resume })
     }
 
-    /// It started.
+    /// It started. Nothing is noted of one that was forgotten meanwhile.
     pub fn started(&mut self, attempt: AttemptRef, pid: Option<i32>, boot: BootTime) -> io::Result<()> {
+        if !self.live.contains_key(&attempt) {
+            return Ok(());
+        }
         self.append(attempt, &Entry::Started { attempt, pid, boot_micros: boot.as_micros() })
     }
 
-    /// It has ended. Remembered even after an error, and written as soon as the disk accepts it.
-    pub fn ended(&mut self, ended: &Ended) -> io::Result<()> {
+    /// It has ended. Remembered even after an error, and written as soon as the disk accepts it. `was_noted`: its start was, so
+    /// if nothing is known of it now, it was forgotten meanwhile.
+    pub fn ended(&mut self, ended: &Ended, was_noted: bool) -> io::Result<()> {
+        if was_noted && !self.live.contains_key(&ended.attempt) {
+            return Ok(());
+        }
         self.append(ended.attempt, &Entry::Ended(Box::new(ended.clone())))
     }
 

@@ -8,6 +8,7 @@ use gaffer_protocol::output::{Record, Stream};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -24,9 +25,9 @@ fn open(dir: &Path, limit: u64) -> (Spool, Vec<Recovered>) {
     (spool, from_before.over)
 }
 
-async fn starting(spool: &Spool, at: DateTime<Utc>) {
+fn starting(spool: &Spool, at: DateTime<Utc>) {
     let began = Began { at, boot: BootTime::now() };
-    spool.starting(ATTEMPT, began, None, std::future::pending()).await.unwrap();
+    spool.starting(ATTEMPT, began, None, || true).unwrap();
 }
 
 fn record(bytes: Vec<u8>, stream: Stream) -> Record {
@@ -217,8 +218,8 @@ async fn a_spool_that_is_opened_again_goes_on_where_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let total = 12_000_000;
     let (spool, _) = open(dir.path(), LIMIT);
-    starting(&spool, Utc::now()).await;
-    spool.started(ATTEMPT, Some(1)).await;
+    starting(&spool, Utc::now());
+    spool.started(ATTEMPT, Some(1));
     let (output, mut writer) = spool.new_output(ATTEMPT);
     let hurry = CancellationToken::new();
     for record in records(6, total) {
@@ -226,7 +227,7 @@ async fn a_spool_that_is_opened_again_goes_on_where_it_was() {
     }
     output.stored(1_000_000);
     let report = ended(&writer.finish());
-    spool.ended(report.clone()).await;
+    spool.ended(&report, true);
     drop((spool, output));
 
     let (spool, recovered) = open(dir.path(), LIMIT);
@@ -249,8 +250,8 @@ async fn an_attempt_whose_end_nobody_saw_is_lost_with_the_output_that_is_there()
     let dir = tempfile::tempdir().unwrap();
     let at = Utc::now();
     let (spool, _) = open(dir.path(), LIMIT);
-    starting(&spool, at).await;
-    spool.started(ATTEMPT, Some(1)).await;
+    starting(&spool, at);
+    spool.started(ATTEMPT, Some(1));
     let (_, mut writer) = spool.new_output(ATTEMPT);
     let hurry = CancellationToken::new();
     for text in ["whole ", "record ", "torn"] {
@@ -282,7 +283,7 @@ async fn an_attempt_whose_end_nobody_saw_is_lost_with_the_output_that_is_there()
 async fn a_reboot_is_told_from_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = open(dir.path(), LIMIT);
-    starting(&spool, Utc::now()).await;
+    starting(&spool, Utc::now());
     drop(spool);
     let after_reboot = remembered(dir.path(), "boot-2").unwrap();
     let (_, from_before) = Spool::open(dir.path(), "boot-2", LIMIT, after_reboot, &HashMap::new()).unwrap();
@@ -301,7 +302,7 @@ async fn lost_output_is_replaced_by_a_text_of_the_same_length() {
     for record in records(8, total) {
         writer.append(record, &hurry).await;
     }
-    spool.ended(ended(&writer.finish())).await;
+    spool.ended(&ended(&writer.finish()), false);
     drop(spool);
     // The middle one of three segments is damaged in its own middle.
     let names = files(dir.path());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use gaffer_master::listener::shares;
 use gaffer_master::store::bench::history::transactions;
 use gaffer_worker::config::ApiKey;
 use gaffer_worker::simulated::SimulatedWorker;
@@ -16,6 +17,10 @@ use super::processes::{ProcessorTime, resident_kib};
 use super::scratch::Scratch;
 use super::{Bench, local};
 use crate::failure::Failure;
+use crate::open_files;
+
+/// Postgres counts what a connection did up to ten seconds later, when nothing more came.
+const SETTLED_AFTER: Duration = Duration::from_secs(15);
 
 /// Measures it on a scratch installation.
 ///
@@ -23,6 +28,7 @@ use crate::failure::Failure;
 /// Errors of the API; [`Failure::Local`] if the master refuses a worker.
 pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Failure> {
     let scratch = bench.scratch()?;
+    has_room(bench.args.sessions)?;
     let workers = simulated(bench, "idle", bench.args.sessions).await?;
     let count = f64::from(bench.args.sessions);
     let resident = || scratch.pid().and_then(resident_kib);
@@ -45,10 +51,23 @@ pub async fn measure(bench: &Bench<'_>, figures: &mut Figures) -> Result<(), Fai
     Ok(())
 }
 
-/// What the master and its database do while nothing happens. Postgres counts what it did with a delay of up to ten seconds, so
-/// some time passes first.
+/// Whether the master of a scratch installation, which has the limit of this process, may have that many workers.
+fn has_room(sessions: u32) -> Result<(), Failure> {
+    let files = open_files::limit();
+    let [.., most] = shares(files, None);
+    if sessions > most {
+        let detail = format!(
+            "--sessions {sessions}: a master that may open {files} files takes {most} workers; \
+             raise the limit (ulimit -n) to more than twice as many files as workers"
+        );
+        return Err(Failure::Local(detail));
+    }
+    Ok(())
+}
+
+/// What the master and its database do while nothing happens. Postgres counts what it did with a delay, so some time passes first.
 async fn idle(scratch: &Scratch, time: Duration, figures: &mut Figures) -> Result<(), Failure> {
-    sleep(time * 2).await;
+    sleep(SETTLED_AFTER.max(time * 2)).await;
     let url = scratch.database_url()?;
     let count = async || transactions(&url).await.map_err(local("cannot ask the scratch database"));
     let (used, before, begun) = (ProcessorTime::of(scratch), count().await?, Instant::now());

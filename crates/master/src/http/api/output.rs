@@ -561,9 +561,9 @@ impl Source {
                 Format::Events => {
                     let task = self.more.as_ref().map(|_| self.address.as_str());
                     let id = LastEvent::id(task, attempt, start + wanted_bytes.len() as u64);
-                    text.extend(event("output", &id, &line).into_iter().flatten());
+                    text.extend_from_slice(&event("output", &id, &line).unwrap_or_default());
                 }
-                _ => text.extend(json_line(&line).into_iter().flatten()),
+                _ => text.extend_from_slice(&json_line(&line).unwrap_or_default()),
             }
         }
         if !text.is_empty() {

@@ -86,10 +86,12 @@ impl Pool {
         }
     }
 
-    /// Takes one back. One with something in it stays for the next process of this worker to look at.
-    pub fn give_back(&self, room: Room) {
+    /// Takes one back, which is looked into unless it is known to be empty. One with something in it stays for the next process
+    /// of this worker to look at.
+    pub fn give_back(&self, room: Room, is_empty: bool) {
+        let is_empty = is_empty || room.is_empty();
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.reuse != Reuse::Never && free.len() < MAX_FREE && room.is_empty() {
+        if self.reuse != Reuse::Never && free.len() < MAX_FREE && is_empty {
             free.push(room);
         } else {
             drop(free);

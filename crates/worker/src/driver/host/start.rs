@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use gaffer_domain::spec::Action;
 use gaffer_protocol::boot_time::BootTime;
-use gaffer_protocol::output::Stream;
 use nix::unistd::gettid;
 use rustix::process::{getpriority_process, setpriority_process};
 use tokio::process::{Child, Command};
@@ -24,9 +23,10 @@ use super::super::processes::{self, ProcessInfo};
 use super::super::program::{self, Program};
 use super::super::stuck::Stuck;
 use super::super::{Assignment, Directories, Exec, InputSink, StartError, Started};
+use super::HostProcess;
 use super::exec::{HostExec, Starting};
-use super::{HostProcess, Pipes};
-use crate::blocking::BlockingThreads;
+use super::pipe::{Pipe, Pipes};
+use crate::blocking::{BlockingThreads, PATIENCE};
 
 /// How often a start that was given up while the kernel loads the program is looked at.
 const PROBE_INTERVAL: Duration = Duration::from_millis(2);
@@ -90,10 +90,28 @@ impl Start {
     /// Does it, and leaves the result for [`Self::take_result`]. Blocks, for ever if a file system does.
     pub fn run(&self) {
         let result = self.start();
+        let started = result.as_ref().ok().map(|started| started.pid);
         *self.stage() = Stage::Over(result);
+        if let Some(pid) = started {
+            self.assignment.on_start.tell(pid);
+        }
     }
 
-    /// To be called once [`Self::run`] has come back.
+    /// Waits until it has started and its thread does not come back, because the disk that is to keep this does not respond: what
+    /// runs must not be unsupervised for long.
+    pub async fn overdue(&self) {
+        let mut has_started = false;
+        loop {
+            sleep(PATIENCE / 2).await;
+            let had_started = has_started;
+            has_started = matches!(&*self.stage(), Stage::Over(Ok(_)));
+            if has_started && had_started {
+                return;
+            }
+        }
+    }
+
+    /// To be called once [`Self::run`] has come back, or is [overdue](Self::overdue).
     pub fn take_result(&self) -> Result<Started, StartError> {
         match std::mem::replace(&mut *self.stage(), Stage::GivenUp) {
             Stage::Over(result) => result,
@@ -181,16 +199,15 @@ impl Start {
         if definition.stdin {
             command.stdin(Stdio::piped());
         }
+        let pipe = || Pipe::new().map_err(|error| StartError::other(format!("cannot make a pipe: {error}")));
+        let ((stdout, of_stdout), (stderr, of_stderr)) = (pipe()?, pipe()?);
+        command.stdout(of_stdout).stderr(of_stderr);
         let mut child = self.spawn_nice(definition.nice, &program, &mut command, cgroup.as_ref())?;
+        // It holds the ends that the process has, too: they would keep the pipes open.
+        drop(command);
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let pid = pid.ok_or_else(|| StartError::other("the new process has no process id"))?;
         let input = child.stdin.take();
-        let output = Pipes {
-            stdout: child.stdout.take(),
-            stderr: child.stderr.take(),
-            turn: Stream::Stdout,
-            wide: None,
-        };
         let tree = ProcessTree::new(pid, marker, directories.work.clone(), started, cgroup);
         if let Err(given_up) = self.enter(Stage::Spawned) {
             // The main process is dead; if it executed another program for a moment, this kills what it started.
@@ -209,7 +226,7 @@ impl Start {
         Ok(Started {
             input: input.map(|input| Box::pin(input) as InputSink),
             process: Box::new(process),
-            output: Box::new(output),
+            output: Box::new(Pipes::new(stdout, stderr)),
             pid: Some(pid),
             container: None,
             exec: exec.map(|exec| Box::new(exec) as Box<dyn Exec>),

@@ -8,6 +8,15 @@ use gaffer_protocol::wire::{HeldAttempt, StoredOutput, ToMaster};
 use super::super::Event;
 use super::{Holding, Phase, StartFacts, State};
 
+/// Whether events wait to be taken, and how urgent they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pending {
+    Nothing,
+    /// Starts alone: the output and the end of a short attempt follow at once.
+    Starts,
+    More,
+}
+
 /// Events that wait to be taken.
 #[derive(Default)]
 pub(super) struct Outgoing {
@@ -71,6 +80,17 @@ impl State {
         {
             held.has_grown = true;
             outgoing.grown.push(attempt);
+        }
+    }
+
+    pub fn pending(&self) -> Pending {
+        let is_start = |report: &ToMaster| matches!(report, ToMaster::Started { .. });
+        match &self.outgoing {
+            Some(outgoing) if !outgoing.grown.is_empty() || !outgoing.reports.iter().all(is_start) => {
+                Pending::More
+            }
+            Some(outgoing) if !outgoing.reports.is_empty() => Pending::Starts,
+            _ => Pending::Nothing,
         }
     }
 

@@ -43,8 +43,8 @@ fn what_is_not_forgotten_is_read_back() {
         journal.starting(attempt(task), at, boot, None).unwrap();
         journal.started(attempt(task), Some(100 + task as i32), boot).unwrap();
     }
-    journal.ended(&ended(2)).unwrap();
-    journal.ended(&ended(3)).unwrap();
+    journal.ended(&ended(2), false).unwrap();
+    journal.ended(&ended(3), false).unwrap();
     journal.forget(attempt(3)).unwrap();
 
     let read = by_task(&path, BOOT);
@@ -60,12 +60,27 @@ fn what_is_not_forgotten_is_read_back() {
 }
 
 #[test]
+fn what_comes_too_late_about_a_forgotten_attempt_is_not_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let mut journal = Journal::create(&path, BOOT, &[], &[]).unwrap();
+    journal.starting(attempt(1), Utc::now(), BootTime::now(), None).unwrap();
+    journal.forget(attempt(1)).unwrap();
+    journal.started(attempt(1), Some(101), BootTime::now()).unwrap();
+    journal.ended(&ended(1), true).unwrap();
+    assert_eq!(read(&path, BOOT).unwrap(), []);
+    // What never began to start has nothing but its end.
+    journal.ended(&ended(2), false).unwrap();
+    assert_eq!(by_task(&path, BOOT).len(), 1);
+}
+
+#[test]
 fn a_journal_torn_anywhere_keeps_its_whole_lines() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal");
     let mut journal = Journal::create(&path, BOOT, &[], &[]).unwrap();
     for task in 1..=3 {
-        journal.ended(&ended(task)).unwrap();
+        journal.ended(&ended(task), false).unwrap();
     }
     let whole = fs::read(&path).unwrap();
     let line_ends: Vec<usize> =
@@ -83,7 +98,7 @@ fn a_damaged_line_costs_no_other() {
     let path = dir.path().join("journal");
     let mut journal = Journal::create(&path, BOOT, &[], &[]).unwrap();
     for task in 1..=3 {
-        journal.ended(&ended(task)).unwrap();
+        journal.ended(&ended(task), false).unwrap();
     }
     let mut text = fs::read_to_string(&path).unwrap();
     let at = text.find("\"task\":2").unwrap();
@@ -100,7 +115,7 @@ fn a_long_journal_of_forgotten_attempts_is_written_anew() {
     let mut journal = Journal::create(&path, BOOT, &[], &[]).unwrap();
     journal.starting(attempt(1_000_000), Utc::now(), BootTime::now(), None).unwrap();
     for task in 1..=20_000 {
-        journal.ended(&ended(task)).unwrap();
+        journal.ended(&ended(task), false).unwrap();
         journal.forget(attempt(task)).unwrap();
     }
     assert!(fs::metadata(&path).unwrap().len() < 2 * COMPACT_BYTES);
@@ -116,9 +131,9 @@ fn an_end_that_the_disk_refused_is_written_with_the_next_entry() {
     let mut journal = Journal::create(&path, BOOT, &[], &[]).unwrap();
     // A full disk, as far as the journal can tell.
     journal.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    assert!(journal.ended(&ended(1)).is_err());
+    assert!(journal.ended(&ended(1), false).is_err());
     assert_eq!(read(&path, BOOT).unwrap(), []);
-    journal.ended(&ended(2)).unwrap();
+    journal.ended(&ended(2), false).unwrap();
     assert_eq!(by_task(&path, BOOT).len(), 2);
 }
 

@@ -304,12 +304,12 @@ impl Search {
                     text.put_u8(b'\n');
                 }
                 Format::JsonLines => {
-                    text.extend(json_line(&self.body_of(attempt, line)).into_iter().flatten());
+                    text.put_slice(&json_line(&self.body_of(attempt, line)).unwrap_or_default());
                 }
                 Format::Events => {
                     let task = self.more.as_ref().map(|_| self.address.as_str());
                     let id = LastEvent::id(task, attempt, line.end);
-                    text.extend(event("match", &id, &self.body_of(attempt, line)).into_iter().flatten());
+                    text.put_slice(&event("match", &id, &self.body_of(attempt, line)).unwrap_or_default());
                 }
             }
         }
