@@ -49,7 +49,9 @@ fn several(version: &str, update: Value, tasks: &[Value]) -> Value {
         let mut task = task.clone();
         task["env"] = json!({"VERSION": version});
         task["resources"] = json!({"cpu": 0.05});
-        task["restart"] = json!({"policy": "always", "delay": "0s"});
+        if task["when"].is_null() {
+            task["restart"] = json!({"policy": "always", "delay": "0s"});
+        }
         task
     };
     let tasks: Vec<Value> = tasks.iter().map(task).collect();
