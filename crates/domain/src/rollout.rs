@@ -233,7 +233,10 @@ fn step(update: &Update, rollout: Rollout, instances: &[Instance]) -> Next {
         (true, true) => most_surge(update),
         (true, false) => update.canary,
     };
-    if has_old && surge < wanted {
+    // One that waits for other tasks does nothing that another would have to do for it.
+    let is_at_work = |instance: &Instance| !instance.is_new && instance.condition != Condition::Blocked;
+    let has_work = instances.iter().filter(of_service).any(is_at_work);
+    if has_work && surge < wanted {
         return Next::Surge(wanted);
     }
     let mut budget = match continues {

@@ -161,6 +161,7 @@ fn what_waits_for_other_tasks_is_not_judged_and_holds_nothing_up() {
     let old_ones = [0, 1, 2].map(|index| old(index, Condition::Blocked));
     let without = Rollout { can_surge: false, ..NONE };
     assert_eq!(next(&update(1, 0), without, &old_ones), Next::Replace(vec![0]));
+    assert_eq!(next(&update(1, 0), NONE, &old_ones), Next::Replace(vec![0]), "none is needed beside them");
     // A further one that waits for a new task takes no other's place, however long that task takes.
     let surging = Rollout { surge: 1, ..long };
     let with = [old(0, UP), old(1, UP), old(2, UP), new(3, Condition::Blocked)];
