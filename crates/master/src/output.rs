@@ -20,6 +20,8 @@ use crate::views::Views;
 /// Chunks that are read from the store together: few at first, because most readers want a few lines, then more.
 const FIRST_READ: u32 = 1;
 const READ_AHEAD: u32 = 8;
+/// Who takes longer over what was read together gets one chunk again: thousands of slow readers each hold what was read ahead.
+const SLOW_READER: Duration = Duration::from_millis(500);
 /// A follower polls at this interval, because another master may have written; sooner if the output is not live
 /// here, because its worker may be about to connect.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -73,6 +75,7 @@ pub struct TaskOutput {
     offset: u64,
     ready: VecDeque<ChunkRow>,
     read_ahead: u32,
+    read_at: Instant,
     changes: watch::Receiver<u64>,
     rate: LookRate,
     patience: Patience,
@@ -125,6 +128,7 @@ impl TaskOutput {
             offset: from.offset,
             ready: VecDeque::new(),
             read_ahead: FIRST_READ,
+            read_at: Instant::now(),
             changes,
             rate: LookRate::default(),
             patience: Patience::default(),
@@ -254,8 +258,10 @@ impl TaskOutput {
         if let Some(chunks) = live.and_then(|live| live.read(self.offset)) {
             return Ok(chunks.into());
         }
-        let limit = self.read_ahead;
+        let is_slow = self.read_at.elapsed() > SLOW_READER;
+        let limit = if is_slow { FIRST_READ } else { self.read_ahead };
         self.read_ahead = (limit * 2).min(READ_AHEAD);
+        self.read_at = Instant::now();
         let stored = self.views.output.read(self.attempt_ref(), self.offset, limit).await?;
         Ok(stored.into_iter().filter(|chunk| chunk.end() > self.offset).collect())
     }
