@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 const CLASSES: u32 = 1_000;
 const WORKERS: u128 = 1_000;
-/// As many classes as the scheduler looks at tasks of in one pass, and so many of each.
+/// Classes of which the scheduler reads tasks in one pass, and tasks of each.
 const LOOKED_AT: (usize, usize) = (256, 8);
 const ROUNDS: usize = 30;
 

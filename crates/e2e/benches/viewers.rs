@@ -28,7 +28,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 const WORKERS: usize = 1_000;
 const TASKS: u32 = 100_000;
-/// A job is replaced when so many of its tasks are over.
+/// Number of finished tasks after which a job is replaced.
 const ENOUGH: u64 = 50_000;
 /// How long each turn is measured, after a while to get going. Short, so that what else the machine does meets both.
 const MEASURED: Duration = Duration::from_secs(3);

@@ -13,7 +13,7 @@ use regex_automata::util::primitives::StateID;
 const MAX_PLACES: usize = 32;
 /// With fewer there is nothing to leap over.
 const MIN_PLACES: usize = 3;
-/// At one place at least, no more than so many of the printable characters may stand.
+/// Highest number of printable characters that may stand at the most selective place.
 const FEW_CHARACTERS: usize = 32;
 /// How much effort is made to find out what stands where: visits of states.
 const MAX_VISITS: usize = 1 << 18;

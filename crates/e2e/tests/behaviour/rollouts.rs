@@ -8,7 +8,7 @@ use gaffer_protocol::rest::Job;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::updates::{apply, kinds, quick, running, service, settled, versions};
+use super::updates::{apply, awaiting_promotion, kinds, quick, running, service, settled, versions};
 
 /// Once an update was taken back, to the version before or by another one.
 async fn at_version(dev: &Dev, job: i64, version: u32) -> Job {
@@ -203,11 +203,7 @@ async fn an_update_whose_instances_never_stay_available_fails_in_the_end() {
 async fn a_canary_that_fails_while_its_promotion_is_awaited_takes_the_version_back() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
-    let update = json!({"healthy_for": "0s", "canary": 1, "auto_promote": false});
-    let job = apply(&dev, &service("one", 2, update.clone())).await.1.id.0;
-    settled(&dev, job, 2).await;
-    apply(&dev, &service("two", 2, update)).await;
-    eventually("the canary runs", async || (versions(&dev, job).await.len() == 3).then_some(())).await;
+    let job = awaiting_promotion(&dev).await;
     // Nothing is looked at while another job runs for three seconds.
     let before = looks(&dev).await;
     let other = dev.client.submit(json!({"script": "sleep 3", "resources": {"cpu": 0.05}})).await;

@@ -321,15 +321,21 @@ async fn other_values_of_parameters_are_another_version() {
     assert_eq!(from_template.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", from_template.text);
 }
 
+/// A service of two with a canary of its second version beside them.
+pub async fn awaiting_promotion(dev: &Dev) -> i64 {
+    let update = json!({"healthy_for": "0s", "canary": 1, "auto_promote": false});
+    let job = apply(dev, &service("one", 2, update.clone())).await.1.id.0;
+    settled(dev, job, 2).await;
+    apply(dev, &service("two", 2, update)).await;
+    eventually("the canary runs", async || (versions(dev, job).await.len() == 3).then_some(())).await;
+    job
+}
+
 #[tokio::test]
 async fn an_instance_that_crashes_before_its_turn_runs_again_with_its_own_version() {
     let dir = data_dir();
     let dev = Dev::start(dir.path()).await;
-    let update = json!({"healthy_for": "0s", "canary": 1, "auto_promote": false});
-    let job = apply(&dev, &service("one", 2, update.clone())).await.1.id.0;
-    settled(&dev, job, 2).await;
-    apply(&dev, &service("two", 2, update)).await;
-    eventually("the canary runs", async || (versions(&dev, job).await.len() == 3).then_some(())).await;
+    let job = awaiting_promotion(&dev).await;
     let killed =
         dev.client.post(&format!("/jobs/{job}/tasks/main.0/signal"), &json!({"signal": "SIGKILL"})).await;
     assert!(killed.status.is_success(), "{}", killed.text);
