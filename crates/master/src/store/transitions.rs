@@ -313,7 +313,7 @@ impl Work {
         }
         work.task = change.task;
         if after == StateName::Pending || after == StateName::Blocked {
-            job.definitions[work.position].take_over(work);
+            job.definitions[work.position].take_over(work, definition);
         }
         work.dirty = true;
         job.dirty = true;
@@ -484,11 +484,13 @@ impl JobWork {
 
 impl DefinitionWork {
     /// A task that is on no worker is of the class of its version. While it is on one, it takes there what it was placed with.
-    fn take_over(&self, work: &mut TaskWork) {
+    /// One that is for one worker keeps its class, which says for which.
+    fn take_over(&self, work: &mut TaskWork, definition: &TaskSpec) {
         if work.version == 0 {
             work.version = self.version;
         }
-        if let Some(class) = self.class.filter(|_| work.version == self.version) {
+        let is_of_version = work.version == self.version && !definition.is_for_each_worker();
+        if let Some(class) = self.class.filter(|_| is_of_version) {
             work.class = class;
         }
     }
