@@ -44,7 +44,7 @@ pub(crate) enum Holder {
 
 impl LockFile {
     /// Opens it; makes it if need be.
-    pub fn open(dir: &Path) -> anyhow::Result<LockFile> {
+    pub fn of(dir: &Path) -> anyhow::Result<LockFile> {
         let path = dir.join("lock");
         let mut options = OpenOptions::new();
         let file = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
@@ -268,8 +268,8 @@ mod tests {
     #[test]
     fn a_second_holder_is_refused_while_the_first_lives() {
         let root = tempfile::tempdir().unwrap();
-        let take = |holder| LockFile::open(root.path()).unwrap().take(holder).unwrap();
-        let holder = || LockFile::open(root.path()).unwrap().holder();
+        let take = |holder| LockFile::of(root.path()).unwrap().take(holder).unwrap();
+        let holder = || LockFile::of(root.path()).unwrap().holder();
         assert_eq!(holder(), Holder::Unknown);
         let first = take(Holder::this_executor()).unwrap();
         assert!(take(Holder::Watchdog).is_none());
@@ -290,8 +290,8 @@ mod tests {
     #[test]
     fn a_lock_file_that_was_opened_in_time_can_be_locked_when_its_directory_is_gone() {
         let root = tempfile::tempdir().unwrap();
-        let file = LockFile::open(root.path()).unwrap();
-        let held = LockFile::open(root.path()).unwrap().take(Holder::Executor(5)).unwrap();
+        let file = LockFile::of(root.path()).unwrap();
+        let held = LockFile::of(root.path()).unwrap().take(Holder::Executor(5)).unwrap();
         drop(root);
         assert!(file.take(Holder::Watchdog).unwrap().is_none());
         assert_eq!(file.holder(), Holder::Executor(5));

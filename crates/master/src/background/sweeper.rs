@@ -70,7 +70,7 @@ impl Background for Sweeper {
 }
 
 impl Sweeper {
-    /// Ends in the database what was no session here twice in a row. A worker that hangs up while its hello is recorded would else
+    /// Ends in the database what was no session here twice in a row. A worker that disconnects while its hello is recorded would else
     /// count as connected for as long as this master leads, and its attempts would never be called lost. Should the worker have
     /// another session here, that is to be recorded anew.
     ///
@@ -87,7 +87,7 @@ impl Sweeper {
                 found.insert(stray, Instant::now());
                 continue;
             };
-            tracing::warn!(%worker, "a worker hung up while its hello was recorded");
+            tracing::warn!(%worker, "a worker disconnected while its hello was recorded");
             if let Some(here) = self.hub.get(worker) {
                 found.insert(stray, since);
                 here.end(
@@ -96,7 +96,7 @@ impl Sweeper {
                 );
                 continue;
             }
-            let why = "it hung up while its hello was recorded";
+            let why = "it disconnected while its hello was recorded";
             self.store.worker_goodbye(worker, session, since.elapsed().as_secs_f64(), why).await?;
         }
         self.strays.found = found;

@@ -135,7 +135,7 @@ async fn begin(opening: Opening, log: mpsc::Receiver<LogLine>) -> anyhow::Result
 /// Waits for a watchdog that ends what an earlier executor left. None if another executor has it.
 async fn take_lock(data_dir: &Path) -> anyhow::Result<Option<DataDirLock>> {
     loop {
-        let file = LockFile::open(data_dir)?;
+        let file = LockFile::of(data_dir)?;
         let lock = file.take(Holder::this_executor())?;
         if lock.is_some() {
             return Ok(lock);

@@ -2,7 +2,7 @@
 //!
 //! The lock belongs to an open file, and what an executor is just starting has copies of all its files until it is another program.
 //! So if an executor is killed at that moment, its lock is still held, by something that is about to run without anybody who
-//! supervises it. Whoever comes next kills that first: it has executed nothing of its task yet.
+//! supervises it. The watchdog, or the next executor, kills that first: it has executed nothing of its task yet.
 
 use std::thread;
 use std::time::{Duration, Instant};

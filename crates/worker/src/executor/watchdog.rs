@@ -77,7 +77,7 @@ pub async fn watchdog() -> anyhow::Result<()> {
     let _ = nix::unistd::setsid();
     let Some(charge) = frame::hear::<Opening>(&mut wire).await else { return Ok(()) };
     // While it can be opened: the directory may be gone by the time that it is needed, or its file system may be read-only.
-    let lock = LockFile::open(&charge.settings.data_dir);
+    let lock = LockFile::of(&charge.settings.data_dir);
     if let Some(executor) = executor {
         attend(&mut wire, &executor).await?;
         executor.ended().await;
