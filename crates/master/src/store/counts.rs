@@ -5,7 +5,7 @@ use sqlx::FromRow;
 
 /// Reads the counts of the definitions of some jobs, in the order of the definitions.
 pub(super) const COUNTS_OF_JOBS: &str = "SELECT job_id, blocked, pending, scheduled, running, stopping, completed, \
-     failed, cancelled, count, name, version, update_since IS NOT NULL AS is_updating, update_problem FROM task_definitions WHERE job_id = ANY($1) ORDER BY job_id, position";
+     failed, cancelled, skipped, count, name, version, update_since IS NOT NULL AS is_updating, update_problem FROM task_definitions WHERE job_id = ANY($1) ORDER BY job_id, position";
 
 #[derive(FromRow)]
 pub(super) struct CountsRow {
@@ -18,6 +18,8 @@ pub(super) struct CountsRow {
     completed: i64,
     failed: i64,
     cancelled: i64,
+    /// How many of the cancelled ones were not needed, or were scaled down.
+    pub skipped: i64,
     /// At how many instances it is kept, if it was scaled.
     pub count: Option<i32>,
     pub name: String,

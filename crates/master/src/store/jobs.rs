@@ -28,18 +28,30 @@ use crate::records::{Job, JobUpdate, RunningTasks};
 use insert::{JOB_NUMBER, JobWrite, missed_new_partitions, unwritable};
 
 pub use for_workers::ForWorkers;
+pub(super) use for_workers::classes_of_instances_ensure;
 pub(super) use insert::{Needs, classes_ensure};
 pub use insert::{NewJob, Origin};
 
-/// The counts of a definition, at how many instances it is kept if it was scaled, and its update if there is one.
-type Counted = (TaskCounts, Option<u32>, Option<JobUpdate>);
+/// What is stored of a definition beside what its specification says.
+struct Counted {
+    counts: TaskCounts,
+    skipped: i64,
+    /// At how many instances it is kept if it was scaled.
+    scaled_to: Option<u32>,
+    update: Option<JobUpdate>,
+}
 
-fn running(spec: &JobSpec, position: usize, (counts, kept, _): &Counted) -> Option<RunningTasks> {
+fn running(spec: &JobSpec, position: usize, counted: &Counted) -> Option<RunningTasks> {
     let task = spec.tasks.get(position)?;
+    let Counted { counts, skipped, scaled_to, .. } = counted;
     Some(RunningTasks {
         task: task.name.clone(),
         count: counts.get(StateName::Running).unsigned_abs(),
-        kept: Instances::of(task, *kept).count,
+        kept: match task.indices.follow_workers() {
+            // All but those that were scaled down.
+            true => u32::try_from(counts.total() - skipped).unwrap_or(0),
+            false => Instances::of(task, *scaled_to).count,
+        },
         can_scale: scale::can_scale(spec, position).is_ok(),
         has_checks: task.has_checks(),
     })
@@ -285,13 +297,13 @@ impl ReadStore {
             .map(|row| {
                 let by_definition = counts.get(&row.id).map_or(&[][..], Vec::as_slice);
                 let mut task_counts = TaskCounts::default();
-                by_definition.iter().for_each(|(counts, ..)| task_counts.merge(counts));
+                by_definition.iter().for_each(|counted| task_counts.merge(&counted.counts));
                 let is_over = row.finished_at.is_some();
                 let spec = specs.get(&JobId(row.id));
                 let problem = spec.and_then(|spec| spec.problem()).map(str::to_owned);
                 let reason = reason_from(row.reason_code, row.reason_message).filter(|_| is_over);
                 let kind = job_kind(&row.kind)?;
-                let is_kept_running = kind == JobKind::Service && !is_over;
+                let is_kept_running = kind.is_kept_running() && !is_over;
                 let running = spec.filter(|_| is_kept_running).map(|spec| {
                     let definitions = by_definition.iter().enumerate();
                     definitions.filter_map(|(position, counted)| running(spec, position, counted)).collect()
@@ -324,7 +336,7 @@ impl ReadStore {
                     version: row.version as u32,
                     updates: match is_over {
                         true => Vec::new(),
-                        false => by_definition.iter().filter_map(|(.., update)| update.clone()).collect(),
+                        false => by_definition.iter().filter_map(|counted| counted.update.clone()).collect(),
                     },
                 })
             })
@@ -336,13 +348,17 @@ impl ReadStore {
         let rows: Vec<CountsRow> = sqlx::query_as(COUNTS_OF_JOBS).bind(jobs).fetch_all(&self.pool).await?;
         let mut counts: BTreeMap<i64, Vec<Counted>> = BTreeMap::new();
         for row in &rows {
-            let kept = row.count.map(i32::unsigned_abs);
             let update = row.is_updating.then(|| JobUpdate {
                 task: row.name.clone(),
                 version: row.version as u32,
                 problem: row.update_problem.clone(),
             });
-            counts.entry(row.job_id).or_default().push((row.into(), kept, update));
+            counts.entry(row.job_id).or_default().push(Counted {
+                counts: row.into(),
+                skipped: row.skipped,
+                scaled_to: row.count.map(i32::unsigned_abs),
+                update,
+            });
         }
         Ok(counts)
     }
@@ -375,7 +391,7 @@ impl ReadStore {
 }
 
 fn job_kind(stored: &str) -> Result<JobKind, StoreError> {
-    let kind = [JobKind::Batch, JobKind::Service].into_iter().find(|kind| kind.as_str() == stored);
+    let kind = JobKind::ALL.into_iter().find(|kind| kind.as_str() == stored);
     kind.ok_or_else(|| StoreError::Unreadable(format!("{stored:?} is not a job type")))
 }
 
