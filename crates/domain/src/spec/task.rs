@@ -418,7 +418,7 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, kind: JobKind) -> 
         restart,
         stop: stop::read(object),
     };
-    report_choice_of_workers(object, &spec);
+    report_choice_of_workers(object, &spec, kind);
     if kind.follows_workers() {
         report_waits(object);
     }
@@ -427,13 +427,14 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, kind: JobKind) -> 
 }
 
 /// Reports what says how to choose among workers where each task has its own.
-fn report_choice_of_workers(object: &Object<'_>, spec: &TaskSpec) {
+fn report_choice_of_workers(object: &Object<'_>, spec: &TaskSpec, kind: JobKind) {
     if !spec.is_for_each_worker() {
         return;
     }
+    let why = if kind.follows_workers() { "type: system" } else { "each: worker" };
     for (name, is_said) in [("spread", spec.spread.is_some()), ("distinct_workers", spec.distinct_workers)] {
         if let Some(node) = object.field(name).filter(|_| is_said) {
-            node.wrong::<()>(format!("`{name}` has no effect where each worker runs one task"));
+            node.wrong::<()>(format!("`{name}` has no effect with `{why}`: each worker runs one task"));
         }
     }
 }

@@ -6,7 +6,7 @@ use gaffer_e2e::stage::Stage;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
-use super::system_jobs::{agent, apply, events, explained, is, robots, running, settled, task};
+use super::system_jobs::{agent, apply, events, explained, is, robots, running, settled, submit, task};
 
 /// The version and the worker of the latest attempt of each running instance.
 async fn versions(stage: &Stage, job: i64) -> Vec<(u64, String)> {

@@ -478,7 +478,8 @@ impl JobWork {
     fn is_idle(&self, counts: &TaskCounts, skipped: i64) -> bool {
         // Where the workers say which instances there are, that is so until one has ended by itself on each.
         let waits_for_workers = self.spec.kind.follows_workers() && (counts.total() == 0 || skipped > 0);
-        let is_scaled_to_none = || self.definitions.iter().any(|of| of.scale.count == Some(0));
+        let is_scaled_to_none =
+            || self.definitions.iter().any(|definition| definition.scale.count == Some(0));
         counts.unfinished() == 0 && (waits_for_workers || is_scaled_to_none())
     }
 

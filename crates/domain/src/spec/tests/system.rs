@@ -46,11 +46,11 @@ fn what_says_how_many_tasks_there_are_or_where_they_run_does_not_go_with_a_syste
         ),
         (
             json!({"spread": "labels.rack"}),
-            "/spread: `spread` has no effect where each worker runs one task".to_owned(),
+            "/spread: `spread` has no effect with `type: system`: each worker runs one task".to_owned(),
         ),
         (
             json!({"distinct_workers": true}),
-            "/distinct_workers: `distinct_workers` has no effect where each worker runs one task".to_owned(),
+            "/distinct_workers: `distinct_workers` has no effect with `type: system`: each worker runs one task".to_owned(),
         ),
     ];
     for (fields, expected) in cases {

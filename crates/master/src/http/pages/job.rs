@@ -122,6 +122,10 @@ pub async fn show(
         _ => params.only(&[&["tab"], &LogQuery::PARAMS[..]].concat(), &[])?,
     };
     let top = top(&views, &visitor, job, &tab).await?;
+    if tab == "output" && top.tasks.is_empty() && params.text("task").is_none_or(str::is_empty) {
+        // A system job may have no task yet: its tasks are shown as they come.
+        return Ok(Redirect::to(&format!("/jobs/{job}?tab=tasks")).into_response());
+    }
     let frame = visitor.frame("/jobs");
     match tab.as_str() {
         "tasks" => page(&TasksTab::new(&views, &site, frame, top, &params).await?),

@@ -168,14 +168,15 @@ impl Store {
         class: i64,
         workers: &[WorkerId],
     ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
         sqlx::query(CLASSES_OF_DEFINITION)
             .bind(self.leadership.term())
             .bind(job.0)
             .bind(class)
             .bind(workers.iter().map(|worker| worker.0).collect::<Vec<i64>>())
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
-        Ok(())
+        Ok(tx.commit().await?)
     }
 }
 
