@@ -42,7 +42,7 @@ impl Indices {
             Indices::Count(count) => 0..=count - 1,
             Indices::Array { first, last, .. } => first..=last,
             // None of them.
-            Indices::Workers => 1..=0,
+            Indices::Workers => RangeInclusive::new(1, 0),
         }
     }
 

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -91,7 +92,7 @@ fn a_worker_that_is_lost_or_cordoned_or_whose_driver_fails_keeps_what_it_has_and
     };
     for there in [broken, worker(1, WorkerState::Lost), worker(1, WorkerState::Cordoned)] {
         for state in [InstanceState::Live, InstanceState::Away, InstanceState::Leaving] {
-            assert!(decided(&[there.clone()], &[instance(1, state)]).is_empty(), "{state:?}");
+            assert!(decided(slice::from_ref(&there), &[instance(1, state)]).is_empty(), "{state:?}");
         }
         assert!(decided(&[there], &[]).is_empty());
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use gaffer_domain::system_jobs::Plan;
+use gaffer_e2e::browser::{Browser, Scheme};
 use gaffer_e2e::gaffer::{Dev, data_dir};
 use gaffer_e2e::raw_worker::hello;
 use gaffer_e2e::robot::{Robot, restarted};
@@ -15,6 +16,7 @@ use gaffer_protocol::wire::Hello;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
+use super::pages::sign_in;
 use crate::texts::Visitor;
 
 fn labelled(name: &str, value: &str) -> Hello {
@@ -551,5 +553,54 @@ async fn commands_and_pages_show_on_which_workers_a_system_job_runs() {
     }
     assert_eq!(outputs.len(), 3);
     assert!(outputs.iter().all(|(worker, output)| *output == format!("new on {worker}\n")), "{outputs:?}");
+    dev.interrupt().await;
+}
+
+#[tokio::test]
+async fn the_page_of_a_system_job_follows_the_workers() {
+    let dirs = [data_dir(), data_dir()];
+    let dev = Dev::start(dirs[0].path()).await;
+    let spec = json!({
+        "name": "agent", "type": "system", "script": "echo on $GAFFER_ITEM; exec sleep 1000", "resources": {"cpu": 0.05},
+    });
+    let job = dev.client.submit(spec).await;
+    let Some(browser) = Browser::open(1280, 900, Scheme::Light).await else { return };
+    let base = sign_in(&browser, &dev.client).await;
+    browser.visit(&format!("{base}/jobs/{job}?tab=tasks")).await;
+    browser.shows("1 of 1 available").await;
+    browser.value("window.stays = 1").await;
+    let _pi = dev.add_worker("pi", dirs[1].path()).await;
+    browser.shows("2 of 2 available").await;
+    browser.shows("main.1").await;
+    dev.client.post("/workers/pi/drain", &json!({})).await;
+    browser.shows("Has an instance on 1 of 2 workers: pi is draining and accepts no new tasks.").await;
+    browser.shows("1 of 1 available").await;
+    assert_eq!(browser.value("window.stays").await, 1, "the page was not loaded again");
+    let overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
+    let pages = [
+        ("tasks", format!("/jobs/{job}?tab=tasks")),
+        ("output", format!("/jobs/{job}")),
+        ("jobs", "/jobs".to_owned()),
+    ];
+    for (scheme, shade) in [(Scheme::Light, "light"), (Scheme::Dark, "dark")] {
+        browser.prefer(scheme).await;
+        for (name, path) in &pages {
+            for width in [1280, 360] {
+                browser.resize(width, 900).await;
+                browser.visit(&format!("{base}{path}")).await;
+                browser.shows("1 of 1 available").await;
+                assert_eq!(browser.value(overflow).await, 0, "{path} at {width}");
+                browser.screenshot(&format!("system-{name}-{shade}-{width}")).await;
+            }
+        }
+    }
+    dev.client.post("/workers/pi/resume", &json!({})).await;
+    browser.visit(&format!("{base}/jobs/{job}?tab=tasks")).await;
+    browser.shows("2 of 2 available").await;
+    let again = dev.client.get(&format!("/jobs/{job}")).await.body["spec"].clone();
+    browser.visit(&format!("{base}/jobs/new?from={job}")).await;
+    browser.shows("system").await;
+    assert_eq!(again["type"], "system");
+    browser.close().await;
     dev.interrupt().await;
 }

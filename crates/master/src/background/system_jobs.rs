@@ -1,6 +1,7 @@
 //! Keeps one instance of each system job on every worker that matches, as [`system_jobs::decide`] says.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
@@ -72,10 +73,9 @@ impl Background for SystemJobs {
         let mut offers: BTreeMap<ProjectId, Vec<WorkerSnapshot>> = BTreeMap::new();
         let (mut all, mut failure) = (Looked::default(), None);
         for definition in self.store.system_definitions().await? {
-            if !offers.contains_key(&definition.project) {
+            if let Entry::Vacant(place) = offers.entry(definition.project) {
                 let (workers, now) = (self.store.worker_rows(Some(definition.project)).await?, Utc::now());
-                let expected = workers.iter().map(|worker| expected_worker(worker, now)).collect();
-                offers.insert(definition.project, expected);
+                place.insert(workers.iter().map(|worker| expected_worker(worker, now)).collect());
             }
             match self.look(&definition, &offers[&definition.project]).await {
                 Ok(looked) => {
