@@ -224,7 +224,11 @@ impl JobFeed {
                 let mut tasks = tasks::list(&self.views.reads, job.id, filter, PAGE_TASKS).await?;
                 self.views.add_health(&mut tasks);
                 let rows = task_rows(&tasks);
-                view = view.some("tasks", &rows, false).some("cells", &rows, false);
+                view = match job.kind.is_kept_running() {
+                    // Its instances come and go.
+                    true => view.whole("tasks", &rows).whole("cells", &rows),
+                    false => view.some("tasks", &rows, false).some("cells", &rows, false),
+                };
             }
             Tab::Events => view = view.log("events", &self.newest.look().await?),
             _ => {}
