@@ -340,6 +340,28 @@ async fn a_removed_worker_has_no_instance_until_it_is_back() {
 }
 
 #[tokio::test]
+async fn an_instance_does_not_fail_with_its_removed_worker_whoever_looks_first() {
+    let stage = Stage::set().await;
+    let mut workers = robots(&stage, ["a", "b"]).await;
+    workers.pop().unwrap().leave().await;
+    eventually("it is away", async || {
+        (stage.client.get("/workers/b").await.body["state"] == "offline").then_some(())
+    })
+    .await;
+    let job = submit(&stage, &agent("one")).await;
+    is(&stage, job, "main.1", "pending").await;
+    let mut database = PgConnection::connect(&stage.database_url).await.unwrap();
+    sqlx::query("UPDATE workers SET removed_at = now() WHERE name = 'b'")
+        .execute(&mut database)
+        .await
+        .unwrap();
+    let fail = stage.running.control.store.tasks_for_removed_workers(10).await.unwrap();
+    assert_eq!(fail, [], "what ends tasks of removed workers leaves it alone");
+    stage.client.post("/workers/a/resume", &json!({})).await;
+    is(&stage, job, "main.1", "cancelled").await;
+}
+
+#[tokio::test]
 async fn a_system_job_without_a_worker_waits_for_one_and_can_be_stopped() {
     let stage = Stage::set().await;
     let made = stage.client.post("/jobs", &agent("one")).await;
