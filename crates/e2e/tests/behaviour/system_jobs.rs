@@ -340,7 +340,7 @@ async fn a_removed_worker_has_no_instance_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn an_instance_does_not_fail_with_its_removed_worker_whoever_looks_first() {
+async fn an_instance_does_not_fail_with_its_removed_worker() {
     let stage = Stage::set().await;
     let mut workers = robots(&stage, ["a", "b"]).await;
     workers.pop().unwrap().leave().await;
