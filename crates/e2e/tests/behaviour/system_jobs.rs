@@ -71,7 +71,10 @@ async fn runs(stage: &Stage, job: i64, wanted: &[(&str, u32, &str)]) -> Job {
         let found = stage.client.job(job).await;
         let is_quiet =
             ["pending", "scheduled", "stopping"].iter().all(|at| !found.task_counts.contains_key(*at));
-        (is_quiet && running(stage, job).await == wanted).then_some(found)
+        let count = found.task_counts.get("running").copied().unwrap_or_default();
+        // The job and its tasks are read one after the other.
+        let is_so = is_quiet && count == wanted.len() as i64 && running(stage, job).await == wanted;
+        is_so.then_some(found)
     })
     .await
 }
