@@ -327,3 +327,43 @@ async fn run_shows_the_output_of_each_worker_with_its_name() {
     let refused = dev.cli(&["submit", "--each-worker", file.to_str().unwrap()]).output().await.unwrap();
     assert_eq!(refused.status.code(), Some(2));
 }
+
+#[tokio::test]
+async fn a_failed_task_is_still_for_its_worker_after_the_master_was_replaced() {
+    let stage = Stage::set().await;
+    let hellos = [hello("a"), hello("b")];
+    let mut workers = Vec::new();
+    for hello in &hellos {
+        workers.push(join(&stage, hello).await);
+    }
+    let restart = json!({"policy": "on-failure", "limit": 1, "delay": "0s"});
+    let job = stage.client.submit(json!({"command": ["x"], "each": "worker", "restart": restart})).await;
+    let mut attempts = Vec::new();
+    for worker in &mut workers {
+        let attempt = worker.next_start().await.attempt;
+        worker.started(attempt).await;
+        attempts.push(attempt);
+    }
+    stage.client.in_state(job, "running").await;
+    let stage = Stage::on(stage.strike().await).await;
+    let mut back = Vec::new();
+    for (hello, attempt) in hellos.into_iter().zip(&attempts) {
+        let held = vec![HeldAttempt { attempt: *attempt, phase: HeldPhase::Running }];
+        back.push(join(&stage, &Hello { held, ..hello }).await);
+    }
+    stage.client.post("/workers/a/cordon", &json!({})).await;
+    back[0].ended(attempts[0], AttemptEnd::Exited { code: 1 }, 0).await;
+    back[1].ended(attempts[1], AttemptEnd::Exited { code: 0 }, 0).await;
+    eventually("the other task has completed", async || {
+        (stage.client.job(job).await.task_counts.get("completed") == Some(&1)).then_some(())
+    })
+    .await;
+    let told = stage.client.get(&format!("/jobs/{job}/explain")).await.body;
+    assert_eq!(
+        told["waiting"][0]["message"], "waits for its worker: a is cordoned and accepts no new tasks",
+        "the other one has room, but the task is not for it"
+    );
+    stage.client.post("/workers/a/resume", &json!({})).await;
+    assert_eq!(runs(&mut back[0], 0).await, (job, item("a")));
+    assert_eq!(stage.client.finished(job).await.state, "completed");
+}
