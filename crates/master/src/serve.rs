@@ -35,7 +35,7 @@ use crate::background::scheduler::Scheduler;
 use crate::background::scheduler::recent::Recent;
 use crate::background::scheduler::reservations::Reservations;
 use crate::background::scheduler::stats::SchedulerStats;
-use crate::background::sweeper::Sweeper;
+use crate::background::sweeper::{Strays, Sweeper};
 use crate::background::system_jobs::SystemJobs;
 use crate::background::unused_objects::UnusedObjects;
 use crate::background::updates::Updates;
@@ -228,7 +228,9 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             store: store.clone(),
             absences: absences.clone(),
             write_batcher: write_batcher_handle.clone(),
+            hub: hub.clone(),
             wake: wakes.sweeper.clone(),
+            strays: Strays::default(),
         },
         removed_workers: RemovedWorkers {
             store: store.clone(),
