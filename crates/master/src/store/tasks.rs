@@ -24,11 +24,20 @@ const LATEST_NOTES: i64 = 200;
 const TASKS: &str = "SELECT t.id, t.job_id, t.position, t.class_id, d.name, t.index, d.single, d.driver, t.state::text AS state, \
          t.reason_code, t.reason_message, t.exit_code, t.signal, t.attempt, w.name AS worker_name, t.worker_id, \
          t.output_complete, t.not_before, j.created_at, t.started_at, t.finished_at, t.attempt_finished_at, t.ran_micros, \
-         t.result_job, t.result_task, t.result_attempt, t.output_bytes, r.single AS result_single \
-     FROM tasks t JOIN jobs j ON j.id = t.job_id \
+         t.result_job, t.result_task, t.result_attempt, t.output_bytes, r.single AS result_single";
+
+/// What belongs to each of them.
+const OF_TASKS: &str = "JOIN jobs j ON j.id = t.job_id \
      JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
      LEFT JOIN workers w ON w.id = t.worker_id \
      LEFT JOIN task_definitions r ON r.job_id = t.result_job AND r.name = d.name";
+
+/// The same, looked up for one task after the other.
+const OF_EACH_TASK: &str = "CROSS JOIN LATERAL (SELECT created_at FROM jobs WHERE id = t.job_id OFFSET 0) j \
+     CROSS JOIN LATERAL (SELECT name, single, driver FROM task_definitions WHERE job_id = t.job_id \
+         AND position = t.position OFFSET 0) d \
+     LEFT JOIN LATERAL (SELECT name FROM workers WHERE id = t.worker_id OFFSET 0) w ON true \
+     LEFT JOIN LATERAL (SELECT single FROM task_definitions WHERE job_id = t.result_job AND name = d.name OFFSET 0) r ON true";
 
 impl FromRow<'_, PgRow> for Task {
     fn from_row(row: &PgRow) -> sqlx::Result<Task> {
@@ -241,9 +250,10 @@ impl ReadStore {
         let (position, index) = filter.after.unwrap_or((-1, -1));
         // Spelled out: so Postgres knows that those that are over are not among the live ones, and uses the index of failures.
         let narrowed = filter.state.map(|state| format!("AND t.state = '{state}'")).unwrap_or_default();
+        // These tasks are chosen before anything else is looked up for them: else all of the job are, to be sorted.
         let sql = format!(
-            "{TASKS} WHERE t.job_id = $1 AND (t.position, t.index) > ($2, $3) {narrowed} \
-             AND t.era = $5 ORDER BY t.position, t.index LIMIT $4"
+            "{TASKS} FROM (SELECT * FROM tasks t WHERE t.job_id = $1 AND (t.position, t.index) > ($2, $3) {narrowed} \
+                 AND t.era = $5 ORDER BY t.position, t.index LIMIT $4) t {OF_EACH_TASK} ORDER BY t.position, t.index"
         );
         let tasks: Vec<Task> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
@@ -296,7 +306,9 @@ impl ReadStore {
     pub async fn task_get(&self, job: JobId, name: &str, index: u32) -> Result<Option<Task>, StoreError> {
         let Ok(index) = i32::try_from(index) else { return Ok(None) };
         let Some(era) = self.era_of_job(job).await? else { return Ok(None) };
-        let sql = format!("{TASKS} WHERE t.job_id = $1 AND d.name = $2 AND t.index = $3 AND t.era = $4");
+        let sql = format!(
+            "{TASKS} FROM tasks t {OF_TASKS} WHERE t.job_id = $1 AND d.name = $2 AND t.index = $3 AND t.era = $4"
+        );
         let task: Option<Task> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(job.0)
             .bind(name)
@@ -332,7 +344,7 @@ impl ReadStore {
     /// # Errors
     /// When the database does not answer.
     pub async fn task_by_id(&self, task: TaskId) -> Result<Option<Task>, StoreError> {
-        let sql = format!("{TASKS} WHERE t.id = $1 AND t.era = era_of_task($1)");
+        let sql = format!("{TASKS} FROM tasks t {OF_TASKS} WHERE t.id = $1 AND t.era = era_of_task($1)");
         let found: Option<Task> =
             sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(task.0).fetch_optional(&self.pool).await?;
         let Some(found) = found else { return Ok(None) };
