@@ -36,6 +36,7 @@ use crate::commands::version::VersionArgs;
 use crate::commands::versions::{DiffArgs, PromoteArgs, RollbackArgs, VersionsArgs};
 use crate::commands::wait::WaitArgs;
 use crate::commands::workers::WorkersArgs;
+use crate::later::Later;
 
 /// Run commands on any of your machines
 #[derive(Debug, Parser)]
@@ -63,13 +64,22 @@ pub struct Args {
     pub command: Command,
 }
 
+impl Args {
+    /// The whole command line with the options of all commands.
+    pub fn described() -> clap::Command {
+        let mut command = <Args as clap::CommandFactory>::command();
+        command.build();
+        command
+    }
+}
+
 /// The commands, in the order of the help.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a command on a worker and stream its output
-    Run(RunArgs),
+    Run(Later<RunArgs>),
     /// Submit a job and print its number
-    Submit(SubmitArgs),
+    Submit(Later<SubmitArgs>),
     /// List jobs
     Jobs(JobsArgs),
     /// Show one job with its tasks
@@ -136,7 +146,7 @@ pub enum Command {
     /// Restore a backup into a data directory
     Restore(RestoreArgs),
     /// Measure speed, beside the limits of this machine
-    Bench(BenchArgs),
+    Bench(Later<BenchArgs>),
     /// Show the client's and the server's version
     Version(VersionArgs),
     /// Print the JSON Schema of a job's specification
@@ -145,9 +155,9 @@ pub enum Command {
     /// Generate a shell completion script
     Completion(CompletionArgs),
     /// Run database, master and worker on this machine
-    Dev(DevArgs),
+    Dev(Later<DevArgs>),
     /// Run a master
-    Master(Box<MasterConfig>),
+    Master(Later<Box<MasterConfig>>),
     /// Own the attempts of a worker (started by the worker)
     #[command(hide = true)]
     Executor,
@@ -214,7 +224,7 @@ mod tests {
     #[test]
     fn short_help_is_a_line() {
         let mut found = Vec::new();
-        others(&Args::command(), "gaffer", &mut found);
+        others(&Args::described(), "gaffer", &mut found);
         assert_eq!(found, Vec::<String>::new());
     }
 

@@ -11,6 +11,7 @@ mod document_file;
 mod exit;
 mod failure;
 mod follow;
+mod later;
 mod line_times;
 mod listing;
 mod login;
@@ -43,6 +44,7 @@ use gaffer_worker::config::ApiKey;
 
 use commands::server::WorkerArgs;
 use failure::Failure;
+use later::Later;
 use out::Out;
 
 fn main() -> ExitCode {
@@ -77,8 +79,8 @@ fn leave(out: &Out, failure: &Failure, general: u8) -> ExitCode {
 /// worker hands to its agents.
 fn carry_out(command: Command, key: Option<&ApiKey>, out: &Out) -> Result<u8, Failure> {
     match command {
-        Command::Dev(args) => commands::dev::run(args, out),
-        Command::Master(config) => commands::server::master(*config, out),
+        Command::Dev(Later(args)) => commands::dev::run(args, out),
+        Command::Master(Later(config)) => commands::server::master(*config, out),
         Command::Worker(WorkerArgs::Serve(config)) => commands::server::worker(*config, key, out),
         Command::Executor => commands::server::executor(),
         Command::Watchdog => commands::server::watchdog(),
@@ -101,8 +103,8 @@ fn carry_out(command: Command, key: Option<&ApiKey>, out: &Out) -> Result<u8, Fa
 
 async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
     match command {
-        Command::Run(args) => commands::run::run(args, out).await,
-        Command::Submit(args) => commands::submit::run(args, out).await,
+        Command::Run(Later(args)) => commands::run::run(args, out).await,
+        Command::Submit(Later(args)) => commands::submit::run(args, out).await,
         Command::Jobs(args) => commands::jobs::run(args, out).await,
         Command::Job(args) => commands::job::run(args, out).await,
         Command::Logs(args) => commands::logs::run(args, out).await,

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::LazyLock;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
@@ -16,7 +17,7 @@ use crate::failure::Failure;
 /// The options that were given.
 #[derive(Debug, Clone, Default)]
 pub struct SpecFlags {
-    given: Vec<(SpecFlag, Vec<String>)>,
+    given: Vec<(&'static SpecFlag, Vec<String>)>,
 }
 
 /// One option and its field.
@@ -29,14 +30,17 @@ pub struct SpecFlag {
 }
 
 /// All options, in the order of the tables.
-pub fn all() -> Vec<SpecFlag> {
-    let fields = with_pointers(SINGLE_TASK_JOB_FIELDS).into_iter();
-    fields.filter_map(|(pointer, field)| Some(SpecFlag { field, flag: field.flag?, pointer })).collect()
+pub fn all() -> &'static [SpecFlag] {
+    static ALL: LazyLock<Vec<SpecFlag>> = LazyLock::new(|| {
+        let fields = with_pointers(SINGLE_TASK_JOB_FIELDS).into_iter();
+        fields.filter_map(|(pointer, field)| Some(SpecFlag { field, flag: field.flag?, pointer })).collect()
+    });
+    &ALL
 }
 
 /// The option for what a JSON pointer means.
-pub fn for_pointer(pointer: &str) -> Option<SpecFlag> {
-    all().into_iter().find(|flag| {
+pub fn for_pointer(pointer: &str) -> Option<&'static SpecFlag> {
+    all().iter().find(|flag| {
         let own = flag.pointer.trim_end_matches("/*");
         pointer.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     })
@@ -54,7 +58,7 @@ impl Args for SpecFlags {
 
 impl FromArgMatches for SpecFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<SpecFlags, clap::Error> {
-        let given = |flag: SpecFlag| {
+        let given = |flag: &'static SpecFlag| {
             let values: Vec<String> = match flag.field.kind {
                 Kind::Bool => {
                     matches.get_flag(flag.flag.long).then(|| "true".to_owned()).into_iter().collect()
@@ -66,7 +70,7 @@ impl FromArgMatches for SpecFlags {
             };
             (!values.is_empty()).then_some((flag, values))
         };
-        Ok(SpecFlags { given: all().into_iter().filter_map(given).collect() })
+        Ok(SpecFlags { given: all().iter().filter_map(given).collect() })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -115,9 +119,8 @@ impl SpecFlag {
             Some(short) => arg.short(short),
             None => arg,
         };
-        let siblings = all()
-            .into_iter()
-            .filter(|other| field.excludes.contains(&other.field.name) && self.is_beside(other));
+        let siblings =
+            all().iter().filter(|other| field.excludes.contains(&other.field.name) && self.is_beside(other));
         let arg = arg.conflicts_with_all(siblings.map(|other| other.flag.long));
         match &field.kind {
             Kind::Bool => return arg.action(ArgAction::SetTrue),
@@ -174,6 +177,10 @@ impl SpecFlag {
     fn example(&self) -> String {
         if let Kind::Bool = self.field.kind {
             return String::new();
+        }
+        // These texts are made each time a client command starts, and most examples are one plain word.
+        if is_plain_word(self.field.example) {
+            return self.field.example.to_owned();
         }
         let Ok(document) = Language::Yaml.read(self.field.example) else { return String::new() };
         match &document.data {
@@ -243,6 +250,12 @@ impl SpecFlag {
         }
         Ok(Value::Object(pairs))
     }
+}
+
+/// Whether a YAML document is this text and nothing else.
+fn is_plain_word(document: &str) -> bool {
+    document.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && document.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c))
 }
 
 impl SpecFlags {

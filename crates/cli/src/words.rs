@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 
 use clap::error::ErrorKind;
-use clap::{Command, CommandFactory, Parser};
+use clap::{Command, Parser};
 
 use crate::args::Args;
 use crate::config;
@@ -26,7 +26,7 @@ pub fn read() -> Result<Args, Failure> {
 fn complaint(words: &[OsString]) -> String {
     let wrong = words.iter().enumerate().skip(1).filter(|(at, _)| is_wrong(words, *at));
     let wrong = wrong.map(|(at, word)| format!("argument {at} {}", not_text(word)));
-    let settings = settings(&Args::command()).into_iter().filter_map(|name| {
+    let settings = settings(&Args::described()).into_iter().filter_map(|name| {
         let value = config::passed_on(name.to_str()?)?;
         // Some settings are secrets.
         value.to_str().is_none().then(|| format!("{} is not text in UTF-8", name.display()))

@@ -81,6 +81,8 @@ pub struct TaskOutput {
     patience: Patience,
     /// The task when it was last read; output written until then is read first.
     seen: Option<Task>,
+    /// It is known to have no output.
+    is_empty: bool,
     over: bool,
 }
 
@@ -133,8 +135,30 @@ impl TaskOutput {
             rate: LookRate::default(),
             patience: Patience::default(),
             seen: None,
+            is_empty: false,
             over: false,
         }
+    }
+
+    /// Turns to another task of the job, with all of its output. One that had ended when it was read, just now or before, is not
+    /// looked at again.
+    pub fn turn_to(&mut self, task: Task) {
+        self.task = task.id;
+        self.from = ReadFrom { follow: self.from.follow, ..ReadFrom::default() };
+        (self.attempt, self.offset, self.is_first_attempt) = (0, 0, true);
+        self.ready.clear();
+        self.read_ahead = FIRST_READ;
+        (self.seen, self.is_empty, self.over) = (None, false, false);
+        self.rate.one_is_over();
+        if task.is_final() {
+            (self.attempt, self.is_empty) = (task.attempt, task.wrote_nothing());
+            self.seen = Some(task);
+        }
+    }
+
+    /// Waits until one may look again at what changes all the time.
+    pub async fn turn_to_look(&mut self) {
+        self.rate.turn().await;
     }
 
     /// The next piece; none after the end, or when the task was deleted or the master goes down.
@@ -171,7 +195,7 @@ impl TaskOutput {
 
     /// Waits until there is something to read. False if nothing more comes.
     async fn get_ready(&mut self) -> Result<bool, StoreError> {
-        while !self.over {
+        while !self.over && !self.is_empty {
             if self.attempt > 0 {
                 let live = self.views.live_output(self.attempt_ref());
                 let arrivals = live.as_ref().map(|live| live.subscribe());

@@ -38,7 +38,6 @@ pub struct SearchRequest {
 #[derive(Debug)]
 pub struct OutputSearch {
     views: Arc<Views>,
-    job: JobId,
     task: TaskId,
     reader: TaskOutput,
     request: SearchRequest,
@@ -98,7 +97,6 @@ impl OutputSearch {
         let reader = TaskOutput::new(views.clone(), job, task, from);
         OutputSearch {
             views,
-            job,
             task,
             reader,
             attempt: request.from.attempt.unwrap_or(0),
@@ -114,22 +112,22 @@ impl OutputSearch {
     }
 
     /// Continues with another task of the job: with all of its output, for what is still to be found.
-    pub fn turn_to(&mut self, task: TaskId) {
+    pub fn turn_to(&mut self, task: Task) {
         let found = self.found();
-        let SearchRequest { query, from, stream, .. } = &self.request;
-        let limit = query.limit.map(|limit| limit.saturating_sub(found));
-        let request = SearchRequest {
-            query: LineQuery { limit, ..query.clone() },
-            from: ReadFrom { follow: from.follow, ..ReadFrom::default() },
-            inside: None,
-            until: None,
-            stream: *stream,
-        };
-        *self = OutputSearch {
-            has_moved_on: true,
-            found_before: self.found_before + found,
-            ..OutputSearch::new(self.views.clone(), self.job, task, request)
-        };
+        self.found_before += found;
+        let query = &mut self.request.query;
+        query.limit = query.limit.map(|limit| limit.saturating_sub(found));
+        self.request.from = ReadFrom { follow: self.request.from.follow, ..ReadFrom::default() };
+        (self.request.inside, self.request.until) = (None, None);
+        self.task = task.id;
+        self.reader.turn_to(task);
+        (self.scan, self.next, self.then) = (None, None, None);
+        (self.attempt, self.found, self.searched_bytes, self.has_moved_on) = (0, 0, 0, true);
+    }
+
+    /// What reads the output.
+    pub fn reader(&mut self) -> &mut TaskOutput {
+        &mut self.reader
     }
 
     /// How many lines were found in this task.

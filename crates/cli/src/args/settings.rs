@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use clap::CommandFactory as _;
 use gaffer_domain::document::{Data, Language};
 
 use super::*;
@@ -19,7 +18,7 @@ fn file(name: &str) -> String {
 
 /// The variables that a server understands, without those for tests.
 fn understood(server: &str) -> BTreeSet<String> {
-    let command = Args::command();
+    let command = Args::described();
     let server = command.find_subcommand(server).unwrap();
     let options = server.get_arguments().filter(|option| !option.is_hide_set());
     let variables = options.filter_map(|option| Some(option.get_env()?.to_str()?.to_owned()));

@@ -38,6 +38,19 @@ fn each_option_takes_its_own_example() {
 }
 
 #[test]
+fn a_plain_word_is_what_yaml_makes_of_it() {
+    let plain = all().iter().map(|flag| flag.field.example).filter(|example| is_plain_word(example));
+    let mut count = 0;
+    for example in plain {
+        let Data::Scalar(scalar) = Language::Yaml.read(example).unwrap().data else { panic!("{example}") };
+        assert_eq!(scalar.text, example);
+        count += 1;
+    }
+    assert!(count > 20, "{count}");
+    assert!(!["a: b", "[a]", "'a'", "a # b", ""].into_iter().any(is_plain_word));
+}
+
+#[test]
 fn each_option_says_what_it_is_in_one_short_line() {
     for flag in all() {
         let summary = flag.field.summary;

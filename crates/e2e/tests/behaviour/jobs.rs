@@ -202,3 +202,63 @@ async fn several_tasks_of_a_job_run_in_the_order_of_their_dependencies() {
     let one = lab.dev.client.get(&format!("/jobs/{}/tasks/second.2/output", job.id)).await;
     assert_eq!(one.text, "two 2\n");
 }
+
+#[tokio::test]
+async fn who_follows_a_job_of_many_tasks_is_told_all_output_and_each_end_once_and_in_order() {
+    const TASKS: usize = 120;
+    let lab = lab().await;
+    // Most write nothing, some a line, and some write it in the second attempt as well.
+    let text = "case $((GAFFER_TASK_INDEX % 10)) in 0) sleep 0.02;; 3) echo $GAFFER_TASK_INDEX;; \
+         7) echo $GAFFER_TASK_INDEX try $GAFFER_ATTEMPT; test $GAFFER_ATTEMPT = 2;; esac";
+    let spec = json!({
+        "script": text,
+        "array": format!("0-{}", TASKS - 1),
+        "restart": {"policy": "on-failure", "limit": 1, "delay": "0s"},
+    });
+    let job = lab.dev.client.submit(spec).await;
+    let followed = lab.dev.client.open(&format!("/jobs/{job}/output?follow=1"), "application/x-ndjson").await;
+    let followed = followed.text().await.unwrap();
+    let after = lab.dev.client.open(&format!("/jobs/{job}/output"), "application/x-ndjson").await;
+    for told in [followed, after.text().await.unwrap()] {
+        let (mut ends, mut texts) = (Vec::new(), Vec::new());
+        for line in told.lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            match line.get("end") {
+                Some(end) => {
+                    assert_eq!(end["state"], "completed", "{end}");
+                    ends.push(end["address"].as_str().unwrap().to_owned());
+                }
+                None => texts.push((ends.len(), line["data"]["text"].as_str().unwrap().to_owned())),
+            }
+        }
+        let all: Vec<_> = (0..TASKS).map(|index| format!("main.{index}")).collect();
+        assert_eq!(ends, all);
+        let is_last = |text: &&(usize, String)| !text.1.ends_with("try 1\n");
+        let last: Vec<_> = texts.iter().filter(is_last).cloned().collect();
+        let expected = (0..TASKS).filter_map(|index| match index % 10 {
+            3 => Some((index, format!("{index}\n"))),
+            7 => Some((index, format!("{index} try 2\n"))),
+            _ => None,
+        });
+        assert_eq!(last, expected.collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn the_specification_of_a_job_is_in_each_answer_about_it_however_large_it_is() {
+    let lab = lab().await;
+    for kilobytes in [1, 14] {
+        // Text that does not get smaller when it is compressed.
+        let digits = (0..kilobytes * 1_000u64).map(|at| format!("{:x}", at.wrapping_mul(at) ^ (at << 7)));
+        let data: String = digits.collect();
+        let spec = json!({"name": "n", "command": ["true"], "env": {"DATA": data}});
+        let accepted = lab.dev.client.post("/jobs", &spec).await;
+        assert_eq!(accepted.status, 201, "{}", accepted.text);
+        let job = accepted.body["id"].as_u64().unwrap();
+        let waited = lab.dev.client.get(&format!("/jobs/{job}?wait=10s")).await;
+        let listed = lab.dev.client.get("/jobs?spec=1&limit=1").await;
+        for answer in [&accepted.body, &waited.body, &listed.body["items"][0]] {
+            assert_eq!(answer["spec"]["tasks"][0]["env"]["DATA"], data.as_str(), "{kilobytes} kB");
+        }
+    }
+}

@@ -70,7 +70,8 @@ auto_explain.log_nested_statements = on
 
 /// Beginnings of statements that the life of the installation below does not meet: they are about accidents, look at tables
 /// that do not grow, or name their rows by key.
-const NOT_MET: [&str; 53] = [
+const NOT_MET: [&str; 54] = [
+    "FROM live_tasks WHERE job_id = $1 AND position = $2 AND index = ANY",
     "SELECT $3 || '-' || n FROM generate_series",
     "SELECT o.name FROM UNNEST",
     "SELECT id, job_id, position, index, class_id, state::text AS state, finished_at AS since",
@@ -252,10 +253,10 @@ fn statements() -> Vec<String> {
             let source = std::fs::read_to_string(path).unwrap().replace("\\\n", " ");
             for literal in source.split('"').skip(1).step_by(2) {
                 let text = words(literal);
-                let is_statement = ["SELECT ", "INSERT ", "UPDATE ", "DELETE ", "WITH ", "{TASKS} "];
+                let is_statement = ["SELECT ", "INSERT ", "UPDATE ", "DELETE ", "WITH ", "FROM ", "{TASKS} "];
                 if is_statement.iter().any(|beginning| text.starts_with(beginning)) {
                     // What is put in when it is asked is not known here.
-                    let pieces = text.split(['{', '}']).map(str::trim);
+                    let pieces = text.split(['{', '}']).step_by(2).map(str::trim);
                     statements.push(pieces.max_by_key(|piece| piece.len()).unwrap_or_default().to_owned());
                 }
             }

@@ -273,7 +273,7 @@ async fn a_search_that_stops_says_whether_it_moved_on() {
     assert_eq!(stops(search(None, 0), no_time).await, (0, StopReason::NoProgress));
     assert_eq!(stops(search(None, 6), no_time).await, (6, StopReason::NoProgress));
     let mut turned = search(None, 6);
-    turned.turn_to(task);
+    turned.turn_to(views.reads.task_by_id(task).await.unwrap().unwrap());
     assert_eq!(stops(turned, no_time).await, (0, StopReason::BudgetUsedUp), "the task before was searched");
     assert_eq!(stops(search(None, 6), long).await, (18, StopReason::BudgetUsedUp));
     assert_eq!(stops(search(Some(1), 6), long).await, (12, StopReason::LimitReached));

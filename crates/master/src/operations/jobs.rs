@@ -18,6 +18,7 @@ use super::context::Effects;
 use super::{Actor, Context, OperationError, each_worker, no_job, sources};
 use crate::look_rate::LookRate;
 use crate::records::Job;
+use crate::store::ReadStore;
 use crate::store::deletion::Deleted;
 use crate::store::jobs::{ForWorkers, NewJob, Origin, Submitted};
 use crate::store::transitions::{StopJob, StopResult};
@@ -342,15 +343,33 @@ pub async fn get_whole(
     job: JobId,
 ) -> Result<(Job, Value), OperationError> {
     let effects = context.permit(actor, action)?;
-    let found = find(effects, actor, job).await?;
-    Ok((found, effects.writes.job_specs(&[job], 0).await?.pop().unwrap_or_default()))
+    let (mut found, spec) = read_whole(&effects.writes, actor, job).await?;
+    effects.healths.add_availability([&mut found]);
+    whole(&effects.writes, found, spec).await
 }
 
-/// Waits until a job is in a state, has ended, or the time has passed. Returns the current job.
+/// A job, and its specification unless that is large.
+async fn read_whole(
+    reads: &ReadStore,
+    actor: &Actor,
+    job: JobId,
+) -> Result<(Job, Option<Value>), OperationError> {
+    reads.job_with_spec(actor.project, job).await?.ok_or_else(|| no_job(job))
+}
+
+async fn whole(reads: &ReadStore, job: Job, spec: Option<Value>) -> Result<(Job, Value), OperationError> {
+    let spec = match spec {
+        Some(spec) => spec,
+        None => reads.job_specs(&[job.id], 0).await?.pop().unwrap_or_default(),
+    };
+    Ok((job, spec))
+}
+
+/// Waits until a job is in a state, has ended, or the time has passed. Returns the current job with its stored specification.
 ///
 /// # Errors
 /// When there is no such job.
-pub async fn wait(context: &Context, actor: &Actor, wanted: Wait) -> Result<Job, OperationError> {
+pub async fn wait(context: &Context, actor: &Actor, wanted: Wait) -> Result<(Job, Value), OperationError> {
     let views = context.permit_to_look(actor, Action::Look)?;
     let Wait { job, until, at_most } = wanted;
     let deadline = Instant::now() + at_most;
@@ -359,13 +378,13 @@ pub async fn wait(context: &Context, actor: &Actor, wanted: Wait) -> Result<Job,
     loop {
         rate.turn().await;
         changes.mark_unchanged();
-        let mut found = views.reads.job_get(actor.project, job).await?.ok_or_else(|| no_job(job))?;
+        let (mut found, spec) = read_whole(&views.reads, actor, job).await?;
         views.healths.add_availability([&mut found]);
         if until == Some(found.state) || found.is_over() || Instant::now() >= deadline {
-            return Ok(found);
+            return whole(&views.reads, found, spec).await;
         }
         tokio::select! {
-            () = views.shutdown.cancelled() => return Ok(found),
+            () = views.shutdown.cancelled() => return whole(&views.reads, found, spec).await,
             _ = changes.changed() => {}
             () = tokio::time::sleep_until(deadline) => {}
         }

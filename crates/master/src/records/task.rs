@@ -44,6 +44,8 @@ pub struct Task {
     pub worker_id: Option<WorkerId>,
     /// If it is to be repeated: not before then.
     pub not_before: Option<Time>,
+    /// How much the latest attempt has written, as its worker says; none before its end.
+    pub output_bytes: Option<u64>,
     /// Whether the stored output of the latest attempt is what its worker read; none if that could not be compared.
     pub output_complete: Option<bool>,
     /// When its job was accepted.
@@ -76,6 +78,11 @@ impl Task {
     /// Whether nothing follows.
     pub fn is_final(&self) -> bool {
         self.state.is_final()
+    }
+
+    /// Whether its latest attempt has ended and is known to have written nothing.
+    pub fn wrote_nothing(&self) -> bool {
+        self.is_final() && self.output_bytes == Some(0) && self.output_complete == Some(true)
     }
 }
 

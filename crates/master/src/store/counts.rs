@@ -1,15 +1,16 @@
 //! Counters of tasks by state, stored with each definition.
 
 use gaffer_domain::job::TaskCounts;
-use sqlx::FromRow;
+use serde::Deserialize;
 
-/// Reads the counts of the definitions of some jobs, in the order of the definitions.
-pub(super) const COUNTS_OF_JOBS: &str = "SELECT job_id, blocked, pending, scheduled, running, stopping, completed, \
-     failed, cancelled, count, name, version, update_since IS NOT NULL AS is_updating, update_problem FROM task_definitions WHERE job_id = ANY($1) ORDER BY job_id, position";
+/// A column for the rows of `jobs`: the counts of their definitions, in order, as JSON for [`DefinitionCounts`].
+pub(super) const DEFINITIONS: &str = "(SELECT COALESCE(json_agg(d), '[]') FROM ( \
+     SELECT blocked, pending, scheduled, running, stopping, completed, failed, cancelled, count, name, version, \
+         update_since IS NOT NULL AS is_updating, update_problem \
+     FROM task_definitions WHERE job_id = jobs.id ORDER BY position) d) AS definitions";
 
-#[derive(FromRow)]
-pub(super) struct CountsRow {
-    pub job_id: i64,
+#[derive(Deserialize)]
+pub(super) struct DefinitionCounts {
     blocked: i64,
     pending: i64,
     scheduled: i64,
@@ -27,8 +28,8 @@ pub(super) struct CountsRow {
     pub update_problem: Option<String>,
 }
 
-impl From<&CountsRow> for TaskCounts {
-    fn from(row: &CountsRow) -> Self {
+impl From<&DefinitionCounts> for TaskCounts {
+    fn from(row: &DefinitionCounts) -> Self {
         TaskCounts::from([
             row.blocked,
             row.pending,

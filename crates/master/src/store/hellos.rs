@@ -241,9 +241,9 @@ impl Store {
     async fn workers_goodbye(&self, group: Vec<EndedSession>) -> Result<Vec<()>, StoreError> {
         sqlx::query(
             "WITH led AS MATERIALIZED (SELECT leader_check($5) AS leads), \
-             ended AS MATERIALIZED (SELECT w.id, u.silent, u.why FROM led, UNNEST($1::bigint[], $2::uuid[], $3::float8[], \
+             ended AS MATERIALIZED (SELECT w.id, u.silent, u.why FROM UNNEST($1::bigint[], $2::uuid[], $3::float8[], \
                      $4::text[]) AS u(id, session, silent, why) JOIN workers w ON w.id = u.id AND w.session = u.session \
-                 ORDER BY w.id FOR UPDATE OF w), \
+                 WHERE (SELECT true FROM led) ORDER BY w.id FOR UPDATE OF w), \
              gone AS (UPDATE workers w SET session = NULL, offline_since = now() - e.silent * interval '1 second', \
                  online_since = NULL FROM ended e WHERE w.id = e.id RETURNING w.project_id, w.id, e.why) \
              INSERT INTO events (project_id, at, kind, worker_id, actor, message) \

@@ -17,7 +17,7 @@ use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use sqlx::FromRow;
 use sqlx::types::Json;
 
-use super::counts::{COUNTS_OF_JOBS, CountsRow};
+use super::counts::DefinitionCounts;
 use super::forms::{known, reason_from};
 use super::reruns::take_over;
 use super::tasks::ran;
@@ -31,15 +31,12 @@ pub use for_workers::ForWorkers;
 pub(super) use insert::{Needs, classes_ensure};
 pub use insert::{NewJob, Origin};
 
-/// The counts of a definition, at how many instances it is kept if it was scaled, and its update if there is one.
-type Counted = (TaskCounts, Option<u32>, Option<JobUpdate>);
-
-fn running(spec: &JobSpec, position: usize, (counts, kept, _): &Counted) -> Option<RunningTasks> {
+fn running(spec: &JobSpec, position: usize, definition: &DefinitionCounts) -> Option<RunningTasks> {
     let task = spec.tasks.get(position)?;
     Some(RunningTasks {
         task: task.name.clone(),
-        count: counts.get(StateName::Running).unsigned_abs(),
-        kept: Instances::of(task, *kept).count,
+        count: TaskCounts::from(definition).get(StateName::Running).unsigned_abs(),
+        kept: Instances::of(task, definition.count.map(i32::unsigned_abs)).count,
         can_scale: scale::can_scale(spec, position).is_ok(),
         has_checks: task.has_checks(),
     })
@@ -94,9 +91,10 @@ pub(super) struct JobRow {
     finished_at: Option<Time>,
     pinned: bool,
     version: i32,
+    definitions: Json<Vec<DefinitionCounts>>,
 }
 
-/// Without the specification, which may be large.
+/// Of `jobs`, beside their definitions. Without the specification, which may be large.
 pub(super) const COLUMNS: &str = "id, name, kind, state::text AS state, priority, labels, created_by, rerun_of, \
      taken_over, template, template_version, reason_code, reason_message, created_at, started_at, finished_at, pinned, \
      version";
@@ -273,9 +271,7 @@ impl Store {
 }
 
 impl ReadStore {
-    pub(super) async fn with_counts(&self, rows: Vec<JobRow>) -> Result<Vec<Job>, StoreError> {
-        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-        let counts = self.job_counts(&ids).await?;
+    pub(super) async fn jobs_from(&self, rows: Vec<JobRow>) -> Result<Vec<Job>, StoreError> {
         // Ended jobs need no specification; others are cached.
         let unfinished = rows.iter().filter(|row| row.finished_at.is_none());
         let unfinished: Vec<JobId> = unfinished.map(|row| JobId(row.id)).collect();
@@ -283,9 +279,9 @@ impl ReadStore {
         let now = Utc::now();
         rows.into_iter()
             .map(|row| {
-                let by_definition = counts.get(&row.id).map_or(&[][..], Vec::as_slice);
+                let definitions = row.definitions.0;
                 let mut task_counts = TaskCounts::default();
-                by_definition.iter().for_each(|(counts, ..)| task_counts.merge(counts));
+                definitions.iter().for_each(|definition| task_counts.merge(&definition.into()));
                 let is_over = row.finished_at.is_some();
                 let spec = specs.get(&JobId(row.id));
                 let problem = spec.and_then(|spec| spec.problem()).map(str::to_owned);
@@ -293,8 +289,8 @@ impl ReadStore {
                 let kind = job_kind(&row.kind)?;
                 let is_kept_running = kind == JobKind::Service && !is_over;
                 let running = spec.filter(|_| is_kept_running).map(|spec| {
-                    let definitions = by_definition.iter().enumerate();
-                    definitions.filter_map(|(position, counted)| running(spec, position, counted)).collect()
+                    let definitions = definitions.iter().enumerate();
+                    definitions.filter_map(|(position, counts)| running(spec, position, counts)).collect()
                 });
                 Ok(Job {
                     id: JobId(row.id),
@@ -324,27 +320,11 @@ impl ReadStore {
                     version: row.version as u32,
                     updates: match is_over {
                         true => Vec::new(),
-                        false => by_definition.iter().filter_map(|(.., update)| update.clone()).collect(),
+                        false => definitions.iter().filter_map(update).collect(),
                     },
                 })
             })
             .collect()
-    }
-
-    /// The counts of each definition of some jobs, in the order of the definitions.
-    async fn job_counts(&self, jobs: &[i64]) -> Result<BTreeMap<i64, Vec<Counted>>, StoreError> {
-        let rows: Vec<CountsRow> = sqlx::query_as(COUNTS_OF_JOBS).bind(jobs).fetch_all(&self.pool).await?;
-        let mut counts: BTreeMap<i64, Vec<Counted>> = BTreeMap::new();
-        for row in &rows {
-            let kept = row.count.map(i32::unsigned_abs);
-            let update = row.is_updating.then(|| JobUpdate {
-                task: row.name.clone(),
-                version: row.version as u32,
-                problem: row.update_problem.clone(),
-            });
-            counts.entry(row.job_id).or_default().push((row.into(), kept, update));
-        }
-        Ok(counts)
     }
 
     /// The definitions of a job with tasks that wait, in their order.
@@ -372,6 +352,14 @@ impl ReadStore {
             })
             .collect())
     }
+}
+
+fn update(definition: &DefinitionCounts) -> Option<JobUpdate> {
+    definition.is_updating.then(|| JobUpdate {
+        task: definition.name.clone(),
+        version: definition.version as u32,
+        problem: definition.update_problem.clone(),
+    })
 }
 
 fn job_kind(stored: &str) -> Result<JobKind, StoreError> {

@@ -66,17 +66,17 @@ impl Stores {
         let options: PgConnectOptions = url.parse().context("DATABASE_URL is not a Postgres URL")?;
         let writing = with_timeout(options.clone().application_name("gaffer"), STATEMENT_TIMEOUT);
         let reading = with_timeout(options.application_name("gaffer read"), READ_STATEMENT_TIMEOUT)
-            .options([("default_transaction_read_only", "on"), LIST_PLANNER]);
+            .options([("default_transaction_read_only", "on"), LIST_PLANNER, PLANNED_ONCE]);
         let control = pool(CONTROL_CONNECTIONS, CONTROL_ACQUIRE_TIMEOUT)
             .connect_with(writing.clone())
             .await
             .context("cannot connect to the database")?;
         let control = Store::of(control, leadership);
         let lazy = |connections, wait, options| pool(connections, wait).connect_lazy_with(options);
-        let planned_once = writing.clone().options([PLANNED_ONCE]);
-        let of_batches = planned_once.clone().options(LOOK_UPS).options(SHORT_SESSION);
+        let writing = writing.options([PLANNED_ONCE]);
+        let of_batches = writing.clone().options(LOOK_UPS).options(SHORT_SESSION);
         let batches = lazy(BATCH_CONNECTIONS, ACQUIRE_TIMEOUT, of_batches);
-        let scheduling = lazy(SCHEDULING_CONNECTIONS, ACQUIRE_TIMEOUT, planned_once);
+        let scheduling = lazy(SCHEDULING_CONNECTIONS, ACQUIRE_TIMEOUT, writing.clone());
         let writes = lazy(WRITE_CONNECTIONS, ACQUIRE_TIMEOUT, writing);
         let reads = lazy(READ_CONNECTIONS, READ_ACQUIRE_TIMEOUT, reading);
         Ok(Stores {
@@ -206,8 +206,9 @@ pub(super) const PLANNER: [(&str, &str); 4] =
 /// empty for ever, and so the planner would rather read all of its index than look rows of a batch up in it.
 const LOOK_UPS: [(&str, &str); 2] = [("enable_indexscan", "off"), ("enable_indexonlyscan", "off")];
 
-/// For batches and the scheduler: a statement is planned once per connection, and not for each value that it is asked with. All
-/// of these look rows up by one key, so that there is nothing to choose, and to plan one takes longer than to carry it out.
+/// A statement is planned once per connection, and not for each value that it is asked with: nearly all look rows up by one key, so
+/// that there is nothing to choose, and to plan one takes longer than to carry it out. Not for loops: which partition they read
+/// depends on a value.
 const PLANNED_ONCE: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
 
 /// Lists are read in the order of an index, a page at a time: they are never sorted as a whole to find the latest.

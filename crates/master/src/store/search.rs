@@ -3,8 +3,10 @@
 use gaffer_domain::job::JobState;
 use gaffer_domain::{JobId, ProjectId};
 use serde_json::Value;
+use sqlx::FromRow;
 use sqlx::types::Json;
 
+use super::counts::DEFINITIONS;
 use super::jobs::{COLUMNS, JobFilter, JobRow};
 use super::{ReadStore, StoreError};
 use crate::records::Job;
@@ -13,6 +15,13 @@ use crate::records::Job;
 pub const MAX_SEARCHED: u32 = 15_000;
 /// Jobs with a label are all looked at, wherever they are, if they are no more than this.
 const MAX_LABELLED: i64 = 5_000;
+
+/// Jobs by number, of a project: `$1` and `$2`. A plan made while there are few jobs may be kept: they are looked up by their number
+/// and by nothing else.
+const JOBS_ASKED_FOR: &str = "FROM UNNEST($1::bigint[]) AS asked(job), \
+     LATERAL (SELECT * FROM jobs WHERE id = asked.job OFFSET 0) jobs WHERE project_id = $2";
+/// A specification of up to this size, as it is stored, is read together with its job.
+const SMALL_SPEC_BYTES: u32 = 8_192;
 
 #[derive(Debug, Clone, Default)]
 pub struct JobsFound {
@@ -79,7 +88,7 @@ impl ReadStore {
             }
             _ => None,
         };
-        Ok(JobsFound { jobs: self.with_counts(jobs).await?, searched_to })
+        Ok(JobsFound { jobs: self.jobs_from(jobs).await?, searched_to })
     }
 
     async fn jobs_among(
@@ -112,7 +121,7 @@ impl ReadStore {
         };
         // The driver is asked for one job at a time: as a join it would read the definitions of all jobs.
         let sql = format!(
-            "SELECT {COLUMNS} FROM ({source}) jobs \
+            "SELECT {COLUMNS}, {DEFINITIONS} FROM ({source}) jobs \
              WHERE (cardinality($3::text[]) = 0 OR state = ANY($3::job_state[])) \
              AND ($4::text IS NULL OR strpos(lower(name), lower($4)) > 0) \
              AND ($5::jsonb = '{{}}' OR labels @> $5) \
@@ -185,14 +194,40 @@ impl ReadStore {
             return Ok(Vec::new());
         }
         let ids: Vec<i64> = jobs.iter().map(|job| job.0).collect();
-        // A plan made while there are few jobs may be kept: jobs are looked up by their number and by nothing else.
-        let sql = format!(
-            "SELECT {COLUMNS} FROM UNNEST($1::bigint[]) AS asked(job), \
-             LATERAL (SELECT * FROM jobs WHERE id = asked.job OFFSET 0) j WHERE project_id = $2"
-        );
+        let sql = format!("SELECT {COLUMNS}, {DEFINITIONS} {JOBS_ASKED_FOR}");
         let rows: Vec<JobRow> =
             sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(ids).bind(project.0).fetch_all(&self.pool).await?;
-        self.with_counts(rows).await
+        self.jobs_from(rows).await
+    }
+
+    /// One job of a project, with its specification as it is stored, unless that is large: then the specification is left out and
+    /// can be read with [`ReadStore::job_specs`].
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn job_with_spec(
+        &self,
+        project: ProjectId,
+        job: JobId,
+    ) -> Result<Option<(Job, Option<Value>)>, StoreError> {
+        #[derive(FromRow)]
+        struct Row {
+            #[sqlx(flatten)]
+            job: JobRow,
+            spec: Option<String>,
+        }
+        let sql = format!(
+            "SELECT {COLUMNS}, {DEFINITIONS}, CASE WHEN pg_column_size(spec) <= {SMALL_SPEC_BYTES} THEN spec::text END AS spec \
+             {JOBS_ASKED_FOR}"
+        );
+        let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(vec![job.0])
+            .bind(project.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(Row { job, spec }) = row else { return Ok(None) };
+        let spec = spec.as_deref().map(spec_value).transpose()?;
+        Ok(self.jobs_from(vec![job]).await?.pop().map(|job| (job, spec)))
     }
 
     /// The specifications of jobs as they are stored, in the same order, until they have more than `most_bytes` together: the
@@ -215,14 +250,16 @@ impl ReadStore {
                     .await?;
             for job in jobs {
                 let stored = rows.iter().find(|(id, _)| *id == job.0).map_or("null", |(_, spec)| spec);
-                let spec = serde_json::from_str(stored)
-                    .map_err(|error| StoreError::Unreadable(error.to_string()))?;
-                specs.push(spec);
+                specs.push(spec_value(stored)?);
                 bytes += stored.len();
             }
         }
         Ok(specs)
     }
+}
+
+fn spec_value(stored: &str) -> Result<Value, StoreError> {
+    serde_json::from_str(stored).map_err(|error| StoreError::Unreadable(error.to_string()))
 }
 
 impl JobFilter {

@@ -24,7 +24,7 @@ const LATEST_NOTES: i64 = 200;
 const TASKS: &str = "SELECT t.id, t.job_id, t.position, t.class_id, d.name, t.index, d.single, d.driver, t.state::text AS state, \
          t.reason_code, t.reason_message, t.exit_code, t.signal, t.attempt, w.name AS worker_name, t.worker_id, \
          t.output_complete, t.not_before, j.created_at, t.started_at, t.finished_at, t.attempt_finished_at, t.ran_micros, \
-         t.result_job, t.result_task, t.result_attempt, r.single AS result_single \
+         t.result_job, t.result_task, t.result_attempt, t.output_bytes, r.single AS result_single \
      FROM tasks t JOIN jobs j ON j.id = t.job_id \
      JOIN task_definitions d ON d.job_id = t.job_id AND d.position = t.position \
      LEFT JOIN workers w ON w.id = t.worker_id \
@@ -57,6 +57,7 @@ impl FromRow<'_, PgRow> for Task {
             attempt: row.try_get::<i32, _>("attempt")? as u32,
             worker: row.try_get("worker_name")?,
             worker_id: row.try_get::<Option<i64>, _>("worker_id")?.map(WorkerId),
+            output_bytes: row.try_get::<Option<i64>, _>("output_bytes")?.map(i64::unsigned_abs),
             output_complete: row.try_get("output_complete")?,
             not_before: row.try_get::<Option<Time>, _>("not_before")?.filter(|_| repeats),
             created_at: row.try_get("created_at")?,

@@ -2,8 +2,9 @@
 
 use gaffer_domain::job::TaskCounts;
 use gaffer_domain::{JobId, TaskId, Time};
+use sqlx::types::Json;
 
-use super::counts::{COUNTS_OF_JOBS, CountsRow};
+use super::counts::{DEFINITIONS, DefinitionCounts};
 use super::forms::reason_code;
 use super::{ReadStore, StoreError};
 use crate::records::{AttemptTimes, DefinitionTimes};
@@ -80,8 +81,11 @@ impl ReadStore {
     /// # Errors
     /// When the database does not answer.
     pub async fn definition_counts(&self, job: JobId) -> Result<Vec<TaskCounts>, StoreError> {
-        let rows: Vec<CountsRow> =
-            sqlx::query_as(COUNTS_OF_JOBS).bind(vec![job.0]).fetch_all(&self.pool).await?;
-        Ok(rows.iter().map(TaskCounts::from).collect())
+        let found: Option<Json<Vec<DefinitionCounts>>> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT {DEFINITIONS} FROM jobs WHERE id = $1")))
+                .bind(job.0)
+                .fetch_optional(&self.pool)
+                .await?;
+        Ok(found.iter().flat_map(|counts| &counts.0).map(TaskCounts::from).collect())
     }
 }

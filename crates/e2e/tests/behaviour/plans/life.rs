@@ -234,6 +234,7 @@ async fn workers_come_and_go(dev: &Dev, round: u32, database_url: &str) {
 async fn look(client: &Client, job: i64) {
     let paths = [
         "/jobs".to_owned(),
+        "/jobs?spec=1".to_owned(),
         "/jobs?state=failed".to_owned(),
         "/jobs?state=cancelled".to_owned(),
         "/jobs?state=running".to_owned(),

@@ -334,7 +334,6 @@ pub const SHOW: Operation = Operation {
 /// `GET /jobs/{job}`
 pub async fn show(
     State(context): State<Arc<Context>>,
-    State(views): State<Arc<Views>>,
     actor: Actor,
     Path(job): Path<String>,
     params: Params,
@@ -350,8 +349,7 @@ pub async fn show(
         ),
     };
     let wanted = Wait { job, until, at_most: wait.unwrap_or_default() };
-    let found = jobs::wait(&context, &actor, wanted).await?;
-    let spec = views.reads.job_specs(&[job], 0).await?.pop().unwrap_or_default();
+    let (found, spec) = jobs::wait(&context, &actor, wanted).await?;
     Ok(Json(bodies::job(found, spec)))
 }
 

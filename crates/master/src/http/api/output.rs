@@ -2,6 +2,7 @@
 
 mod cursor;
 mod last_event;
+mod more_tasks;
 mod search;
 
 use std::collections::VecDeque;
@@ -35,9 +36,8 @@ use crate::store::tasks::TaskFilter;
 use crate::views::Views;
 use cursor::Cursor;
 use last_event::LastEvent;
+use more_tasks::MoreTasks;
 
-/// Number of tasks read together.
-const TASKS_AHEAD: u32 = 100;
 /// The attempt with whose output an answer begins.
 const ATTEMPT: HeaderName = HeaderName::from_static("x-gaffer-attempt");
 
@@ -238,8 +238,7 @@ async fn one_task(
         response.headers_mut().insert("x-gaffer-complete", complete);
     }
     let reader = TaskOutput::new(views.clone(), job, task.id, wanted.from);
-    let source =
-        Source { views, job, address: task.address, reader, more: None, wanted, ready: VecDeque::new() };
+    let source = Source { views, address: task.address, reader, more: None, wanted, ready: VecDeque::new() };
     *response.body_mut() = body(source);
     dress(&mut response, wanted.format);
     response.headers_mut().insert(ATTEMPT, first.into());
@@ -271,8 +270,8 @@ async fn all_tasks(
     };
     let place = last.or(asked.as_ref().and_then(|asked| asked.cursor));
     let after = place.map(|place| (place.position, place.index as i32 - 1));
-    let mut more = MoreTasks { ready: VecDeque::new(), after };
-    let Some(first) = more.next(&views, job).await? else {
+    let mut more = MoreTasks::of(job, after, wanted.from.follow);
+    let Some(first) = more.first(&views).await? else {
         return Err(if place.is_some() { search::no_cursor() } else { no_task(job) });
     };
     wanted.continue_at(last, &mut asked, &first)?;
@@ -287,7 +286,7 @@ async fn all_tasks(
     }
     let reader = TaskOutput::new(views.clone(), job, first.id, wanted.from);
     let address = first.address;
-    let source = Source { views, job, address, reader, more: Some(more), wanted, ready: VecDeque::new() };
+    let source = Source { views, address, reader, more: Some(more), wanted, ready: VecDeque::new() };
     let mut response = body(source).into_response();
     dress(&mut response, wanted.format);
     Ok(Output(response))
@@ -452,32 +451,11 @@ impl Answer for Output {
 /// Where the bytes of an answer come from.
 struct Source {
     views: Arc<Views>,
-    job: JobId,
     address: String,
     reader: TaskOutput,
     more: Option<MoreTasks>,
     wanted: Wanted,
     ready: VecDeque<Bytes>,
-}
-
-/// The tasks of a job, page by page.
-struct MoreTasks {
-    ready: VecDeque<Task>,
-    after: Option<(i16, i32)>,
-}
-
-impl MoreTasks {
-    async fn next(&mut self, views: &Views, job: JobId) -> Result<Option<Task>, Error> {
-        if self.ready.is_empty() {
-            let filter = TaskFilter { after: self.after, ..TaskFilter::default() };
-            self.ready = views.reads.task_list(job, &filter, TASKS_AHEAD).await?.into();
-        }
-        let next = self.ready.pop_front();
-        if let Some(next) = &next {
-            self.after = Some((next.position, next.index as i32));
-        }
-        Ok(next)
-    }
 }
 
 fn body(source: Source) -> Body {
@@ -516,11 +494,10 @@ impl Source {
                 }
                 None => {
                     let Some(more) = &mut self.more else { return Ok(None) };
-                    let Some(task) = more.next(&self.views, self.job).await? else { return Ok(None) };
-                    self.address = task.address;
+                    let Some(task) = more.next(&self.views, &mut self.reader).await? else { return Ok(None) };
+                    self.address.clone_from(&task.address);
                     // Where to begin was said of the first task.
-                    let from = ReadFrom { follow: self.wanted.from.follow, ..ReadFrom::default() };
-                    self.reader = TaskOutput::new(self.views.clone(), self.job, task.id, from);
+                    self.reader.turn_to(task);
                 }
             }
         }

@@ -9,8 +9,8 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use bytes::{BufMut, Bytes, BytesMut};
 use chrono::DateTime;
+use gaffer_domain::ProjectId;
 use gaffer_domain::search::{FoundLine, LineQuery, MAX_CONTEXT_LINES, ResumePoint};
-use gaffer_domain::{JobId, ProjectId};
 use gaffer_protocol::rest::{OutputLine, OutputMatch, OutputSearched, Problem};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,8 @@ use super::super::super::error::{Error, problem};
 use super::super::super::params::{Params, wrong};
 use super::super::super::readers::{error_event, error_line};
 use super::cursor::Cursor;
-use super::{Format, LastEvent, MoreTasks, Wanted, event, json_line, text_or_base64};
+use super::more_tasks::MoreTasks;
+use super::{Format, LastEvent, Wanted, event, json_line, text_or_base64};
 use crate::records::Task;
 use crate::search::{OutputSearch, SearchPiece, SearchRequest, StopReason, Written};
 use crate::search_budget::{Budget, Lasting, NotBegun, TOO_MANY};
@@ -145,7 +146,6 @@ impl Asked {
 /// The body of an answer: what a search finds, task by task.
 pub(super) struct Search {
     views: Arc<Views>,
-    job: JobId,
     /// The task that is searched.
     address: String,
     position: i16,
@@ -174,7 +174,6 @@ impl Search {
         let counts_only = query.counts_only;
         let request = SearchRequest { query, from, inside, until, stream };
         Search {
-            job: task.job,
             address: task.address.clone(),
             position: task.position,
             index: task.index,
@@ -257,15 +256,15 @@ impl Search {
 
     async fn turn_to_next_task(&mut self) -> Result<(), Error> {
         let next = match &mut self.more {
-            Some(more) => more.next(&self.views, self.job).await?,
+            Some(more) => more.next(&self.views, self.search.reader()).await?,
             None => None,
         };
         let Some(task) = next else {
             self.end();
             return Ok(());
         };
-        self.search.turn_to(task.id);
-        (self.address, self.position, self.index) = (task.address, task.position, task.index);
+        (self.address, self.position, self.index) = (task.address.clone(), task.position, task.index);
+        self.search.turn_to(task);
         Ok(())
     }
 
