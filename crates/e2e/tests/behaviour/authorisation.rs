@@ -39,7 +39,8 @@ impl Targets {
             worker.started(attempt).await;
         }
         stage.client.in_state(job, "running").await;
-        let key = stage.client.post("/keys", &json!({"kind": "user", "name": OWN})).await.body["id"].clone();
+        let key =
+            stage.client.post("/keys", &json!({"kind": "worker", "name": OWN})).await.body["id"].clone();
         let letter = dead_letter(&stage, job).await;
         let number = worker.welcome.worker.0;
         (Targets { stage, worker: number, job, key: key.as_i64().unwrap(), letter }, worker)
