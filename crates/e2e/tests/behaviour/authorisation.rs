@@ -33,7 +33,7 @@ impl Targets {
         let stage = Stage::set().await;
         let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello(OWN)).await;
         let job = stage.client.submit(json!({"name": OWN, "script": "true", "labels": {"a": OWN}})).await;
-        stage.client.submit(json!({"name": OWN, "type": "service", "script": "true"})).await;
+        stage.client.submit(json!({"name": OWN, "type": "service", "script": "true", "count": 1})).await;
         for _ in 0..2 {
             let attempt = worker.next_start().await.attempt;
             worker.started(attempt).await;
@@ -100,9 +100,26 @@ fn operations() -> Vec<Operation> {
 
 impl Operation {
     async fn ask(&self, client: &Client, address: &str, accept: &str) -> Response {
+        self.ask_with(client, address, accept, &json!({})).await
+    }
+
+    async fn ask_with(&self, client: &Client, address: &str, accept: &str, body: &Value) -> Response {
         let request = client.request(self.method.clone(), address).header(ACCEPT, accept);
-        let request = if self.has_body { request.json(&json!({})) } else { request };
+        let request = if self.has_body { request.json(body) } else { request };
         request.send().await.unwrap()
+    }
+
+    /// A body with which it does something, so that its answer is made, too.
+    fn valid_body(&self) -> Value {
+        let service = json!({"name": OWN, "type": "service", "script": "true", "count": 1});
+        match self.id.as_str() {
+            "submit_job" | "save_template" => json!({"script": "true"}),
+            "apply_service" | "diff_service" => service,
+            "scale_job" | "scale_service" => json!({"count": 2}),
+            "signal_task" => json!({"signal": "SIGINT"}),
+            "create_key" => json!({"kind": "worker", "name": "of the matrix"}),
+            _ => json!({}),
+        }
     }
 }
 
@@ -203,8 +220,8 @@ async fn each_route_is_open_to_keys_of_its_scope_and_project_and_to_no_other_key
         for (scopes, client) in &own {
             if operation.needs.without(*scopes).is_empty() {
                 targets.renew(&operation.path).await;
-                let response =
-                    operation.ask(client, &targets.address(&operation.path), "application/json").await;
+                let (address, body) = (targets.address(&operation.path), operation.valid_body());
+                let response = operation.ask_with(client, &address, "application/json", &body).await;
                 let status = response.status().as_u16();
                 let text = response.text().await.unwrap();
                 assert!(![401, 403, 404].contains(&status) && status < 500, "{name} with {scopes:?}: {text}");

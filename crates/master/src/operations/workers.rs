@@ -146,7 +146,7 @@ async fn direct(
     effects.changes.announce(&[]);
     effects.wakes.scheduler.call();
     effects.wakes.drain.call();
-    let views = context.permit_to_look(actor, Action::Look)?;
+    let views = context.permit_to_look(actor, Action::DirectWorker)?;
     let worker = find(&effects.writes, actor, &worker.to_string()).await?;
     Ok(WorkerView::of(views, worker, Utc::now()))
 }
