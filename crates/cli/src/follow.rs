@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
-use gaffer_domain::spec::WORKER;
+use gaffer_domain::spec::{JobKind, WORKER};
 use gaffer_domain::task::StateName;
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::rest::{Job, OutputSearched, Page, Task};
@@ -176,7 +176,7 @@ pub async fn follow(
     Ok(reader.followed)
 }
 
-/// Follows a job that was just accepted. Of one with tasks for each worker, each line begins with the name of the worker.
+/// Follows a job that was just accepted. Of one with tasks for one worker each, each line begins with the name of the worker.
 ///
 /// # Errors
 /// As [`follow`].
@@ -190,7 +190,7 @@ pub async fn follow_job(
     let tasks = job.spec["tasks"].as_array();
     let is_for_each_worker = tasks.into_iter().flatten().any(|task| task["each"] == WORKER);
     match is_for_each_worker {
-        true => follow_by_item(client, job.id, wish, sink, status).await,
+        true => follow_by_item(client, job, wish, sink, status).await,
         false => follow(client, &Source::of(job), wish, sink, status, Backoff::for_a_job()).await,
     }
 }
@@ -199,11 +199,13 @@ pub async fn follow_job(
 /// task.
 async fn follow_by_item(
     client: &Client,
-    job: JobId,
+    job: &Job,
     wish: &FollowOptions,
     sink: &mut Sink<'_>,
     status: &Status<'_>,
 ) -> Result<Followed, Failure> {
+    // A system job may get further tasks for as long as it is kept.
+    let (follows_workers, job) = (job.kind == JobKind::System.as_str(), job.id);
     let mut all = Followed::default();
     let mut shown = HashSet::new();
     let mut patience = Backoff::for_a_job();
@@ -235,13 +237,19 @@ async fn follow_by_item(
             let followed = follow(client, &source, wish, sink, status, Backoff::for_a_job()).await?;
             all.tasks.extend(followed.tasks);
         }
-        if shown.len() == tasks.len() {
+        if shown.len() == tasks.len() && (!follows_workers || is_over(client, job).await) {
             return Ok(all);
         }
         if shown.len() == before {
             sleep(pause).await;
         }
     }
+}
+
+/// Whether the job is known to be over.
+async fn is_over(client: &Client, job: JobId) -> bool {
+    let read = client.read::<Job>(&["jobs", &job.to_string()], &Query::new()).await;
+    read.is_ok_and(|job| job.finished_at.is_some())
 }
 
 /// Whether nothing of the task has run, and it has not ended.

@@ -37,6 +37,7 @@ pub mod search;
 mod seeds;
 pub mod spec;
 pub mod spelling;
+pub mod system_jobs;
 pub mod task;
 pub mod template;
 pub mod text;

@@ -6,6 +6,7 @@
 //! beside moves in progress; tasks of one definition go one after the other, the next when the last one runs again.
 //! Batch tasks with `on_drain: move` go when there is room; others finish where they are, and so does a task that is for this worker
 //! (`each: worker`). Tasks that remain at the deadline move, wherever they may land; one that is for this worker waits for it.
+//! Instances of system jobs are not moved but scaled down: see [`crate::system_jobs`].
 //!
 //! # Rebalancing
 //!
@@ -125,12 +126,12 @@ pub fn leave(
     }
     let mut leaving: Vec<&Tenant<'_>> =
         tenants.iter().filter(|tenant| drains.contains_key(&tenant.worker)).collect();
-    leaving.sort_unstable_by_key(|tenant| (tenant.kind == JobKind::Batch, tenant.task));
+    leaving.sort_unstable_by_key(|tenant| (!tenant.kind.is_kept_running(), tenant.task));
     let mut moves = Vec::new();
     for tenant in leaving {
         let is_over = drains[&tenant.worker].is_some_and(|deadline| deadline <= now);
-        let is_service = tenant.kind == JobKind::Service;
-        let wants_to = match is_service {
+        let is_kept_running = tenant.kind.is_kept_running();
+        let wants_to = match is_kept_running {
             true => !moving.contains(&tenant.definition),
             false => tenant.on_drain == OnDrain::Move,
         };
@@ -143,7 +144,7 @@ pub fn leave(
         if !has_landed && !is_over {
             continue;
         }
-        if is_service {
+        if is_kept_running {
             moving.insert(tenant.definition);
         }
         let why = if is_over { Why::Deadline } else { Why::Drains };

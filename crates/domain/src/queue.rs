@@ -411,6 +411,8 @@ impl<'a> Pass<'a> {
             let mut suitable: Vec<usize> = match needs.worker {
                 // The worker of such a class is not looked for among all of them.
                 Some(worker) => self.places.get(&worker).copied().filter(is_suitable).into_iter().collect(),
+                // Better nowhere than on a worker that may have another task of the definition.
+                None if needs.each_worker => Vec::new(),
                 None => suitable_at(needs, project, state.offers),
             };
             suitable.retain(|at| !state.offers[*at].paused.contains_key(&class.id));

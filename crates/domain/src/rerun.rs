@@ -61,6 +61,8 @@ pub enum Refused {
     NothingFailed,
     /// A task did not complete, and nothing that was asked for runs it again.
     LeftOut(String),
+    /// It has tasks on the workers that match at the time, whatever the finished job had.
+    FollowsWorkers,
 }
 
 /// How a task of the new job ended in the finished one.
@@ -107,6 +109,9 @@ pub fn select(
     spec: &JobSpec,
     part: Part<'_>,
 ) -> Result<Selection, Refused> {
+    if earlier.kind.follows_workers() || spec.kind.follows_workers() {
+        return Err(Refused::FollowsWorkers);
+    }
     let fates = fates(earlier, uncompleted, spec);
     let asked_for = |fate: &Fate| match fate {
         Fate::New => true,
@@ -136,7 +141,7 @@ pub fn select(
         let count = |wanted: Fate| {
             fates.iter().zip(runs).filter(|(fate, runs)| **fate == wanted && !**runs).count() as u32
         };
-        let first = *definition.indices.iter().start();
+        let first = definition.indices.first();
         Share {
             runs: ranges(first, runs.iter().copied()),
             taken_over: ranges(first, runs.iter().map(|runs| !runs)),
@@ -158,7 +163,7 @@ fn fates(earlier: &JobSpec, uncompleted: &[Uncompleted], spec: &JobSpec) -> Vec<
     let mut before: Vec<Vec<Fate>> =
         earlier.tasks.iter().map(|task| vec![Fate::Completed; task.indices.len() as usize]).collect();
     for task in uncompleted {
-        let first = earlier.tasks.get(task.position).map(|definition| *definition.indices.iter().start());
+        let first = earlier.tasks.get(task.position).map(|definition| definition.indices.first());
         let at = first.and_then(|first| task.index.checked_sub(first));
         let fate = at.and_then(|at| before.get_mut(task.position)?.get_mut(at as usize));
         if let Some(fate) = fate {
@@ -176,7 +181,7 @@ fn fates(earlier: &JobSpec, uncompleted: &[Uncompleted], spec: &JobSpec) -> Vec<
         if was.is_for_each_worker() != definition.is_for_each_worker() {
             return vec![Fate::New; definition.indices.len() as usize];
         }
-        let first = *was.indices.iter().start();
+        let first = was.indices.first();
         let fate = |index: u32| {
             let fate = index.checked_sub(first).and_then(|at| before[*place].get(at as usize));
             match fate.copied().unwrap_or(Fate::New) {

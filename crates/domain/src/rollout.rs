@@ -21,7 +21,7 @@ pub const NO_ROOM_AFTER_MILLIS: u64 = 10_000;
 /// What is known of an update beside the instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rollout {
-    /// How many instances the service has.
+    /// How many instances the service has, without those that are away.
     pub count: u32,
     /// How many further ones there may be at present.
     pub surge: u32,
@@ -51,6 +51,9 @@ pub struct Instance {
     pub condition: Condition,
     /// Whether an attempt of the new version has failed.
     pub has_failed: bool,
+    /// Whether it can run on one worker only, and that takes nothing at present. Nothing is expected of it: if it has no attempt, its
+    /// next one is of the new version, whenever that is; an old attempt is left alone until its worker takes another one.
+    pub is_away: bool,
 }
 
 /// How an instance is, and for how long, in milliseconds.
@@ -127,7 +130,7 @@ impl Instance {
             Condition::Blocked => true,
             _ => false,
         };
-        self.is_new && is_as_it_should_be
+        self.is_new && (is_as_it_should_be || self.is_away)
     }
 
     fn is_available(&self) -> bool {
@@ -147,6 +150,7 @@ impl Instance {
         }
         match self.condition {
             _ if self.has_failed => Some(Problem::Failed(self.index)),
+            _ if self.is_away => None,
             Condition::Starting(millis) if millis >= within => Some(Problem::NotAvailable(self.index)),
             Condition::Waiting(millis) if millis >= within && !self.is_further => {
                 Some(Problem::NoWorker(self.index))
@@ -184,11 +188,12 @@ pub fn next(update: &Update, rollout: Rollout, instances: &[Instance]) -> Next {
     if let Some(problem) = instances.iter().find_map(|instance| instance.problem(update)) {
         return Next::Failed(problem);
     }
-    // What waits for other tasks takes as long as these, and a stop as long as its grace period or a lost worker.
+    // What waits for other tasks takes as long as these, a stop as long as its grace period or a lost worker, and who has cordoned a
+    // worker decides for how long that is.
     let has_other_limit = |instance: &Instance| match instance.condition {
         Condition::Blocked => instance.is_new,
         Condition::Ending => true,
-        _ => false,
+        _ => instance.is_away && !instance.is_new,
     };
     let limit = progress_within(update);
     match step(update, rollout, instances) {
@@ -211,6 +216,9 @@ fn step(update: &Update, rollout: Rollout, instances: &[Instance]) -> Next {
         };
     }
 
+    let (away, instances): (Vec<&Instance>, Vec<&Instance>) =
+        instances.iter().partition(|instance| instance.is_away);
+    let instances: Vec<Instance> = instances.into_iter().copied().collect();
     let good = instances.iter().filter(|instance| instance.is_good(update)).count() as u32;
     let is_on_the_way =
         |instance: &&Instance| instance.is_new && !instance.is_good(update) && !instance.is_without_room();
@@ -262,6 +270,11 @@ fn step(update: &Update, rollout: Rollout, instances: &[Instance]) -> Next {
         }
         (budget, available) = (budget - 1, available - cost);
         replaced.push(instance.index);
+    }
+    if continues {
+        let waits =
+            |instance: &&Instance| !instance.is_new && matches!(instance.condition, Condition::Waiting(_));
+        replaced.extend(away.into_iter().filter(waits).map(|instance| instance.index));
     }
     match replaced.is_empty() {
         false => Next::Replace(replaced),

@@ -1,7 +1,7 @@
 //! Which definitions of a service can be scaled while it runs, and to how many instances.
 
 use crate::spec::{
-    Awaited, IndexMatch, Indices, JobKind, JobSpec, MAX_TASKS_PER_JOB, On, TaskSpec, When, all_awaited,
+    Awaited, IndexMatch, Indices, JobSpec, MAX_TASKS_PER_JOB, On, TaskSpec, When, all_awaited,
 };
 
 /// Why a definition is not scaled.
@@ -34,6 +34,12 @@ pub enum Refused {
         /// `array` or `each`.
         field: &'static str,
     },
+    /// It has an instance on each worker that matches.
+    #[error(
+        "task {0} is of a job of `type: system`, which has one instance on every worker that matches: to have fewer, change \
+         its constraints"
+    )]
+    FollowsWorkers(String),
     /// Its tasks run after the others.
     #[error("task {0} runs after the others: it cannot be scaled")]
     RunsAfterOthers(String),
@@ -74,15 +80,18 @@ pub fn find(spec: &JobSpec, name: Option<&str>) -> Result<usize, Refused> {
 /// # Errors
 /// Why it cannot.
 pub fn can_scale(spec: &JobSpec, position: usize) -> Result<(), Refused> {
-    if spec.kind != JobKind::Service {
+    if !spec.kind.is_kept_running() {
         return Err(Refused::NotAService);
     }
     let Some(task) = spec.tasks.get(position) else { return Ok(()) };
     let name = || task.name.clone();
+    if task.indices.follow_workers() {
+        return Err(Refused::FollowsWorkers(name()));
+    }
     let field = match (&task.each, task.indices) {
         (Some(_), _) => Some("each"),
         (None, Indices::Array { .. }) => Some("array"),
-        (None, Indices::Count(_)) => None,
+        (None, Indices::Count(_) | Indices::Workers) => None,
     };
     if let Some(field) = field {
         return Err(Refused::HasIndices { name: name(), field });
@@ -127,11 +136,12 @@ pub struct Instances {
 
 impl Instances {
     /// As the specification says, or as many as the definition was scaled to. Where the indices have a meaning of their own,
-    /// only the specification counts.
+    /// only the specification counts. Where they follow the workers, no index is too high.
     pub fn of(task: &TaskSpec, scaled_to: Option<u32>) -> Instances {
         match task.indices {
             Indices::Count(count) => Instances { first: 0, count: scaled_to.unwrap_or(count) },
             Indices::Array { first, .. } => Instances { first, count: task.indices.len() },
+            Indices::Workers => Instances { first: 0, count: u32::MAX },
         }
     }
 
@@ -178,6 +188,19 @@ mod tests {
     fn a_batch_job_is_not_scaled() {
         let batch = spec(&json!({"command": ["x"], "count": 3}));
         assert_eq!(can_scale(&batch, 0), Err(Refused::NotAService));
+    }
+
+    #[test]
+    fn a_system_job_is_not_scaled_and_no_index_of_it_is_too_high() {
+        let system = spec(&json!({"type": "system", "command": ["x"]}));
+        let refused = check(&system, 0, 3, 0).unwrap_err();
+        assert_eq!(refused, Refused::FollowsWorkers("main".to_owned()));
+        assert!(
+            refused
+                .to_string()
+                .ends_with("on every worker that matches: to have fewer, change its constraints")
+        );
+        assert_eq!(Instances::of(&system.tasks[0], None), Instances { first: 0, count: u32::MAX });
     }
 
     #[test]

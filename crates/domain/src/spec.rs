@@ -19,6 +19,7 @@ mod filling;
 mod health;
 mod indices;
 mod job;
+mod kind;
 mod node;
 mod parameter;
 mod program;
@@ -50,9 +51,9 @@ pub use filling::{Filled, Unfilled};
 pub use health::{HealthCheck, InvalidStatusRange, MAX_IN_A_ROW, Probe, StatusRange};
 pub use indices::Indices;
 pub use job::{
-    JOB_FIELDS, JobKind, JobSpec, MAX_DEFINITIONS_PER_JOB, MAX_NAME_CHARS, MAX_SPEC_BYTES,
-    SINGLE_TASK_JOB_FIELDS,
+    JOB_FIELDS, JobSpec, MAX_DEFINITIONS_PER_JOB, MAX_NAME_CHARS, MAX_SPEC_BYTES, SINGLE_TASK_JOB_FIELDS,
 };
+pub use kind::JobKind;
 pub use node::FieldError;
 pub use parameter::{Declared, PARAMETER};
 pub use program::Action;

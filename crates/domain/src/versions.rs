@@ -3,14 +3,24 @@
 use serde_json::Value;
 
 use crate::scale::{self, Instances};
-use crate::spec::{JobKind, JobSpec, MAX_TASKS_PER_JOB, TaskSpec};
+use crate::spec::{JobSpec, MAX_TASKS_PER_JOB, TaskSpec};
 
 /// Why a specification cannot become the next version of a service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Only what is kept running is updated.
-    #[error("only jobs of `type: service` can be updated")]
+    #[error("only jobs of `type: service` or `type: system` can be updated")]
     NotAService,
+    /// Its instances would be others.
+    #[error(
+        "the job is of `type: {present}`, and the new version of `type: {wanted}`: stop it and submit it again"
+    )]
+    OtherKind {
+        /// The type of the job.
+        present: &'static str,
+        /// That of the new version.
+        wanted: &'static str,
+    },
     /// It would be another service.
     #[error("the service is called {present}, and the new version {wanted}: a service keeps its name")]
     OtherName {
@@ -51,8 +61,10 @@ pub fn kept_at(wanted: &JobSpec, position: usize, before: Option<u32>, kept: Opt
 /// # Errors
 /// When there would be too many.
 pub fn check_total(wanted: &JobSpec, counts: &[Option<u32>]) -> Result<(), Refused> {
+    // How many workers there are is looked at when an instance joins.
+    let has_count = |(task, _): &(&TaskSpec, &Option<u32>)| !task.indices.follow_workers();
     let count = |(task, count): (&TaskSpec, &Option<u32>)| u64::from(Instances::of(task, *count).count);
-    match wanted.tasks.iter().zip(counts).map(count).sum() {
+    match wanted.tasks.iter().zip(counts).filter(has_count).map(count).sum() {
         all if all > u64::from(MAX_TASKS_PER_JOB) => Err(Refused::TooMany(all)),
         _ => Ok(()),
     }
@@ -98,8 +110,11 @@ pub fn previous(history: &[Past], present: u32) -> Option<u32> {
 /// # Errors
 /// When it cannot be the next version.
 pub fn arrange(present: &JobSpec, wanted: &JobSpec) -> Result<JobSpec, Refused> {
-    if present.kind != JobKind::Service || wanted.kind != JobKind::Service {
+    if !present.kind.is_kept_running() || !wanted.kind.is_kept_running() {
         return Err(Refused::NotAService);
+    }
+    if present.kind != wanted.kind {
+        return Err(Refused::OtherKind { present: present.kind.as_str(), wanted: wanted.kind.as_str() });
     }
     if present.name != wanted.name {
         let (present, wanted) = (present.name.clone(), wanted.name.clone());
@@ -196,6 +211,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::spec::JobKind;
 
     fn service(tasks: Value) -> JobSpec {
         JobSpec::read(&json!({"name": "web", "type": "service", "tasks": tasks})).unwrap()
@@ -223,6 +239,8 @@ mod tests {
         assert_eq!(refused(&fewer), Refused::LacksTask("proxy".to_owned()));
         let batch = JobSpec { kind: JobKind::Batch, ..present.clone() };
         assert_eq!(refused(&batch), Refused::NotAService);
+        let system = JobSpec { kind: JobKind::System, ..present.clone() };
+        assert_eq!(refused(&system), Refused::OtherKind { present: "service", wanted: "system" });
         let other = JobSpec { name: "shop".to_owned(), ..present.clone() };
         assert!(refused(&other).to_string().contains("called web"));
         let array = json!([{"name": "app", "script": "1", "array": "0-3"}, task("proxy", "1")]);
@@ -260,6 +278,17 @@ mod tests {
         assert_eq!(kept_at(&web, 0, None, None), Some(3), "it is new");
         let array = service(json!([{"name": "web", "script": "1", "array": "4-6"}]));
         assert_eq!(kept_at(&array, 0, Some(3), Some(5)), None);
+    }
+
+    #[test]
+    fn a_system_job_has_versions_whose_tasks_are_as_many_as_workers() {
+        let system = |script: &str| {
+            JobSpec::read(&json!({"name": "agent", "type": "system", "tasks": [task("app", script)]}))
+                .unwrap()
+        };
+        assert_eq!(arrange(&system("1"), &system("2")), Ok(system("2")));
+        assert_eq!(kept_at(&system("1"), 0, Some(0), None), None);
+        assert_eq!(check_total(&system("1"), &[None]), Ok(()));
     }
 
     #[test]

@@ -61,6 +61,20 @@ pub fn agent(worker: Pid) -> Option<Pid> {
     children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_agent).map(Pid::from_raw)
 }
 
+/// The watchdog of a running executor.
+pub fn watchdog(executor: Pid) -> Option<Pid> {
+    let children = std::fs::read_dir(format!("/proc/{executor}/task")).ok()?.flatten();
+    let children = children.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let pids: Vec<i32> = children
+        .flat_map(|list| list.split_whitespace().flat_map(str::parse).collect::<Vec<i32>>())
+        .collect();
+    let is_watchdog = |pid: &&i32| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.split(|byte| *byte == 0).any(|word| word == b"watchdog")
+    };
+    pids.iter().find(is_watchdog).copied().map(Pid::from_raw)
+}
+
 /// Ends the executor of the worker with this data directory as the kernel would, and waits until it has ended.
 pub async fn kill_executor(worker_dir: &Path) {
     let Some(pid) = executor(worker_dir) else { return };

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod openapi;
 pub mod proxies;
 pub mod raw_worker;
+pub mod robot;
 pub mod s3;
 pub mod seeded_bugs;
 pub mod spec_reference;

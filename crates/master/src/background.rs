@@ -18,6 +18,7 @@ pub mod retention;
 pub mod sampler;
 pub mod scheduler;
 pub mod sweeper;
+pub mod system_jobs;
 pub mod unused_objects;
 pub mod updates;
 
@@ -45,6 +46,8 @@ pub struct Loops {
     pub large_jobs: large_jobs::LargeJobsLoop,
     /// Replaces instances of services.
     pub updates: updates::Updates,
+    /// Keeps instances of system jobs on all workers that match.
+    pub system_jobs: system_jobs::SystemJobs,
     /// Removes what belonged to deleted jobs.
     pub deletion: deletion::Deletion,
     /// Puts refused output back.
@@ -78,6 +81,7 @@ impl Loops {
             key_check,
             large_jobs,
             updates,
+            system_jobs,
             deletion,
             dead_letters,
             sampler,
@@ -96,6 +100,7 @@ impl Loops {
             statuses.start(key_check, shutdown.clone()),
             statuses.start(large_jobs, shutdown.clone()),
             statuses.start(updates, shutdown.clone()),
+            statuses.start(system_jobs, shutdown.clone()),
             statuses.start(deletion, shutdown.clone()),
             statuses.start(dead_letters, shutdown.clone()),
             statuses.start(sampler, shutdown.clone()),

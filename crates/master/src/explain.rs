@@ -1,6 +1,7 @@
 //! Explains why tasks wait, with the checks that the scheduler uses.
 
 mod for_workers;
+mod without_instance;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::store::placement::QueuedClass;
 use crate::store::tasks::Placed;
 use crate::troubles::Troubles;
 use crate::views::Views;
+use without_instance::without_instance;
 
 /// Number of slow starts listed individually.
 const MAX_STARTING: u32 = 5;
@@ -94,15 +96,22 @@ pub async fn explain(
     for starting in starting {
         waiting.push(told(&starting.address, 1, format!("starts on {}: {}", starting.worker, starting.note)));
     }
-    let message = match (waiting.first(), found.state) {
-        (Some(first), _) => format!("{}: {}", first.task, first.message),
+    let follows_workers = spec.kind.follows_workers() && spec.problem().is_none() && !found.is_over();
+    let without_instance = match follows_workers && found.state != JobState::Stopping {
+        true => without_instance(store, (project, job), &spec, &snapshot.workers).await?,
+        false => Vec::new(),
+    };
+    let first = waiting.first().map(|first| (&first.task, &first.message));
+    let first = first.or(without_instance.first().map(|first| (&first.task, &first.message)));
+    let message = match (first, found.state) {
+        (Some((task, message)), _) => format!("{task}: {message}"),
         (None, JobState::Running | JobState::Stopping) => {
             "no task is waiting: every unfinished task is placed on a worker".to_owned()
         }
         (None, state) => format!("no task is waiting: the job is {state}"),
     };
     let message = trouble_of(&views.status.troubles, job).unwrap_or(message);
-    Ok(Some(Explanation { job, message, waiting }))
+    Ok(Some(Explanation { job, message, waiting, without_instance }))
 }
 
 /// Why placed tasks have not started.

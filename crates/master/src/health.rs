@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chrono::TimeDelta;
 use gaffer_domain::health::{CheckKind, Health, HealthState, Outcome, Thresholds, is_available};
 use gaffer_domain::rollout::Checks;
-use gaffer_domain::spec::JobKind;
 use gaffer_domain::{AttemptRef, JobId, Time, WorkerId};
 use gaffer_protocol::health::{CheckResult, Checked};
 
@@ -237,7 +236,7 @@ impl Healths {
     /// Adds how many tasks of unfinished services are available. Tasks without checks are, while they run.
     pub fn add_availability<'a>(&self, jobs: impl IntoIterator<Item = &'a mut Job>) {
         let inner = self.lock();
-        for job in jobs.into_iter().filter(|job| job.kind == JobKind::Service && !job.is_over()) {
+        for job in jobs.into_iter().filter(|job| job.kind.is_kept_running() && !job.is_over()) {
             let definitions = job.running.iter().enumerate();
             let available = definitions.map(|(position, running)| match running.has_checks {
                 // What just ended may still be known as healthy.

@@ -23,5 +23,5 @@ pub use scheduling::{LiveChange, LiveOnWorker, OnWorker, PlaceInQueue};
 pub use task::{Attempt, ResultOf, Task, TaskPorts};
 pub use template::{Template, TemplateVersion, VersionEntry};
 pub use timeline::{AttemptTimes, DefinitionTimes};
-pub use waiting::{Explanation, QueueClass, QueuePosition, WaitingTasks, WorkerVerdict};
+pub use waiting::{Explanation, QueueClass, QueuePosition, WaitingTasks, WithoutInstance, WorkerVerdict};
 pub use worker::Worker;

@@ -35,7 +35,8 @@ use crate::background::scheduler::Scheduler;
 use crate::background::scheduler::recent::Recent;
 use crate::background::scheduler::reservations::Reservations;
 use crate::background::scheduler::stats::SchedulerStats;
-use crate::background::sweeper::Sweeper;
+use crate::background::sweeper::{Strays, Sweeper};
+use crate::background::system_jobs::SystemJobs;
 use crate::background::unused_objects::UnusedObjects;
 use crate::background::updates::Updates;
 use crate::changes::Changes;
@@ -227,7 +228,9 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             store: store.clone(),
             absences: absences.clone(),
             write_batcher: write_batcher_handle.clone(),
+            hub: hub.clone(),
             wake: wakes.sweeper.clone(),
+            strays: Strays::default(),
         },
         removed_workers: RemovedWorkers {
             store: store.clone(),
@@ -249,10 +252,12 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             large_jobs: large_jobs.clone(),
             changes: changes.clone(),
             wake: wakes.updates.clone(),
+            system_jobs: wakes.system_jobs.clone(),
             began: chrono::Utc::now(),
             steps: Default::default(),
             watches: Default::default(),
         },
+        system_jobs: SystemJobs::new(store.clone(), write_batcher_handle.clone(), wakes.system_jobs.clone()),
         deletion: Deletion { store: store.clone(), wake: wakes.deletion.clone() },
         dead_letters: DeadLetters {
             store: store.clone(),
@@ -275,7 +280,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         forget_workers: config.forget_workers.after().map(|after| ForgetWorkers {
             store: store.clone(),
             after,
-            removed: wakes.removed_workers.clone(),
+            removed: [wakes.removed_workers.clone(), wakes.system_jobs.clone()],
         }),
         orphans: Orphans::new(store.clone()),
         output_store: output_store.clone().map(|objects| {

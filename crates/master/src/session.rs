@@ -180,6 +180,7 @@ async fn talk(
     };
     control.changes.announce(&[]);
     control.wakes.scheduler.call();
+    control.wakes.system_jobs.call();
 
     let SessionEnds { goodbye, hearing } = ends;
     let (written, told) = (handle.clone(), goodbye.clone());

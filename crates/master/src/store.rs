@@ -39,6 +39,7 @@ pub mod restored;
 pub mod retention;
 pub mod search;
 pub mod specs;
+pub mod system_jobs;
 pub mod tasks;
 pub mod templates;
 mod timeline;

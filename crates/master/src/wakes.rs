@@ -50,6 +50,8 @@ pub struct Wakes {
     pub deletion: Wake,
     /// A service is updated.
     pub updates: Wake,
+    /// There is another system job, or a worker matches others than before.
+    pub system_jobs: Wake,
     /// Dead letters are to be tried again.
     pub dead_letters: Wake,
 }

@@ -52,7 +52,7 @@ pub use versions::{
 };
 
 /// What a job can be.
-const JOB_KINDS: [&str; 2] = ["batch", "service"];
+const JOB_KINDS: [&str; 3] = ["batch", "service", "system"];
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -476,6 +476,21 @@ pub struct Explanation {
     pub message: String,
     /// One entry for each task definition with waiting tasks, and for the first few tasks that take long to start.
     pub waiting: Vec<WaitingTasks>,
+    /// For each task definition of a job of `type: system`, the workers without an instance of it. Definitions with an instance on
+    /// every worker are left out.
+    #[serde(default)]
+    pub without_instance: Vec<WithoutInstance>,
+}
+
+/// The workers without an instance of one definition of a job of `type: system`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WithoutInstance {
+    /// Name of the task definition.
+    pub task: String,
+    /// Summary in one sentence.
+    pub message: String,
+    /// For each of these workers, the reason.
+    pub workers: Vec<WorkerVerdict>,
 }
 
 /// Why tasks of one definition wait.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
@@ -15,45 +15,81 @@ use crate::machine;
 
 /// Content of the lock file while a watchdog holds it.
 const WATCHDOG: &str = "watchdog";
+/// The length of that content: what is written again at the same place finds room on a full disk, too.
+const HOLDER_BYTES: usize = 20;
 
-/// The lock on a data directory, for as long as this lives. The kernel gives it back however its holder dies.
+/// The lock on a data directory, for as long as this lives. The kernel gives it back when its holder is dead, and with it every
+/// process that the holder was just starting: until these are other programs they have copies of its descriptors.
 pub(crate) struct DataDirLock {
     _file: Flock<File>,
 }
 
-impl DataDirLock {
-    /// None if another process holds it. The file then contains its process id.
-    pub fn take(dir: &Path) -> anyhow::Result<Option<DataDirLock>> {
-        DataDirLock::take_as(dir, &std::process::id().to_string())
-    }
+/// The file that the lock of a data directory is on.
+#[derive(Debug)]
+pub(crate) struct LockFile {
+    file: File,
+    path: PathBuf,
+}
 
-    /// The same for a watchdog, for as long as it ends what an executor left.
-    pub fn take_as_watchdog(dir: &Path) -> anyhow::Result<Option<DataDirLock>> {
-        DataDirLock::take_as(dir, WATCHDOG)
-    }
+/// Who holds the lock of a data directory, or held it last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// A watchdog that ends what an executor left.
+    Watchdog,
+    /// An executor, by its process id.
+    Executor(i32),
+    /// It is not written down.
+    Unknown,
+}
 
-    /// Whether the holder is a watchdog.
-    pub fn is_a_watchdogs(dir: &Path) -> bool {
-        fs::read_to_string(dir.join("lock")).is_ok_and(|holder| holder.trim() == WATCHDOG)
-    }
-
-    fn take_as(dir: &Path, holder: &str) -> anyhow::Result<Option<DataDirLock>> {
+impl LockFile {
+    /// Opens it; makes it if need be.
+    pub fn of(dir: &Path) -> anyhow::Result<LockFile> {
         let path = dir.join("lock");
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .with_context(|| format!("cannot open {}", path.display()))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(mut file) => {
-                // For operators only; a full disk is no reason to fail.
-                let _ = file.set_len(0).and_then(|()| writeln!(file, "{holder}"));
+        let mut options = OpenOptions::new();
+        let file = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
+        let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(LockFile { file, path })
+    }
+
+    /// Takes the lock; none if another process has it.
+    pub fn take(&self, holder: Holder) -> anyhow::Result<Option<DataDirLock>> {
+        let locked = self.file.try_clone().map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock));
+        let cannot = || format!("cannot lock {}", self.path.display());
+        match locked.with_context(cannot)? {
+            Ok(file) => {
+                // A disk that refuses it is no reason to fail.
+                let text = format!("{:<width$}\n", holder.text(), width = HOLDER_BYTES - 1);
+                let _ = file.write_all_at(text.as_bytes(), 0);
                 Ok(Some(DataDirLock { _file: file }))
             }
             Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, errno)) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
+            Err((_, errno)) => Err(errno).with_context(cannot),
+        }
+    }
+
+    /// Who has the lock, or had it last.
+    pub fn holder(&self) -> Holder {
+        let mut text = [0; HOLDER_BYTES];
+        let read = self.file.read_at(&mut text, 0).unwrap_or(0);
+        match std::str::from_utf8(&text[..read]).unwrap_or_default().trim() {
+            WATCHDOG => Holder::Watchdog,
+            pid => pid.parse().map_or(Holder::Unknown, Holder::Executor),
+        }
+    }
+}
+
+impl Holder {
+    /// This process, as an executor.
+    pub fn this_executor() -> Holder {
+        i32::try_from(std::process::id()).map_or(Holder::Unknown, Holder::Executor)
+    }
+
+    fn text(self) -> String {
+        match self {
+            Holder::Watchdog => WATCHDOG.to_owned(),
+            Holder::Executor(pid) => pid.to_string(),
+            Holder::Unknown => String::new(),
         }
     }
 }
@@ -232,14 +268,35 @@ mod tests {
     #[test]
     fn a_second_holder_is_refused_while_the_first_lives() {
         let root = tempfile::tempdir().unwrap();
-        let first = DataDirLock::take(root.path()).unwrap().unwrap();
-        assert!(DataDirLock::take(root.path()).unwrap().is_none());
+        let take = |holder| LockFile::of(root.path()).unwrap().take(holder).unwrap();
+        let holder = || LockFile::of(root.path()).unwrap().holder();
+        assert_eq!(holder(), Holder::Unknown);
+        let first = take(Holder::this_executor()).unwrap();
+        assert!(take(Holder::Watchdog).is_none());
         assert!(is_held(root.path()).unwrap());
-        let holder = fs::read_to_string(root.path().join("lock")).unwrap();
-        assert_eq!(holder.trim(), std::process::id().to_string());
+        assert_eq!(holder(), Holder::Executor(std::process::id() as i32));
         drop(first);
         assert!(!is_held(root.path()).unwrap() && !is_held(&root.path().join("none")).unwrap());
-        assert!(DataDirLock::take(root.path()).unwrap().is_some());
+        let second = take(Holder::Watchdog).unwrap();
+        assert_eq!(holder(), Holder::Watchdog);
+        drop(second);
+        // As earlier versions wrote it.
+        fs::write(root.path().join("lock"), "17\n").unwrap();
+        assert_eq!(holder(), Holder::Executor(17));
+        assert!(take(Holder::Executor(1_234_567)).is_some());
+        assert_eq!(holder(), Holder::Executor(1_234_567));
+    }
+
+    #[test]
+    fn a_lock_file_that_was_opened_in_time_can_be_locked_when_its_directory_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let file = LockFile::of(root.path()).unwrap();
+        let held = LockFile::of(root.path()).unwrap().take(Holder::Executor(5)).unwrap();
+        drop(root);
+        assert!(file.take(Holder::Watchdog).unwrap().is_none());
+        assert_eq!(file.holder(), Holder::Executor(5));
+        drop(held);
+        assert!(file.take(Holder::Watchdog).unwrap().is_some());
     }
 
     #[test]

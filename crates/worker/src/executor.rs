@@ -23,6 +23,7 @@ mod obtain;
 mod process;
 mod serve;
 mod spawn;
+mod succession;
 mod watch;
 mod watchdog;
 

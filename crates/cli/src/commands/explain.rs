@@ -61,16 +61,23 @@ fn shown(out: &Out, explanation: &Explanation) -> String {
             };
             text.push_str(&format!("in the queue: {place}\n"));
         }
-        let rows: Vec<_> = waiting
-            .workers
-            .iter()
-            .map(|verdict| vec![Cell::text(&verdict.worker), Cell::text(why_not(verdict))])
-            .collect();
-        if !rows.is_empty() {
-            text.push_str(&table::render(out, &["WORKER", "REASON"], rows));
-        }
+        text.push_str(&reasons(out, &waiting.workers));
+    }
+    for without in &explanation.without_instance {
+        let (task, message) = (style::visible(&without.task), style::visible(&without.message));
+        text.push_str(&format!("\n{task}: {message}\n"));
+        text.push_str(&reasons(out, &without.workers));
     }
     text
+}
+
+/// A line for each worker.
+fn reasons(out: &Out, workers: &[WorkerVerdict]) -> String {
+    let row = |verdict: &WorkerVerdict| vec![Cell::text(&verdict.worker), Cell::text(why_not(verdict))];
+    match workers.is_empty() {
+        true => String::new(),
+        false => table::render(out, &["WORKER", "REASON"], workers.iter().map(row).collect()),
+    }
 }
 
 /// The sentence names the worker, which the column before it does already.

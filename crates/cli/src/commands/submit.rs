@@ -54,7 +54,7 @@ pub struct SubmitArgs {
     script: Option<PathBuf>,
     /// Submit another job, also if a service of that name runs
     ///
-    /// A file of `type: service` with a `name` updates the running service of that name.
+    /// A file of `type: service` or `system` with a `name` updates the running job of that name.
     #[arg(long)]
     new: bool,
     /// Update a service only if this is still its present version

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use clap::Args;
+use gaffer_domain::spec::JobKind;
 use gaffer_domain::versions::{difference_line, differences};
 use gaffer_protocol::rest::{
     FieldDifference, Job, JobVersions, PromoteRequest, RollbackRequest, ServiceDiff,
@@ -200,8 +201,10 @@ pub async fn diff(args: DiffArgs, out: &Out) -> Result<u8, Failure> {
 /// The name of a service, if a specification is of one and names it.
 pub fn service_name(input: &Input) -> Option<String> {
     let spec: Value = serde_json::from_str(&input.spec.to_json()).ok()?;
-    let is_service = spec.get("type").and_then(Value::as_str) == Some("service");
-    spec.get("name").and_then(Value::as_str).filter(|_| is_service).map(str::to_owned)
+    let kind = spec.get("type").and_then(Value::as_str);
+    let is_kept_running =
+        JobKind::ALL.into_iter().any(|of| of.is_kept_running() && Some(of.as_str()) == kind);
+    spec.get("name").and_then(Value::as_str).filter(|_| is_kept_running).map(str::to_owned)
 }
 
 /// What submitting a service would change.

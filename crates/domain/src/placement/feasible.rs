@@ -300,6 +300,7 @@ pub fn room(
     let own = |worker| offers.binary_search_by_key(&worker, |offer| offer.worker).ok();
     let offers = match needs.worker {
         Some(worker) => own(worker).and_then(|at| offers.get(at..=at)).unwrap_or_default(),
+        None if needs.each_worker => &[],
         None => offers,
     };
     offers

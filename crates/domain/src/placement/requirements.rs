@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Strategy;
 use super::feature::Feature;
 use crate::constraint::{Constraint, Fact};
-use crate::spec::{Affinity, Concurrency, DriverKind, JobKind, JobSpec, PortProtocol, Resources, TaskSpec};
+use crate::spec::{Affinity, Concurrency, DriverKind, JobSpec, PortProtocol, Resources, TaskSpec};
 use crate::{JobId, WorkerId};
 
 /// What a task needs of a worker. Tasks with equal needs, project and priority share a class and are placed together.
@@ -135,7 +135,7 @@ impl Requirements {
             at_once: task.indices.at_once(),
             definition: Requirements::are_of_one_definition(task).then_some(definition),
             strategy: job.placement.and_then(|placement| placement.strategy),
-            service: job.kind == JobKind::Service,
+            service: job.kind.is_kept_running(),
             concurrency: job.concurrency.clone(),
         }
     }

@@ -448,3 +448,15 @@ fn a_task_that_is_for_one_worker_goes_to_no_other_one() {
     assert_eq!(room(&own[1], OURS, &[offer(1), offer(2)], None), 4);
     assert_eq!(room(&own[2], OURS, &[offer(1), offer(2)], None), 0);
 }
+
+#[test]
+fn a_task_for_each_worker_of_which_nobody_knows_for_which_one_goes_nowhere() {
+    let unknown = Requirements { each_worker: true, ..one_cpu() };
+    let classes = [class(1, "ana", &unknown, 2)];
+    let (decision, order) = decided(&classes, &InUse::default(), &[offer(1)], &AT_ONCE);
+    assert_eq!((order, decision.held.len()), (vec![], 1));
+    assert_eq!(room(&unknown, OURS, &[offer(1)], None), 0);
+    let known = unknown.for_worker(WorkerId(1));
+    assert_eq!(decided(&[class(1, "ana", &known, 1)], &InUse::default(), &[offer(1)], &AT_ONCE).1, [1]);
+    assert_eq!(room(&known, OURS, &[offer(1)], None), 4);
+}

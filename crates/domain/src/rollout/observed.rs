@@ -23,6 +23,8 @@ pub struct Observed {
     pub wanted_version: u32,
     /// Whether an attempt of the new version has failed since the update began.
     pub has_failed: bool,
+    /// Whether it can run on one worker only, and that takes nothing at present.
+    pub is_away: bool,
 }
 
 /// What the checks of an attempt say, as far as the present master knows.
@@ -76,9 +78,9 @@ impl Observer {
             StateName::Stopping => (Condition::Ending, observed.version),
             _ => (Condition::Starting(waited(observed.since)), observed.version),
         };
-        let Observed { index, has_failed, .. } = *observed;
+        let Observed { index, has_failed, is_away, .. } = *observed;
         let is_further = index >= self.instances.end();
-        Instance { index, is_further, is_new: version == self.version, condition, has_failed }
+        Instance { index, is_further, is_new: version == self.version, condition, has_failed, is_away }
     }
 
     fn millis_since(&self, at: Time) -> u64 {
@@ -112,8 +114,16 @@ mod tests {
 
     fn observed(state: StateName, since: i64) -> Observed {
         let started_at = (state == StateName::Running).then(|| at(since));
-        let (version, wanted_version) = (2, 2);
-        Observed { index: 0, state, since: at(since), started_at, version, wanted_version, has_failed: false }
+        Observed {
+            index: 0,
+            state,
+            since: at(since),
+            started_at,
+            version: 2,
+            wanted_version: 2,
+            has_failed: false,
+            is_away: false,
+        }
     }
 
     fn condition(observed: &Observed, task: &TaskSpec, checks: Checks) -> Condition {

@@ -29,7 +29,7 @@ const NONE: Rollout = Rollout {
 };
 
 fn old(index: u32, condition: Condition) -> Instance {
-    Instance { index, is_further: index >= 3, is_new: false, condition, has_failed: false }
+    Instance { index, is_further: index >= 3, is_new: false, condition, has_failed: false, is_away: false }
 }
 
 fn new(index: u32, condition: Condition) -> Instance {
@@ -180,6 +180,54 @@ fn where_there_may_be_no_further_instances_as_many_are_stopped_as_may_be_replace
     assert_eq!(next(&canary, without, &then), Next::AwaitPromotion);
     let last = [new(0, UP), new(1, UP), new(2, UP)];
     assert_eq!(next(&update(1, 0), without, &last), Next::Done);
+}
+
+/// One instance on each worker, of which some take nothing at present.
+fn on_workers(count: u32) -> Rollout {
+    Rollout { count, can_surge: false, ..NONE }
+}
+
+fn away(instance: Instance) -> Instance {
+    Instance { is_away: true, is_further: false, ..instance }
+}
+
+#[test]
+fn an_instance_whose_worker_is_away_gets_the_new_version_and_nobody_waits_for_it() {
+    let lost = away(old(0, Condition::Waiting(1 << 40)));
+    let before = [lost, old(1, UP), old(2, UP)];
+    let first = Next::Replace(vec![1, 0]);
+    assert_eq!(next(&update(1, 0), on_workers(2), &before), first, "the one that waits is beside the others");
+    let long = Rollout { idle_millis: u64::MAX, ..on_workers(2) };
+    let waits = away(new(0, Condition::Waiting(1 << 40)));
+    assert_eq!(next(&update(1, 0), long, &[waits, new(1, UP), new(2, UP)]), Next::Done);
+    assert_eq!(next(&update(1, 0), on_workers(0), &[waits]), Next::Done);
+    // That it waits is no problem of the version, but others are.
+    let stuck = [waits, new(1, Condition::Interrupted), new(2, UP)];
+    assert!(matches!(next(&update(1, 0), long, &stuck), Next::Failed(Problem::NoProgress(_))));
+}
+
+#[test]
+fn an_old_instance_on_a_worker_that_takes_nothing_is_left_alone_for_as_long_as_that_is_so() {
+    let long = Rollout { idle_millis: u64::MAX, ..on_workers(2) };
+    let cordoned = away(old(0, UP));
+    let instances = [cordoned, new(1, UP), new(2, UP)];
+    assert_eq!(next(&update(1, 0), long, &instances), Next::Wait, "it could not come back");
+    let resumed = [old(0, UP), new(1, UP), new(2, UP)];
+    assert_eq!(next(&update(1, 0), on_workers(3), &resumed), Next::Replace(vec![0]));
+}
+
+#[test]
+fn an_instance_whose_worker_is_away_is_no_canary() {
+    let canary = Update { auto_promote: false, ..update(1, 1) };
+    let lost = away(old(0, Condition::Waiting(0)));
+    let before = [lost, old(1, UP), old(2, UP)];
+    assert_eq!(next(&canary, on_workers(2), &before), Next::Replace(vec![1]));
+    let starting = [lost, new(1, Condition::Starting(0)), old(2, UP)];
+    assert_eq!(next(&canary, on_workers(2), &starting), Next::Wait);
+    let good = [lost, new(1, UP), old(2, UP)];
+    assert_eq!(next(&canary, on_workers(2), &good), Next::AwaitPromotion);
+    let promoted = Rollout { is_promoted: true, ..on_workers(2) };
+    assert_eq!(next(&canary, promoted, &good), Next::Replace(vec![2, 0]));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::turn::Turn;
 
 /// The most matches that are marked in a line, and how much effort is made for that: an expression may have to look at the
 /// rest of the line for each of them.
-const MAX_MARKED: usize = 100;
+pub(super) const MAX_MARKED: usize = 100;
 const MARK_EFFORT: usize = 1 << 21;
 
 /// The matches of a line.

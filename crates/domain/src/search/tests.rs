@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod long_lines;
+mod patterns;
 mod turns;
 
 use rand::rngs::StdRng;

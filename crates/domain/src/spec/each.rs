@@ -29,7 +29,7 @@ pub(super) const EACH: Field = Field::new("each", Kind::Items, "Items: one task 
          values in GAFFER_ITEM_NAME, such as GAFFER_ITEM_OS. `worker` runs the task once on every worker that matches when the job \
          is accepted; its item is the worker's name.",
     )
-    .limits("100,000 items or combinations of 16 KiB each; a matrix has up to 8 lists; `worker` not in a service")
+    .limits("100,000 items or combinations of 16 KiB each; a matrix has up to 8 lists; `worker` not in a service, nothing else in a system job")
     .not_with(&["count"])
     .example("[a.png, b.png]")
     .flag("each", "ITEM");
@@ -46,8 +46,8 @@ pub enum Each {
     /// A task for each combination of one text from each list; of the last list, each task has another one than the task before.
     /// The lists are in the order of their names, which JSON does not keep.
     Matrix(BTreeMap<String, Texts>),
-    /// The workers that match when the job is accepted, each by its name. Each task runs on its worker and on no other. The
-    /// specification does not say which these are.
+    /// The workers that match when a batch job is accepted, or at any time for a system job, each by its name. Each task runs on its
+    /// worker and on no other. The specification does not say which these are.
     Workers,
 }
 

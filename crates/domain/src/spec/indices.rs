@@ -1,5 +1,7 @@
 //! The indices of a definition's tasks: `count`, `array`, and the number of items.
 
+use std::ops::RangeInclusive;
+
 use serde::{Serialize, Serializer};
 
 use super::each::{self, Each, MAX_TASKS_PER_JOB};
@@ -24,30 +26,52 @@ pub enum Indices {
         /// The most of them that are live at once; none means any number. At least 1.
         at_once: Option<u32>,
     },
+    /// One for each worker that the definition has, or had, an instance on. The specification does not say how many these are.
+    Workers,
 }
 
 impl Indices {
-    /// The indices in order.
-    pub fn iter(self) -> std::ops::RangeInclusive<u32> {
+    /// Whether there are as many as workers.
+    pub fn follow_workers(&self) -> bool {
+        *self == Indices::Workers
+    }
+
+    /// The indices in order, as far as the specification says them.
+    pub fn iter(self) -> RangeInclusive<u32> {
         match self {
             Indices::Count(count) => 0..=count - 1,
             Indices::Array { first, last, .. } => first..=last,
+            // None of them.
+            Indices::Workers => RangeInclusive::new(1, 0),
         }
     }
 
-    /// How many tasks there are; at least 1.
-    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
+    /// The lowest one.
+    pub fn first(self) -> u32 {
+        match self {
+            Indices::Count(_) | Indices::Workers => 0,
+            Indices::Array { first, .. } => first,
+        }
+    }
+
+    /// How many tasks there are, as far as the specification says it.
     pub fn len(self) -> u32 {
         match self {
             Indices::Count(count) => count,
             Indices::Array { first, last, .. } => last - first + 1,
+            Indices::Workers => 0,
         }
+    }
+
+    /// Whether the specification says of no task that there is one.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
     }
 
     /// The most tasks that may be live at once; none means any number.
     pub fn at_once(self) -> Option<u32> {
         match self {
-            Indices::Count(_) => None,
+            Indices::Count(_) | Indices::Workers => None,
             Indices::Array { at_once, .. } => at_once,
         }
     }
@@ -107,6 +131,24 @@ pub(super) fn indices(object: &Object<'_>) -> (Indices, Option<Each>) {
         None => Indices::Count(object.value("count")),
     };
     (indices, None)
+}
+
+/// Reads what a definition of `type: system` says of its tasks: nothing, or that there is one for each worker.
+pub(super) fn of_workers(object: &Object<'_>) -> (Indices, Option<Each>) {
+    for name in ["count", "array"] {
+        if let Some(node) = object.field(name) {
+            node.wrong::<()>(format!(
+                "`{name}` is not for `type: system`: it has one task on every worker that matches"
+            ));
+        }
+    }
+    let each = object.read("each", each::each);
+    if let Some(node) = object.field("each").filter(|_| each.is_some() && each != Some(Each::Workers)) {
+        node.wrong::<()>(
+            "a job of `type: system` has one task on every worker that matches: leave `each` out",
+        );
+    }
+    (Indices::Workers, Some(Each::Workers))
 }
 
 /// What an `array` says.

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::container::repository;
 use super::depends;
 use super::each::MAX_TASKS_PER_JOB;
-use super::field::{Field, Kind, Most, Tables, Words};
+use super::field::{Field, Kind, Most, Tables};
+use super::kind::JobKind;
 use super::node::{Node, Object};
 use super::parameter::PARAMETERS;
 use super::program::Action;
-use super::restart::RestartPolicy;
 use super::retention::{Retention, SHORTEST};
 use super::scheduling::{
     self, AFFINITIES, Affinity, CONCURRENCY, CONSTRAINTS, Concurrency, PLACEMENT, Placement,
@@ -69,7 +69,7 @@ pub struct JobSpec {
     /// It never expires, until somebody unpins it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub pin: bool,
-    /// How the instances of a service are replaced when it is updated; none means as [`Update::default`] says.
+    /// How the instances are replaced when a job that is kept running is updated; none means as [`Update::default`] says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub update: Option<Update>,
     /// Its parameters; their values are in the strings of the specification already.
@@ -97,6 +97,10 @@ pub const JOB: &[Field] = &[
     .flag("name", "NAME")
     .on_page("Name"),
     Field::new("type", Kind::words::<JobKind>(), "Whether the job ends or keeps running")
+        .details(
+            "A `system` job has one instance of each task on every worker that meets its constraints, also on workers that join \
+             later. It has no `count`, `array` or list of items, and its tasks do not wait for each other.",
+        )
         .default("batch")
         .example("service")
         .flag("type", "TYPE")
@@ -210,32 +214,8 @@ const DATACENTER: Kind = Kind::Name { what: "a datacenter", max_len: 63, others:
 pub const MAX_NAME_CHARS: usize = 120;
 const MAX_DEFAULT_NAME_CHARS: usize = 80;
 
-/// Whether a job ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum JobKind {
-    /// Runs to completion.
-    Batch,
-    /// Is kept running: its tasks are restarted by default whenever they end.
-    Service,
-}
-
-impl Words for JobKind {
-    const WORDS: &'static [(&'static str, JobKind, &'static str)] = &[
-        ("batch", JobKind::Batch, "runs to completion"),
-        ("service", JobKind::Service, "its tasks run again when they end"),
-    ];
-}
-
-impl JobKind {
-    /// Its name.
-    pub fn as_str(self) -> &'static str {
-        self.word()
-    }
-}
-
 impl JobSpec {
-    /// Number of tasks over all definitions.
+    /// Number of tasks over all definitions, as far as the specification says it.
     pub fn task_count(&self) -> u32 {
         self.tasks.iter().map(|task| task.indices.len()).sum()
     }
@@ -266,16 +246,12 @@ pub(super) fn job(node: &Node<'_>, parameters: Parameters) -> Option<JobSpec> {
     let update = update::update(&object);
     object.refuse(NOT_YET, IS_NOT_YET);
 
-    let policy = match kind {
-        JobKind::Batch => RestartPolicy::Never,
-        JobKind::Service => RestartPolicy::Always,
-    };
     let drafts = match object.field("tasks") {
         Some(node) => {
             object.refuse_fields(TASK_FIELDS, BELONGS_TO_A_TASK);
-            tasks(&node, policy)
+            tasks(&node, kind)
         }
-        None => only_task(&mut object, policy),
+        None => only_task(&mut object, kind),
     };
     object.finish();
 
@@ -310,7 +286,7 @@ fn report_each_worker(drafts: &[Draft<'_>]) {
     for draft in drafts.iter().filter(|draft| draft.spec.is_for_each_worker()) {
         if let Some(node) = &draft.each {
             node.wrong::<()>(
-                "`each: worker` is only for batch jobs: the tasks of a service go to other workers",
+                "`each: worker` is for batch jobs: for a service on every worker, write `type: system`",
             );
         }
     }
@@ -326,7 +302,7 @@ fn retention(job: &Object<'_>) -> Retention {
 }
 
 /// The tasks of a job that lists them.
-fn tasks<'a>(node: &Node<'a>, policy: RestartPolicy) -> Option<Vec<Draft<'a>>> {
+fn tasks<'a>(node: &Node<'a>, kind: JobKind) -> Option<Vec<Draft<'a>>> {
     let nodes = node.members()?;
     if nodes.len() == 0 {
         return node.wrong("a job needs at least one task");
@@ -338,7 +314,7 @@ fn tasks<'a>(node: &Node<'a>, policy: RestartPolicy) -> Option<Vec<Draft<'a>>> {
              a task may have a `count` or an `array`"
         ));
     }
-    let drafts: Vec<_> = nodes.filter_map(|node| listed_task(&node, policy)).collect();
+    let drafts: Vec<_> = nodes.filter_map(|node| listed_task(&node, kind)).collect();
     let task_count: u32 = drafts.iter().map(|draft| draft.spec.indices.len()).sum();
     if task_count > MAX_TASKS_PER_JOB {
         node.wrong::<()>(format!(
@@ -350,7 +326,7 @@ fn tasks<'a>(node: &Node<'a>, policy: RestartPolicy) -> Option<Vec<Draft<'a>>> {
 }
 
 /// The one task of a job that has the task's fields among its own.
-fn only_task<'a>(object: &mut Object<'a>, policy: RestartPolicy) -> Option<Vec<Draft<'a>>> {
+fn only_task<'a>(object: &mut Object<'a>, kind: JobKind) -> Option<Vec<Draft<'a>>> {
     let has_any = object.has_any(TASK_FIELDS);
     object.also(TASK_FIELDS);
     if !has_any {
@@ -358,11 +334,11 @@ fn only_task<'a>(object: &mut Object<'a>, policy: RestartPolicy) -> Option<Vec<D
             .node()
             .wrong("a job needs something to run: a `command`, a `script`, or a list of `tasks`");
     }
-    Some(vec![task::read(object, task::ONLY_NAME.to_owned(), policy)])
+    Some(vec![task::read(object, task::ONLY_NAME.to_owned(), kind)])
 }
 
 /// A member of `tasks`.
-fn listed_task<'a>(node: &Node<'a>, policy: RestartPolicy) -> Option<Draft<'a>> {
+fn listed_task<'a>(node: &Node<'a>, kind: JobKind) -> Option<Draft<'a>> {
     let what = "a task: an object with a `name`, and a `command` or a `script`";
     let mut object = node.object(what, TASK_FIELDS)?;
     let name_node = object.field("name");
@@ -372,7 +348,7 @@ fn listed_task<'a>(node: &Node<'a>, policy: RestartPolicy) -> Option<Draft<'a>> 
     };
     object.refuse(NOT_YET, IS_NOT_YET);
     object.refuse_fields(JOB_FIELDS, BELONGS_TO_THE_JOB);
-    let mut draft = task::read(&mut object, name.unwrap_or_default(), policy);
+    let mut draft = task::read(&mut object, name.unwrap_or_default(), kind);
     // These the job may have, too, so that the fields of its only task do not include them.
     draft.spec.constraints = object.read("constraints", scheduling::constraints).unwrap_or_default();
     draft.spec.affinities = object.read("affinities", scheduling::affinities).unwrap_or_default();

@@ -296,8 +296,11 @@ fn first_task(value: &Value) -> Result<TaskSpec, String> {
         env: task.env,
         depends_on: task.depends_on,
         when: task.when,
-        indices: first_indices(task.count, task.array.as_deref())
-            .ok_or("its `count` or `array` has no meaning")?,
+        indices: match task.each {
+            Some(Each::Workers) if task.count.is_none() && task.array.is_none() => Indices::Workers,
+            _ => first_indices(task.count, task.array.as_deref())
+                .ok_or("its `count` or `array` has no meaning")?,
+        },
         each: task.each,
         resources: Reservation {
             amounts: Resources { cpu, memory, disk },

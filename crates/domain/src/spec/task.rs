@@ -11,6 +11,7 @@ use super::each::{EACH, Each, Item, MAX_TASKS_PER_JOB};
 use super::field::{Field, Kind, Most, Tables, Words};
 use super::health::{self, HEALTH, HealthCheck, READINESS};
 use super::indices::{self, Indices};
+use super::kind::JobKind;
 use super::node::{Node, Object};
 use super::program::{self, Action};
 use super::reservation::{self, RESOURCES, Reservation};
@@ -66,10 +67,10 @@ pub struct TaskSpec {
     #[serde(skip_serializing_if = "When::is_success")]
     pub when: When,
     /// The task indices. A single task has index 0 only and is addressed by its bare name.
-    #[serde(flatten)]
+    #[serde(flatten, skip_serializing_if = "Indices::follow_workers")]
     pub indices: Indices,
-    /// An item for each index; then the indices are an [`Indices::Array`] of as many. For workers, those are as many once the job
-    /// is accepted.
+    /// An item for each index; then the indices are an [`Indices::Array`] of as many. For the workers of a batch job, those are as
+    /// many once it is accepted; for those of a system job, they are [`Indices::Workers`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub each: Option<Each>,
     /// What it reserves on its worker.
@@ -128,14 +129,14 @@ impl TaskSpec {
         self.health.is_some() || self.readiness.is_some()
     }
 
-    /// Whether each of its tasks is for one worker: `each: worker`.
+    /// Whether each of its tasks is for one worker: `each: worker`, or `type: system`.
     pub fn is_for_each_worker(&self) -> bool {
         self.each == Some(Each::Workers)
     }
 
     /// The item of its task with this index, if it has items and the specification says which.
     pub fn item(&self, index: u32) -> Option<Item> {
-        self.each.as_ref()?.item(index.checked_sub(*self.indices.iter().start())?)
+        self.each.as_ref()?.item(index.checked_sub(self.indices.first())?)
     }
 }
 
@@ -367,13 +368,13 @@ pub(super) struct Draft<'a> {
 }
 
 /// Reads the fields of a task, but for its name and for those that a job may have, too.
-pub(super) fn read<'a>(object: &mut Object<'a>, name: String, policy: RestartPolicy) -> Draft<'a> {
+pub(super) fn read<'a>(object: &mut Object<'a>, name: String, kind: JobKind) -> Draft<'a> {
     let (driver, container) = container::driver(object);
     // An image that cannot be used is a mistake already: that its command is not there says nothing more.
     let has_image = container.is_some() || object.has("image");
     let stdin = object.value("stdin");
     let when = object.value("when");
-    let restart = restart::read(object, policy, when);
+    let restart = restart::read(object, kind.restart_policy(), when);
     if stdin && (restart.policy != RestartPolicy::Never || restart.on_lost == OnLost::Restart) {
         object.field("restart").as_ref().unwrap_or(object.node()).wrong::<()>(
             "a task with `stdin` is not repeated, as what was written to it is not kept: write `restart: never`",
@@ -384,7 +385,10 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, policy: RestartPol
         DriverKind::Docker | DriverKind::Scripted => Vec::new(),
     };
     let (health, readiness) = checks(object, driver, container.as_ref(), &ports);
-    let (indices, each) = indices::indices(object);
+    let (indices, each) = match kind.follows_workers() {
+        true => indices::of_workers(object),
+        false => indices::indices(object),
+    };
     let spec = TaskSpec {
         health,
         readiness,
@@ -414,20 +418,33 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, policy: RestartPol
         restart,
         stop: stop::read(object),
     };
-    report_choice_of_workers(object, &spec);
+    report_choice_of_workers(object, &spec, kind);
+    if kind.follows_workers() {
+        report_waits(object);
+    }
     let [depends_on, when, each] = ["depends_on", "when", "each"].map(|name| object.field(name));
     Draft { spec, name: None, depends_on, when, each }
 }
 
 /// Reports what says how to choose among workers where each task has its own.
-fn report_choice_of_workers(object: &Object<'_>, spec: &TaskSpec) {
+fn report_choice_of_workers(object: &Object<'_>, spec: &TaskSpec, kind: JobKind) {
     if !spec.is_for_each_worker() {
         return;
     }
+    let why = if kind.follows_workers() { "type: system" } else { "each: worker" };
     for (name, is_said) in [("spread", spec.spread.is_some()), ("distinct_workers", spec.distinct_workers)] {
         if let Some(node) = object.field(name).filter(|_| is_said) {
+            node.wrong::<()>(format!("`{name}` has no effect with `{why}`: each worker runs one task"));
+        }
+    }
+}
+
+/// Reports what tasks would wait for where workers that join later bring further ones.
+fn report_waits(object: &Object<'_>) {
+    for name in ["depends_on", "when"] {
+        if let Some(node) = object.field(name) {
             node.wrong::<()>(format!(
-                "`{name}` has no effect with `each: worker`: each worker runs one task"
+                "`{name}` is not for `type: system`: its tasks do not wait for each other"
             ));
         }
     }

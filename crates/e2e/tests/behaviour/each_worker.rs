@@ -2,12 +2,13 @@
 
 use gaffer_domain::reason::{AttemptEnd, ReasonCode};
 use gaffer_domain::spec::Item;
+use gaffer_domain::worker::HeldPhase;
 use gaffer_e2e::cluster::fresh_database;
 use gaffer_e2e::eventually;
 use gaffer_e2e::gaffer::{Dev, data_dir};
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
-use gaffer_protocol::wire::Hello;
+use gaffer_protocol::wire::{HeldAttempt, Hello};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
@@ -229,6 +230,67 @@ async fn a_failed_task_is_repeated_on_its_worker() {
     assert_eq!(stage.client.tasks(job).await[0].attempt, 3);
 }
 
+/// A worker that takes nothing more, and a job that another one takes before anything that waits for the first.
+async fn passes_over(stage: &Stage, held: &str, other: &mut RawWorker) {
+    let plain = stage.client.submit(json!({"command": ["x"]})).await;
+    let start = other.next_start().await;
+    assert_eq!(start.definition.job.0, plain, "it got what is for {held}: {:?}", start.item);
+    other.ended(start.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
+    assert!(stage.client.post(&format!("/workers/{held}/resume"), &json!({})).await.status.is_success());
+}
+
+#[tokio::test]
+async fn what_waits_for_a_task_of_a_worker_runs_on_that_worker_too() {
+    let stage = Stage::set().await;
+    let (mut a, mut b) = (worker(&stage, "a").await, worker(&stage, "b").await);
+    let tasks = json!([
+        {"name": "patch", "command": ["x"], "each": "worker"},
+        {"name": "check", "command": ["x"], "each": "worker", "depends_on": [{"task": "patch", "index": "same"}]},
+    ]);
+    let job = stage.client.submit(json!({"tasks": tasks})).await;
+    let (patch, other) = (a.next_start().await, b.next_start().await);
+    stage.client.post("/workers/a/cordon", &json!({})).await;
+    a.ended(patch.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
+    eventually("the first is done", async || {
+        (stage.client.job(job).await.task_counts.get("completed") == Some(&1)).then_some(())
+    })
+    .await;
+    passes_over(&stage, "a", &mut b).await;
+    assert_eq!(runs(&mut a, 0).await, (job, item("a")));
+    b.ended(other.attempt, AttemptEnd::Exited { code: 0 }, 0).await;
+    assert_eq!(runs(&mut b, 0).await, (job, item("b")));
+    assert_eq!(stage.client.finished(job).await.state, "completed");
+    let on = stage.client.tasks(job).await.into_iter().map(|task| task.worker.unwrap());
+    assert_eq!(on.collect::<Vec<_>>(), ["a", "b", "a", "b"]);
+}
+
+#[tokio::test]
+async fn a_master_that_has_just_begun_repeats_a_task_on_its_worker() {
+    let stage = Stage::set().await;
+    let (said_a, said_b) = (hello("a"), hello("b"));
+    let (mut a, mut b) = (join(&stage, &said_a).await, join(&stage, &said_b).await);
+    let restart = json!({"policy": "on-failure", "limit": 2, "delay": "10ms"});
+    let job = stage.client.submit(json!({"command": ["x"], "each": "worker", "restart": restart})).await;
+    assert_eq!(runs(&mut b, 0).await, (job, item("b")));
+    let first = a.next_start().await.attempt;
+    a.started(first).await;
+    stage.client.in_state(job, "running").await;
+    let stage = Stage::on(stage.strike().await).await;
+    let held = vec![HeldAttempt { attempt: first, phase: HeldPhase::Running }];
+    let mut a = join(&stage, &Hello { held, ..said_a }).await;
+    let mut b = join(&stage, &said_b).await;
+    stage.client.post("/workers/a/cordon", &json!({})).await;
+    a.ended(first, AttemptEnd::Exited { code: 1 }, 0).await;
+    eventually("it waits", async || {
+        let task = &stage.client.tasks(job).await[0];
+        (task.state == "pending" || task.attempt == 2).then_some(())
+    })
+    .await;
+    passes_over(&stage, "a", &mut b).await;
+    assert_eq!(runs(&mut a, 0).await, (job, item("a")));
+    assert_eq!(stage.client.finished(job).await.state, "completed");
+}
+
 #[tokio::test]
 async fn run_shows_the_output_of_each_worker_with_its_name() {
     let dirs = [data_dir(), data_dir()];
@@ -264,4 +326,44 @@ async fn run_shows_the_output_of_each_worker_with_its_name() {
     std::fs::write(&file, "tasks: [{name: a, command: [a]}]\n").unwrap();
     let refused = dev.cli(&["submit", "--each-worker", file.to_str().unwrap()]).output().await.unwrap();
     assert_eq!(refused.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn a_failed_task_is_still_for_its_worker_after_the_master_was_replaced() {
+    let stage = Stage::set().await;
+    let hellos = [hello("a"), hello("b")];
+    let mut workers = Vec::new();
+    for hello in &hellos {
+        workers.push(join(&stage, hello).await);
+    }
+    let restart = json!({"policy": "on-failure", "limit": 1, "delay": "0s"});
+    let job = stage.client.submit(json!({"command": ["x"], "each": "worker", "restart": restart})).await;
+    let mut attempts = Vec::new();
+    for worker in &mut workers {
+        let attempt = worker.next_start().await.attempt;
+        worker.started(attempt).await;
+        attempts.push(attempt);
+    }
+    stage.client.in_state(job, "running").await;
+    let stage = Stage::on(stage.strike().await).await;
+    let mut back = Vec::new();
+    for (hello, attempt) in hellos.into_iter().zip(&attempts) {
+        let held = vec![HeldAttempt { attempt: *attempt, phase: HeldPhase::Running }];
+        back.push(join(&stage, &Hello { held, ..hello }).await);
+    }
+    stage.client.post("/workers/a/cordon", &json!({})).await;
+    back[0].ended(attempts[0], AttemptEnd::Exited { code: 1 }, 0).await;
+    back[1].ended(attempts[1], AttemptEnd::Exited { code: 0 }, 0).await;
+    eventually("the other task has completed", async || {
+        (stage.client.job(job).await.task_counts.get("completed") == Some(&1)).then_some(())
+    })
+    .await;
+    let told = stage.client.get(&format!("/jobs/{job}/explain")).await.body;
+    assert_eq!(
+        told["waiting"][0]["message"], "waits for its worker: a is cordoned and accepts no new tasks",
+        "the other one has room, but the task is not for it"
+    );
+    stage.client.post("/workers/a/resume", &json!({})).await;
+    assert_eq!(runs(&mut back[0], 0).await, (job, item("a")));
+    assert_eq!(stage.client.finished(job).await.state, "completed");
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 
 use gaffer_e2e::eventually;
-use gaffer_e2e::gaffer::{Dev, WorkerProcess, bare_command, command, data_dir, program};
+use gaffer_e2e::gaffer::{Dev, WorkerProcess, bare_command, command, data_dir, program, watchdog};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -44,19 +44,7 @@ fn worker_after(preparation: &str) -> Command {
 async fn processes(worker: &WorkerProcess) -> Vec<(&'static str, Pid)> {
     let executor = worker.executor().unwrap();
     let agent = eventually("an agent", async || worker.agent()).await;
-    let watchdog = eventually("the executor has a watchdog", async || {
-        let children = fs::read_dir(format!("/proc/{executor}/task")).ok()?.flatten();
-        let children = children.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-        let pids: Vec<i32> = children
-            .flat_map(|list| list.split_whitespace().flat_map(str::parse).collect::<Vec<i32>>())
-            .collect();
-        let is_watchdog = |pid: &&i32| {
-            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            words.split(|byte| *byte == 0).any(|word| word == b"watchdog")
-        };
-        pids.iter().find(is_watchdog).copied().map(Pid::from_raw)
-    })
-    .await;
+    let watchdog = eventually("the executor has a watchdog", async || watchdog(executor)).await;
     vec![("supervisor", worker.pid()), ("agent", agent), ("executor", executor), ("watchdog", watchdog)]
 }
 

@@ -10,8 +10,9 @@ use gaffer_e2e::stage::Stage;
 use gaffer_master::absences::Absences;
 use gaffer_master::background::sweeper::Sweeper;
 use gaffer_protocol::boot_time::BootTime;
-use gaffer_protocol::wire::{HeldAttempt, Hello};
+use gaffer_protocol::wire::{GoodbyeCode, HeldAttempt, Hello, ToWorker};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use sqlx::{Connection as _, PgConnection};
 
 /// A worker with one running attempt of a job with that `lost_after`.
@@ -67,9 +68,7 @@ async fn nothing_is_lost_because_somebody_sets_the_clock_of_the_database() {
     let master = &stage.running.control;
     assert_eq!(master.store.tasks_out_of_contact(10).await.unwrap().0.len(), 1);
     let sweep_with = async |absences: Absences| {
-        let (store, write_batcher) = (master.store.clone(), master.write_batcher.clone());
-        let sweeper = Sweeper { store, absences, write_batcher, wake: master.wakes.sweeper.clone() };
-        sweeper.sweep_once().await.unwrap().again_after
+        Sweeper { absences, ..sweeper(&stage) }.sweep_once().await.unwrap().again_after
     };
     let next = sweep_with(master.absences.clone()).await;
     assert!(next.is_some_and(|next| next < Duration::from_secs(16)), "{next:?}");
@@ -120,6 +119,88 @@ async fn a_worker_that_falls_silent_is_away_since_its_last_word() {
         silent >= SILENCE_LIMIT.as_millis() as i64 - 1_000,
         "it counts as away since {last_seen}, until {over}"
     );
+}
+
+/// Says hello, and hangs up before that is recorded; it is recorded all the same.
+async fn hang_up_in_the_hello(stage: &Stage, said: &Hello) {
+    let mut locking = PgConnection::connect(&stage.database_url).await.unwrap();
+    let mut database = PgConnection::connect(&stage.database_url).await.unwrap();
+    let mut lock = locking.begin().await.unwrap();
+    sqlx::query("LOCK TABLE workers IN EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    let identity: [u8; 32] = Sha256::digest(said.identity.as_bytes()).into();
+    let saying = {
+        let (url, key, said) = (stage.worker_url(), stage.worker_key.clone(), said.clone());
+        tokio::spawn(async move { RawWorker::try_connect(&url, &key, said).await })
+    };
+    eventually("its hello waits for the lock", async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%INSERT INTO workers%' \
+                   AND wait_event_type = 'Lock' AND datname = current_database()";
+        (sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut database).await.unwrap() > 0).then_some(())
+    })
+    .await;
+    saying.abort();
+    let _ = saying.await;
+    // The master has noticed once another one with this identity gets its turn.
+    drop(stage.running.control.arrivals.turn(identity).await);
+    let recorded = "SELECT count(*) FROM events WHERE kind = 'worker.online'";
+    let before: i64 = sqlx::query_scalar(recorded).fetch_one(&mut database).await.unwrap();
+    lock.rollback().await.unwrap();
+    eventually("its hello is recorded", async || {
+        let now: i64 = sqlx::query_scalar(recorded).fetch_one(&mut database).await.unwrap();
+        (now > before).then_some(())
+    })
+    .await;
+}
+
+/// A sweeper that begins now.
+fn sweeper(stage: &Stage) -> Sweeper {
+    let master = &stage.running.control;
+    Sweeper {
+        store: master.store.clone(),
+        absences: master.absences.clone(),
+        write_batcher: master.write_batcher.clone(),
+        hub: master.hub.clone(),
+        wake: master.wakes.sweeper.clone(),
+        strays: Default::default(),
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_hangs_up_while_its_hello_is_recorded_does_not_count_as_connected_for_ever() {
+    let stage = Stage::set().await;
+    let state = async |name: &str| stage.client.get(&format!("/workers/{name}")).await.body["state"].clone();
+    hang_up_in_the_hello(&stage, &hello("w")).await;
+    let _present = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello("present")).await;
+    let mut sweeper = sweeper(&stage);
+    sweeper.end_strays_once().await.unwrap();
+    assert_eq!(state("w").await, "online", "its session may just have begun");
+    sweeper.end_strays_once().await.unwrap();
+    assert_eq!((state("w").await, state("present").await), (json!("offline"), json!("online")));
+}
+
+#[tokio::test]
+async fn a_connected_worker_of_which_a_later_hello_was_recorded_is_asked_to_connect_again() {
+    let stage = Stage::set().await;
+    let said = hello("w");
+    let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, said.clone()).await;
+    hang_up_in_the_hello(&stage, &said).await;
+    let mut sweeper = sweeper(&stage);
+    for _ in 0..2 {
+        sweeper.end_strays_once().await.unwrap();
+        assert_eq!(stage.client.get("/workers/w").await.body["state"], "online", "it is connected");
+    }
+    let told = worker
+        .hear_until(|message| match message {
+            ToWorker::Goodbye { code, .. } => Some(code),
+            _ => None,
+        })
+        .await;
+    assert_eq!(told, GoodbyeCode::ProtocolError);
+    let _again = RawWorker::connect(&stage.worker_url(), &stage.worker_key, said).await;
+    for _ in 0..2 {
+        sweeper.end_strays_once().await.unwrap();
+        assert_eq!(stage.client.get("/workers/w").await.body["state"], "online");
+    }
 }
 
 #[tokio::test]

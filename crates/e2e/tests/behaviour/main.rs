@@ -54,6 +54,8 @@ mod sessions;
 mod stdin;
 mod stored;
 mod survival;
+mod system_jobs;
+mod system_updates;
 mod templates;
 mod tenants;
 mod texts;

@@ -1,10 +1,15 @@
 //! A running attempt outlives its worker: whichever process of that dies, stands still or is replaced.
 
-use std::path::Path;
+use std::fs::{self, File, Permissions};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use gaffer_e2e::eventually;
-use gaffer_e2e::gaffer::{Dev, bare_command, data_dir, kill_executor, program};
+use gaffer_e2e::gaffer::{Dev, bare_command, data_dir, kill_executor, program, watchdog};
 use gaffer_protocol::rest::Task;
+use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -52,7 +57,7 @@ async fn a_link_that_is_killed_comes_back_by_itself_and_finds_everything() {
         kill(agent, Signal::SIGKILL).unwrap();
         eventually("another agent", async || worker.agent().filter(|now| *now != agent)).await;
     }
-    std::fs::write(&go, "").unwrap();
+    fs::write(&go, "").unwrap();
     completes_in_its_first_attempt(&dev, job).await;
     assert_eq!(worker.executor(), Some(executor));
     assert_eq!(worker.end(Signal::SIGINT).await, Some(0));
@@ -68,7 +73,7 @@ async fn a_worker_that_is_killed_and_started_again_finds_its_jobs() {
     let job = begin(&dev, &go).await;
     worker.end(Signal::SIGKILL).await;
     // Ends while nobody but the executor is there to see it.
-    std::fs::write(&go, "").unwrap();
+    fs::write(&go, "").unwrap();
     let _worker = dev.add_worker("w", worker_dir.path()).await;
     completes_in_its_first_attempt(&dev, job).await;
 }
@@ -85,7 +90,7 @@ async fn a_worker_set_to_leave_its_jobs_can_be_upgraded_under_them() {
     // With other settings, which hold as soon as nothing of the old ones runs.
     let worker = dev.add_worker_with("w", worker_dir.path(), &[("GAFFER_SPOOL_LIMIT", "1MiB")]).await;
     assert_eq!(worker.executor(), executor);
-    std::fs::write(&go, "").unwrap();
+    fs::write(&go, "").unwrap();
     completes_in_its_first_attempt(&dev, job).await;
     eventually("an executor with the new settings", async || {
         worker.executor().filter(|now| Some(*now) != executor)
@@ -102,7 +107,7 @@ async fn a_executor_that_is_killed_is_replaced_and_what_it_ran_is_ended_and_begi
     let job = begin(&dev, &go).await;
     kill_executor(worker_dir.path()).await;
     eventually("another attempt", async || (only_task(&dev, job).await.attempt == 2).then_some(())).await;
-    std::fs::write(&go, "").unwrap();
+    fs::write(&go, "").unwrap();
     assert_eq!(dev.client.finished(job).await.state.as_str(), "completed");
 }
 
@@ -117,7 +122,7 @@ async fn a_executor_that_stands_still_is_replaced_before_the_master_gives_its_jo
     kill(executor, Signal::SIGSTOP).unwrap();
     eventually("another attempt", async || (only_task(&dev, job).await.attempt == 2).then_some(())).await;
     assert!(worker.executor().is_some_and(|now| now != executor), "the attempt before is still kept");
-    std::fs::write(&go, "").unwrap();
+    fs::write(&go, "").unwrap();
     assert_eq!(dev.client.finished(job).await.state.as_str(), "completed");
 }
 
@@ -130,7 +135,7 @@ async fn begin_hiding(dev: &Dev, dir: &Path) -> (i64, Vec<Pid>) {
     let mut pids = Vec::new();
     for name in ["hidden", "main"] {
         let path = dir.join(name);
-        let pid = async || std::fs::read_to_string(&path).ok()?.trim().parse().ok().map(Pid::from_raw);
+        let pid = async || fs::read_to_string(&path).ok()?.trim().parse().ok().map(Pid::from_raw);
         pids.push(eventually("a process says its number", pid).await);
     }
     eventually("the job runs", async || (dev.client.output(job).await == b"up\n").then_some(())).await;
@@ -139,7 +144,7 @@ async fn begin_hiding(dev: &Dev, dir: &Path) -> (i64, Vec<Pid>) {
 
 /// Not so of one that is dead and not waited for.
 fn lives(pid: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
@@ -165,6 +170,123 @@ async fn nothing_runs_on_when_all_of_a_worker_is_killed_and_its_next_life_says_w
     assert_eq!(done.reason.unwrap().code.as_str(), "lost_worker");
     let task = dev.client.get(&format!("/jobs/{job}/tasks/main")).await.body;
     assert_eq!(task["attempts"][0]["killed"]["left"], 0, "{task}");
+}
+
+/// A program that the kernel does not get to load before this is dropped, or forty-five seconds have passed: a process that
+/// opens it waits for the holder of a lease on it.
+struct LeasedProgram {
+    lease: File,
+    path: PathBuf,
+}
+
+impl LeasedProgram {
+    /// It makes a file.
+    fn new(dir: &Path, made: &Path) -> LeasedProgram {
+        let path = dir.join("program");
+        fs::write(&path, format!("#!/bin/sh\necho x > {}\n", made.display())).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        let leased = LeasedProgram { lease: File::open(&path).unwrap(), path };
+        assert_eq!(leased.control(libc::F_SETLEASE, libc::F_WRLCK), 0);
+        // What tells that somebody waits is to be a signal that nobody minds.
+        const F_SETSIG: i32 = 10;
+        assert_eq!(leased.control(F_SETSIG, libc::SIGWINCH), 0);
+        leased
+    }
+
+    #[allow(unsafe_code)]
+    fn control(&self, command: i32, argument: i32) -> i32 {
+        // SAFETY: the descriptor is open as long as `self` lives, and none of the commands above takes a pointer.
+        unsafe { libc::fcntl(self.lease.as_raw_fd(), command, argument) }
+    }
+
+    /// A job that runs it, once the kernel waits for it.
+    async fn begin(&self, dev: &Dev) {
+        dev.client.submit(json!({"command": [self.path], "lost_after": "10s"})).await;
+        eventually("the kernel waits for the program", async || {
+            (self.control(libc::F_GETLEASE, 0) != libc::F_WRLCK).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Until nothing lives that works in the directory of an attempt.
+async fn nothing_works_in(worker_dir: &Path) {
+    let attempts = worker_dir.join("attempts");
+    eventually("nothing of an attempt is left", async || {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let mut inside = processes.filter(|entry| {
+            fs::read_link(entry.path().join("cwd")).is_ok_and(|path| path.starts_with(&attempts))
+        });
+        inside.next().is_none().then_some(())
+    })
+    .await;
+}
+
+/// Nobody has waited until the kernel gave the lease of a program up.
+fn assert_in_time(begun: Instant) {
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn nothing_runs_on_when_all_of_a_worker_is_killed_while_it_starts_a_process() {
+    let (dir, worker_dir) = (data_dir(), data_dir());
+    let dev = master(dir.path()).await;
+    let worker = dev.add_worker("w", worker_dir.path()).await;
+    let (_, pids) = begin_hiding(&dev, worker_dir.path()).await;
+    let ran = worker_dir.path().join("ran");
+    let program = LeasedProgram::new(worker_dir.path(), &ran);
+    program.begin(&dev).await;
+    let (agent, executor) = (worker.agent().unwrap(), worker.executor().unwrap());
+    let begun = Instant::now();
+    worker.end(Signal::SIGKILL).await;
+    for part in [agent, executor] {
+        let _ = kill(part, Signal::SIGKILL);
+    }
+    eventually("everything that it ran is gone", async || are_gone(&pids).then_some(())).await;
+    nothing_works_in(worker_dir.path()).await;
+    assert_in_time(begun);
+    drop(program);
+    assert!(!ran.exists(), "it was started after its executor had died");
+}
+
+#[tokio::test]
+async fn an_executor_that_is_killed_while_it_starts_a_process_is_replaced() {
+    let (dir, worker_dir) = (data_dir(), data_dir());
+    let dev = master(dir.path()).await;
+    let _worker = dev.add_worker("w", worker_dir.path()).await;
+    let go = worker_dir.path().join("go");
+    let job = begin(&dev, &go).await;
+    let ran = worker_dir.path().join("ran");
+    let program = LeasedProgram::new(worker_dir.path(), &ran);
+    program.begin(&dev).await;
+    let begun = Instant::now();
+    kill_executor(worker_dir.path()).await;
+    eventually("another attempt", async || (only_task(&dev, job).await.attempt == 2).then_some(())).await;
+    assert_in_time(begun);
+    fs::write(&go, "").unwrap();
+    assert_eq!(dev.client.finished(job).await.state.as_str(), "completed");
+    drop(program);
+    assert!(!ran.exists(), "it was started after its executor had died");
+}
+
+#[tokio::test]
+async fn nothing_runs_on_when_a_worker_is_killed_and_its_directory_is_removed() {
+    let (dir, worker_dir) = (data_dir(), data_dir());
+    let dev = master(dir.path()).await;
+    let worker = dev.add_worker("w", worker_dir.path()).await;
+    let (_, pids) = begin_hiding(&dev, worker_dir.path()).await;
+    let (agent, executor) = (worker.agent().unwrap(), worker.executor().unwrap());
+    let watchdog = eventually("the executor has a watchdog", async || watchdog(executor)).await;
+    // It comes too late for the directory.
+    kill(watchdog, Signal::SIGSTOP).unwrap();
+    worker.end(Signal::SIGKILL).await;
+    let _ = kill(agent, Signal::SIGKILL);
+    eventually("the agent is gone", async || are_gone(&[agent]).then_some(())).await;
+    let _ = kill(executor, Signal::SIGKILL);
+    eventually("the executor is gone", async || are_gone(&[executor]).then_some(())).await;
+    worker_dir.close().unwrap();
+    kill(watchdog, Signal::SIGCONT).unwrap();
+    eventually("everything that it ran is gone", async || are_gone(&pids).then_some(())).await;
 }
 
 #[tokio::test]

@@ -53,6 +53,10 @@ fn tests_do_not_assume_how_fast_a_machine_is() {
         ("crates/worker/src/tests/docker.rs", "20 s instead of the usual 30 s of grace"),
         ("crates/e2e/tests/behaviour/revoked.rs", "20 s instead of half a minute until the next look"),
         ("crates/e2e/src/lib.rs", "as long as a test waits at all"),
+        (
+            "crates/e2e/tests/behaviour/survival.rs",
+            "30 s instead of the 45 s after which the kernel gives a lease up",
+        ),
     ];
     let hasty: Vec<String> = sources()
         .into_iter()

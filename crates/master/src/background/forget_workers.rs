@@ -17,7 +17,7 @@ pub struct ForgetWorkers {
     /// Lost workers without attempts are removed after this time.
     pub after: Span,
     /// What is to be done about tasks that were for them.
-    pub removed: Wake,
+    pub removed: [Wake; 2],
 }
 
 impl Background for ForgetWorkers {
@@ -33,7 +33,7 @@ impl Background for ForgetWorkers {
         let workers = self.store.workers_forget(self.after).await?;
         if workers > 0 {
             tracing::info!(workers, "removed lost workers");
-            self.removed.call();
+            self.removed.iter().for_each(Wake::call);
         }
         Ok(Ran { done: workers, again_after: None })
     }

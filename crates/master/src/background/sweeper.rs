@@ -1,14 +1,19 @@
 //! Declares attempts of disconnected workers lost.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
+use gaffer_domain::WorkerId;
 use gaffer_domain::lease::lost_due;
 use gaffer_domain::reason::LostCause;
 use gaffer_domain::task::Rejected;
 use gaffer_protocol::boot_time::BootTime;
+use gaffer_protocol::wire::GoodbyeCode;
+use uuid::Uuid;
 
 use super::driver::{Background, Ran};
 use crate::absences::Absences;
+use crate::hub::Hub;
 use crate::store::{Store, StoreError};
 use crate::wakes::Wake;
 use crate::write_batcher::{WriteBatcherHandle, lost};
@@ -28,8 +33,19 @@ pub struct Sweeper {
     pub absences: Absences,
     /// Takes losses to the database.
     pub write_batcher: WriteBatcherHandle,
+    /// Where sessions are.
+    pub hub: Hub,
     /// Signals disconnected workers.
     pub wake: Wake,
+    /// What was found of sessions.
+    pub strays: Strays,
+}
+
+/// Sessions that the database has and this master does not, and since when: their connection ended while they were recorded.
+#[derive(Debug, Default)]
+pub struct Strays {
+    found: HashMap<(WorkerId, Uuid), Instant>,
+    looked_at: Option<Instant>,
 }
 
 impl Background for Sweeper {
@@ -45,11 +61,48 @@ impl Background for Sweeper {
     }
 
     async fn run_once(&mut self) -> Result<Ran, StoreError> {
+        if self.strays.looked_at.is_none_or(|at| at.elapsed() >= PERIOD) {
+            self.end_strays_once().await?;
+            self.strays.looked_at = Some(Instant::now());
+        }
         self.sweep_once().await
     }
 }
 
 impl Sweeper {
+    /// Ends in the database what was no session here twice in a row. A worker that disconnects while its hello is recorded would else
+    /// count as connected for as long as this master leads, and its attempts would never be called lost. Should the worker have
+    /// another session here, that is to be recorded anew.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn end_strays_once(&mut self) -> Result<(), StoreError> {
+        let is_stray = |(worker, session): &(WorkerId, Uuid)| {
+            self.hub.get(*worker).is_none_or(|here| here.id != *session)
+        };
+        let strays: Vec<_> = self.store.worker_sessions().await?.into_iter().filter(is_stray).collect();
+        let mut found = HashMap::new();
+        for stray @ (worker, session) in strays {
+            let Some(since) = self.strays.found.get(&stray).copied() else {
+                found.insert(stray, Instant::now());
+                continue;
+            };
+            tracing::warn!(%worker, "a worker disconnected while its hello was recorded");
+            if let Some(here) = self.hub.get(worker) {
+                found.insert(stray, since);
+                here.end(
+                    GoodbyeCode::ProtocolError,
+                    "a later hello of this worker was recorded; connect again",
+                );
+                continue;
+            }
+            let why = "it disconnected while its hello was recorded";
+            self.store.worker_goodbye(worker, session, since.elapsed().as_secs_f64(), why).await?;
+        }
+        self.strays.found = found;
+        Ok(())
+    }
+
     /// One pass: calls lost what has been out of contact for too long, by the database's clock and by this machine's.
     ///
     /// # Errors

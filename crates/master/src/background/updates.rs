@@ -33,6 +33,8 @@ pub struct Updates {
     pub large_jobs: LargeJobs,
     pub changes: Changes,
     pub wake: Wake,
+    /// A system job has another version.
+    pub system_jobs: Wake,
     /// Since when this master knows what checks say.
     pub began: Time,
     /// The latest step of each update that this master has taken; else since when it could have.
@@ -156,15 +158,6 @@ impl Updates {
         let (update, now) = (spec.update.unwrap_or_default(), Utc::now());
         let instances = Instances::of(task, updating.scaled_to);
         let latest = self.latest_step(updating, now);
-        let rollout = Rollout {
-            count: instances.count,
-            surge: updating.surge,
-            can_surge: scale::can_scale(&spec, position).is_ok(),
-            is_promoted: updating.is_promoted,
-            reverts: updating.reverts,
-            has_ended: updating.has_ended,
-            idle_millis: (now - latest).num_milliseconds().max(0).unsigned_abs(),
-        };
         let observer = Observer { version, instances, now, began: self.began };
         let mut judged = Vec::new();
         for InstanceRow { attempt, observed } in self.store.instances(updating).await? {
@@ -175,6 +168,18 @@ impl Updates {
             let of = earlier.as_ref().unwrap_or(&spec).tasks.get(position);
             judged.push(observer.judge(&observed, of, self.healths.checks(attempt)));
         }
+        let rollout = Rollout {
+            count: match task.indices.follow_workers() {
+                true => judged.iter().filter(|instance| !instance.is_away).count() as u32,
+                false => instances.count,
+            },
+            surge: updating.surge,
+            can_surge: scale::can_scale(&spec, position).is_ok(),
+            is_promoted: updating.is_promoted,
+            reverts: updating.reverts,
+            has_ended: updating.has_ended,
+            idle_millis: (now - latest).num_milliseconds().max(0).unsigned_abs(),
+        };
         let action = match rollout::next(&update, rollout, &judged) {
             Next::Wait => return Ok(Looked::Waits),
             Next::AwaitPromotion => return Ok(Looked::AwaitsPromotion),
@@ -244,6 +249,7 @@ impl Updates {
                     submission.told(Some(job));
                     match updated {
                         Updated::Accepted(_) => {
+                            self.system_jobs.call();
                             self.changes.announce(&[job]);
                             return Ok(Looked::Stepped);
                         }

@@ -70,7 +70,8 @@ impl Judge<'_> {
     fn wait(&self, needs: &Requirements, worker: WorkerId, class: i64) -> Wait {
         let Some(at) = self.place(worker) else {
             let name = format!("worker {worker}");
-            let why = "was removed, so its task fails".to_owned();
+            let what = if needs.service { "instance is scaled down" } else { "task fails" };
+            let why = format!("was removed, so its {what}");
             return Wait { name, infeasible: None, why, is_reserved: false, is_removed: true };
         };
         let offer = &self.offers[at];

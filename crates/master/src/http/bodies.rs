@@ -25,7 +25,7 @@ use crate::queue::Queue;
 use crate::records::{
     Attempt, AttemptHealth, CheckSummary, DeadLetter, Event, Explanation, HealthResult, Job, JobUpdate, Key,
     QueueClass, QueuePosition, ResultOf, Task, TaskPorts, Template, TemplateVersion, VersionEntry,
-    WaitingTasks, WorkerVerdict,
+    WaitingTasks, WithoutInstance, WorkerVerdict,
 };
 use crate::store::versions::Version;
 use crate::troubles::Trouble;
@@ -426,8 +426,18 @@ pub fn sample(sample: Sample) -> rest::Sample {
 
 /// Why the tasks of a job wait.
 pub fn explanation(explanation: Explanation) -> rest::Explanation {
-    let Explanation { job, message, waiting } = explanation;
-    rest::Explanation { job, message, waiting: waiting.into_iter().map(waiting_tasks).collect() }
+    let Explanation { job, message, waiting, without_instance: without } = explanation;
+    let without_instance = |WithoutInstance { task, message, workers }| rest::WithoutInstance {
+        task,
+        message,
+        workers: workers.into_iter().map(verdict).collect(),
+    };
+    rest::Explanation {
+        job,
+        message,
+        waiting: waiting.into_iter().map(waiting_tasks).collect(),
+        without_instance: without.into_iter().map(without_instance).collect(),
+    }
 }
 
 fn waiting_tasks(tasks: WaitingTasks) -> rest::WaitingTasks {

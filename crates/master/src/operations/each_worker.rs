@@ -1,4 +1,5 @@
-//! Tasks with `each: worker`: which workers these are for is decided when their job is accepted.
+//! Tasks that are for one worker each. Which workers those with `each: worker` are for is decided when their job is accepted; a system
+//! job begins with those that match then, and follows the workers from then on.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +9,11 @@ use gaffer_domain::quantity::shown;
 use gaffer_domain::spec::{
     FieldError, IndexMatch, Indices, JobSpec, MAX_TASKS_PER_JOB, TaskSpec, all_awaited,
 };
-use gaffer_domain::worker::WorkerState;
-use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
+use gaffer_domain::{JobId, ProjectId, WorkerId};
 
 use super::OperationError;
 use super::context::Effects;
-use crate::background::scheduler::candidates::worker_snapshot;
-use crate::records::Worker;
+use crate::background::scheduler::candidates::expected_worker;
 use crate::store::jobs::ForWorkers;
 
 /// A specification that says how many tasks there are, and the workers that these are for.
@@ -44,7 +43,7 @@ pub async fn choose(
 ) -> Result<ForEachWorker, OperationError> {
     let now = Utc::now();
     let workers = effects.writes.worker_rows(Some(project)).await?;
-    let offers: Vec<WorkerSnapshot> = workers.iter().map(|worker| offer(worker, now)).collect();
+    let offers: Vec<WorkerSnapshot> = workers.iter().map(|worker| expected_worker(worker, now)).collect();
     let before = match earlier {
         Some((job, spec)) => of_earlier(spec, effects.writes.job_for_workers(job).await?),
         None => BTreeMap::new(),
@@ -62,31 +61,27 @@ pub async fn choose(
                 let found = each_worker(&needs, project, &offers);
                 if found.chosen.is_empty() {
                     let why = no_worker(&needs, project, &offers);
-                    return Err(refused(format!("task {} would run nowhere: {why}", task.name)));
-                }
-                if let Some(left_out) = found.left_out() {
-                    made.hints.push(hint(spec, position, &left_out));
+                    if !spec.kind.follows_workers() {
+                        return Err(refused(format!("task {} would run nowhere: {why}", task.name)));
+                    }
+                    made.hints.push(hint(spec, position, "type", format!("it runs nowhere yet: {why}")));
+                } else if let Some(left_out) = found.left_out() {
+                    let field = if spec.kind.follows_workers() { "type" } else { "each" };
+                    let detail = format!("not on every worker that matches: {left_out}");
+                    made.hints.push(hint(spec, position, field, detail));
                     made.for_workers.left_out.get_or_insert(left_out);
                 }
                 (0, found.chosen.iter().map(|offer| offer.worker).collect::<Vec<WorkerId>>())
             }
         };
-        let last = first + (chosen.len().max(1) - 1) as u32;
-        made.spec.tasks[position].indices = Indices::Array { first, last, at_once };
+        if !task.indices.follow_workers() {
+            let last = first + (chosen.len().max(1) - 1) as u32;
+            made.spec.tasks[position].indices = Indices::Array { first, last, at_once };
+        }
         made.for_workers.definitions.insert(position, chosen);
     }
     check(&made)?;
     Ok(made)
-}
-
-/// A worker as it is chosen by: one that is away for a moment as if it were connected.
-fn offer(worker: &Worker, now: Time) -> WorkerSnapshot {
-    let offer = worker_snapshot(worker, now);
-    let state = match offer.state {
-        WorkerState::Offline => WorkerState::of(None, worker.intake, now),
-        state => state,
-    };
-    WorkerSnapshot { state, ..offer }
 }
 
 /// By the names of its definitions, the first index of each and the workers of its tasks, if these are all known.
@@ -98,7 +93,7 @@ fn of_earlier<'s>(
     let of = |(position, task): (usize, &'s TaskSpec)| {
         let workers = known.remove(&position)?;
         let is_complete = task.indices.iter().eq(workers.keys().copied());
-        let first = *task.indices.iter().start();
+        let first = task.indices.first();
         is_complete.then(|| (task.name.as_str(), (first, workers.into_values().collect())))
     };
     definitions.filter_map(of).collect()
@@ -107,8 +102,8 @@ fn of_earlier<'s>(
 /// What could be checked only once the workers are known.
 fn check(made: &ForEachWorker) -> Result<(), OperationError> {
     let ForEachWorker { spec, for_workers, .. } = made;
-    let tasks: u64 = spec.tasks.iter().map(|task| u64::from(task.indices.len())).sum();
-    if tasks > u64::from(MAX_TASKS_PER_JOB) {
+    let tasks = for_workers.task_count(spec);
+    if tasks > MAX_TASKS_PER_JOB {
         let most = format!("more than the {MAX_TASKS_PER_JOB} that one job may have");
         return Err(refused(format!("with a task for each worker these are {tasks} tasks, {most}")));
     }
@@ -132,10 +127,12 @@ fn refused(detail: String) -> OperationError {
     OperationError::Invalid { code: "no_matching_worker", detail, field: None }
 }
 
-fn hint(spec: &JobSpec, position: usize, left_out: &str) -> FieldError {
-    let pointer = match spec.tasks.len() {
-        1 => "/each".to_owned(),
-        _ => format!("/tasks/{position}/each"),
+/// A hint about `each` of a task, or about the `type` of the job.
+fn hint(spec: &JobSpec, position: usize, field: &str, detail: String) -> FieldError {
+    let (pointer, detail) = match (field, spec.tasks.len()) {
+        (_, 1) => (format!("/{field}"), detail),
+        ("type", _) => ("/type".to_owned(), format!("{}: {detail}", spec.tasks[position].name)),
+        _ => (format!("/tasks/{position}/{field}"), detail),
     };
-    FieldError { pointer, detail: format!("not on every worker that matches: {left_out}"), suggestion: None }
+    FieldError { pointer, detail, suggestion: None }
 }

@@ -193,6 +193,9 @@ fn not_in_part(earlier: &Job, spec: &JobSpec, refused: &Refused) -> OperationErr
             let detail = format!("there is no task {}; the job has {}", shown(name), listed(&names));
             return OperationError::field("/from", detail);
         }
+        Refused::FollowsWorkers => format!(
+            "job {job} cannot be rerun in part: a system job has its tasks on the workers that match now; rerun all of it"
+        ),
         Refused::NothingFailed => format!("nothing of job {job} failed: it is {state}"),
         Refused::LeftOut(task) => format!(
             "task {task} of job {job} did not complete and does not depend on that task: rerun what failed as well"
@@ -286,6 +289,10 @@ async fn accept(
     let inserted = inserted?;
     if let Submitted::Created { job, .. } = inserted {
         effects.changes.announce(&[job]);
+        if spec.kind.follows_workers() {
+            // What matches may have changed since its workers were chosen.
+            effects.wakes.system_jobs.call();
+        }
     }
     let told = accepted(&inserted)?;
     let hints = chosen.filter(|_| told.is_new).map_or_else(Vec::new, |chosen| chosen.hints);

@@ -106,6 +106,7 @@ fn not_scaled(refused: &Refused) -> OperationError {
         | Refused::WhichDefinition { .. }
         | Refused::HasIndices { .. }
         | Refused::RunsAfterOthers(_)
+        | Refused::FollowsWorkers(_)
         | Refused::IsAwaited { .. } => Some("/task"),
     };
     match field {
@@ -114,7 +115,7 @@ fn not_scaled(refused: &Refused) -> OperationError {
     }
 }
 
-/// The job that a service's name means: the newest one of that name and of `type: service` that has not ended.
+/// The job that a service's name means: the newest one of that name that is kept running and has not ended.
 ///
 /// # Errors
 /// When there is none in the actor's project.

@@ -235,6 +235,7 @@ async fn write(effects: &Effects, new: &NewVersion<'_>) -> Result<Updated, Opera
     submission.told(is_accepted.then_some(new.job));
     if is_accepted {
         effects.wakes.updates.call();
+        effects.wakes.system_jobs.call();
         effects.changes.announce(&[new.job]);
     }
     Ok(updated)

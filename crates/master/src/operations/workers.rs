@@ -146,6 +146,7 @@ async fn direct(
     effects.changes.announce(&[]);
     effects.wakes.scheduler.call();
     effects.wakes.drain.call();
+    effects.wakes.system_jobs.call();
     let views = context.permit_to_look(actor, Action::DirectWorker)?;
     let worker = find(&effects.writes, actor, &worker.to_string()).await?;
     Ok(WorkerView::of(views, worker, Utc::now()))
@@ -163,6 +164,7 @@ pub async fn remove(context: &Context, actor: &Actor, worker: &str) -> Result<()
         Removal::Removed => {
             effects.changes.announce(&[]);
             effects.wakes.removed_workers.call();
+            effects.wakes.system_jobs.call();
             return Ok(());
         }
         Removal::Connected => format!("{name} is connected: stop the worker first"),

@@ -83,6 +83,11 @@ impl Job {
         self.finished_at.is_some()
     }
 
+    /// Whether it is a system job without instances: no worker matches at present.
+    pub fn waits_for_workers(&self) -> bool {
+        self.kind.follows_workers() && self.kept() == Some(0)
+    }
+
     /// At how many instances an unfinished service is kept; none for other jobs.
     pub fn kept(&self) -> Option<u64> {
         let kept = self.running.iter().map(|running| u64::from(running.kept));

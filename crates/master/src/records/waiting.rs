@@ -11,6 +11,19 @@ pub struct Explanation {
     pub message: String,
     /// One entry for each definition that has waiting tasks, and for the first few tasks that take long to start.
     pub waiting: Vec<WaitingTasks>,
+    /// For each task definition of a system job, the workers without an instance of it.
+    pub without_instance: Vec<WithoutInstance>,
+}
+
+/// The workers without an instance of a definition of a system job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WithoutInstance {
+    /// Name of the definition.
+    pub task: String,
+    /// Why, in one sentence.
+    pub message: String,
+    /// Worker by worker.
+    pub workers: Vec<WorkerVerdict>,
 }
 
 /// Why tasks of one definition wait.

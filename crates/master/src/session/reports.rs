@@ -215,6 +215,7 @@ impl Session {
         self.control.store.worker_drivers(self.handle.worker, self.handle.id, drivers).await?;
         self.control.changes.announce(&[]);
         self.control.wakes.scheduler.call();
+        self.control.wakes.system_jobs.call();
         Ok(())
     }
 

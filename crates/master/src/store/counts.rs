@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 /// A column for the rows of `jobs`: the counts of their definitions, in order, as JSON for [`DefinitionCounts`].
 pub(super) const DEFINITIONS: &str = "(SELECT COALESCE(json_agg(d), '[]') FROM ( \
-     SELECT blocked, pending, scheduled, running, stopping, completed, failed, cancelled, count, name, version, \
+     SELECT blocked, pending, scheduled, running, stopping, completed, failed, cancelled, skipped, count, name, version, \
          update_since IS NOT NULL AS is_updating, update_problem \
      FROM task_definitions WHERE job_id = jobs.id ORDER BY position) d) AS definitions";
 
@@ -19,6 +19,8 @@ pub(super) struct DefinitionCounts {
     completed: i64,
     failed: i64,
     cancelled: i64,
+    /// How many of the cancelled ones were not needed, or were scaled down.
+    pub skipped: i64,
     /// At how many instances it is kept, if it was scaled.
     pub count: Option<i32>,
     pub name: String,

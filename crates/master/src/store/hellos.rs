@@ -217,6 +217,18 @@ impl Store {
         Ok(group.iter().map(answer).collect())
     }
 
+    /// The workers that count as connected, each with its session.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn worker_sessions(&self) -> Result<Vec<(WorkerId, Uuid)>, StoreError> {
+        let sessions: Vec<(i64, Uuid)> =
+            sqlx::query_as("SELECT id, session FROM workers WHERE session IS NOT NULL ORDER BY id")
+                .fetch_all(&self.pool)
+                .await?;
+        Ok(sessions.into_iter().map(|(worker, session)| (WorkerId(worker), session)).collect())
+    }
+
     /// Records the end of a session, `silent_secs` after the worker's last message. Does nothing if the worker has
     /// another session.
     ///

@@ -28,15 +28,21 @@ use crate::records::{Job, JobUpdate, RunningTasks};
 use insert::{JOB_NUMBER, JobWrite, missed_new_partitions, unwritable};
 
 pub use for_workers::ForWorkers;
+pub(super) use for_workers::classes_of_instances_ensure;
 pub(super) use insert::{Needs, classes_ensure};
 pub use insert::{NewJob, Origin};
 
 fn running(spec: &JobSpec, position: usize, definition: &DefinitionCounts) -> Option<RunningTasks> {
     let task = spec.tasks.get(position)?;
+    let counts = TaskCounts::from(definition);
     Some(RunningTasks {
         task: task.name.clone(),
-        count: TaskCounts::from(definition).get(StateName::Running).unsigned_abs(),
-        kept: Instances::of(task, definition.count.map(i32::unsigned_abs)).count,
+        count: counts.get(StateName::Running).unsigned_abs(),
+        kept: match task.indices.follow_workers() {
+            // All but those that were scaled down.
+            true => u32::try_from(counts.total() - definition.skipped).unwrap_or(0),
+            false => Instances::of(task, definition.count.map(i32::unsigned_abs)).count,
+        },
         can_scale: scale::can_scale(spec, position).is_ok(),
         has_checks: task.has_checks(),
     })
@@ -287,7 +293,7 @@ impl ReadStore {
                 let problem = spec.and_then(|spec| spec.problem()).map(str::to_owned);
                 let reason = reason_from(row.reason_code, row.reason_message).filter(|_| is_over);
                 let kind = job_kind(&row.kind)?;
-                let is_kept_running = kind == JobKind::Service && !is_over;
+                let is_kept_running = kind.is_kept_running() && !is_over;
                 let running = spec.filter(|_| is_kept_running).map(|spec| {
                     let definitions = definitions.iter().enumerate();
                     definitions.filter_map(|(position, counts)| running(spec, position, counts)).collect()
@@ -363,7 +369,7 @@ fn update(definition: &DefinitionCounts) -> Option<JobUpdate> {
 }
 
 fn job_kind(stored: &str) -> Result<JobKind, StoreError> {
-    let kind = [JobKind::Batch, JobKind::Service].into_iter().find(|kind| kind.as_str() == stored);
+    let kind = JobKind::ALL.into_iter().find(|kind| kind.as_str() == stored);
     kind.ok_or_else(|| StoreError::Unreadable(format!("{stored:?} is not a job type")))
 }
 

@@ -11,6 +11,22 @@ use super::classes::SchedulingClass;
 use super::{ReadStore, Store, StoreError};
 use crate::records::PlaceInQueue;
 
+/// A statement about `waiting`: the classes with pending tasks. It costs one index look-up for each of them, however many tasks wait.
+macro_rules! waiting_classes {
+    ($select:literal) => {
+        concat!(
+            "WITH RECURSIVE waiting AS ( \
+                 (SELECT class_id FROM live_tasks WHERE state = 'pending' ORDER BY class_id LIMIT 1) \
+                 UNION ALL \
+                 SELECT next.class_id FROM waiting, LATERAL ( \
+                     SELECT class_id FROM live_tasks WHERE state = 'pending' \
+                     AND class_id > waiting.class_id ORDER BY class_id LIMIT 1) next) ",
+            $select
+        )
+    };
+}
+pub(super) use waiting_classes;
+
 /// A class of which at least one task waits.
 #[derive(Debug, Clone)]
 pub struct PendingClass {
@@ -138,17 +154,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn classes_pending(&self) -> Result<Vec<i64>, StoreError> {
-        Ok(sqlx::query_scalar(
-            "WITH RECURSIVE waiting AS ( \
-                 (SELECT class_id FROM live_tasks WHERE state = 'pending' ORDER BY class_id LIMIT 1) \
-                 UNION ALL \
-                 SELECT next.class_id FROM waiting, LATERAL ( \
-                     SELECT class_id FROM live_tasks WHERE state = 'pending' \
-                     AND class_id > waiting.class_id ORDER BY class_id LIMIT 1) next) \
-             SELECT class_id FROM waiting",
-        )
-        .fetch_all(&self.pool)
-        .await?)
+        Ok(sqlx::query_scalar(waiting_classes!("SELECT class_id FROM waiting")).fetch_all(&self.pool).await?)
     }
 
     /// The first waiting tasks of these classes, of each up to its number, also of those that may be placed only later. Without

@@ -49,13 +49,13 @@ impl ReadStore {
         Ok(rows.into_iter().map(found).collect())
     }
 
-    /// The newest job of a project that is a service of this name and has not ended.
+    /// The newest job of a project that is kept running, has this name and has not ended.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn service_named(&self, project: ProjectId, name: &str) -> Result<Option<JobId>, StoreError> {
         let job: Option<i64> = sqlx::query_scalar(
-            "SELECT id FROM jobs WHERE project_id = $1 AND finished_at IS NULL AND kind = 'service' AND name = $2 \
+            "SELECT id FROM jobs WHERE project_id = $1 AND finished_at IS NULL AND kind <> 'batch' AND name = $2 \
              ORDER BY id DESC LIMIT 1",
         )
         .bind(project.0)

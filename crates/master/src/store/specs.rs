@@ -305,8 +305,8 @@ pub(super) async fn spec_stand_in(
     .bind(job.0)
     .fetch_all(&mut *connection)
     .await?;
-    let kind = if kind == "service" { JobKind::Service } else { JobKind::Batch };
-    let tasks = definitions.into_iter().map(DefinitionRow::into_stand_in).collect();
+    let kind = JobKind::ALL.into_iter().find(|known| known.as_str() == kind).unwrap_or(JobKind::Batch);
+    let tasks = definitions.into_iter().map(|definition| definition.into_stand_in(kind)).collect();
     let spec = JobSpec::stand_in(name, kind, tasks);
     let bytes = spec.tasks.len() * BYTES_BESIDE_JSON;
     let spec = StoredSpec { spec: Arc::new(spec), version: 0, problem: Some(problem.into()) };
@@ -315,12 +315,15 @@ pub(super) async fn spec_stand_in(
 }
 
 impl DefinitionRow {
-    fn into_stand_in(self) -> TaskSpec {
+    fn into_stand_in(self, kind: JobKind) -> TaskSpec {
         let index = |index: Option<i32>| index.and_then(|index| u32::try_from(index).ok()).unwrap_or(0);
         let (first, last) = (index(self.first), index(self.last));
         let driver = DriverKind::named(&self.driver).unwrap_or(DriverKind::Host);
-        let indices =
-            if self.single { Indices::Count(1) } else { Indices::Array { first, last, at_once: None } };
+        let indices = match self.single {
+            _ if kind.follows_workers() => Indices::Workers,
+            true => Indices::Count(1),
+            false => Indices::Array { first, last, at_once: None },
+        };
         TaskSpec::stand_in(self.name, driver, indices)
     }
 }

@@ -12,6 +12,7 @@ mod late_reports;
 mod load;
 mod scale;
 mod settle;
+mod system_jobs;
 mod task_columns;
 mod updates;
 mod write;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use chrono::SubsecRound as _;
 use gaffer_domain::conditions::{Standing, StopScope};
-use gaffer_domain::job::JobState;
+use gaffer_domain::job::{JobState, TaskCounts};
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::reason::{AttemptEnd, Reason, ReasonCode};
 use gaffer_domain::scale::Instances;
@@ -41,8 +42,8 @@ use by_index::ByIndex;
 pub use known::{KnownRows, NewRows};
 
 pub use batch::{
-    Batch, Detail, Dispatch, Input, JobSlice, Outcome, Place, Run, ScaleJob, ScaleResult, SliceResult,
-    StartFacts, StartOrder, StopJob, StopResult, Unfinished, UpdateAction, UpdateStep, Walk,
+    Batch, Detail, Dispatch, Input, InstanceChanges, JobSlice, Outcome, Place, Run, ScaleJob, ScaleResult,
+    SliceResult, StartFacts, StartOrder, StopJob, StopResult, Unfinished, UpdateAction, UpdateStep, Walk,
 };
 
 /// Event text for an attempt whose stored output has another checksum than its worker reported.
@@ -74,6 +75,8 @@ struct Work {
     by_index: ByIndex,
     /// Earlier versions of jobs of which tasks are placed.
     versions: HashMap<(JobId, u32), StoredSpec>,
+    /// For tasks that are for one worker each: by their class and that of their definition, the one that they take with it.
+    own_classes: HashMap<(i64, i64), i64>,
     attempts: AttemptUpdates,
     events: Vec<EventRow>,
     commands: Vec<Dispatch>,
@@ -313,7 +316,7 @@ impl Work {
         }
         work.task = change.task;
         if after == StateName::Pending || after == StateName::Blocked {
-            job.definitions[work.position].take_over(work);
+            job.definitions[work.position].take_over(work, definition, &self.own_classes);
         }
         work.dirty = true;
         job.dirty = true;
@@ -468,12 +471,16 @@ impl JobWork {
     /// Whether a definition is kept at fewer instances than would include the one with this index.
     fn is_scaled_away(&self, position: usize, index: u32) -> bool {
         let further = self.definitions.get(position).map_or(0, |definition| definition.scale.surge);
-        self.instances(position).is_some_and(|instances| index >= instances.end() + further)
+        self.instances(position).is_some_and(|instances| index >= instances.end().saturating_add(further))
     }
 
-    /// Whether it is a service without any instance that is to run, for now.
-    fn is_idle(&self) -> bool {
-        self.definitions.iter().any(|definition| definition.scale.count == Some(0))
+    /// Whether it is a service without any instance that is to run, for now. `skipped`: how many of its tasks were scaled down.
+    fn is_idle(&self, counts: &TaskCounts, skipped: i64) -> bool {
+        // Where the workers say which instances there are, that is so until one has ended by itself on each.
+        let waits_for_workers = self.spec.kind.follows_workers() && (counts.total() == 0 || skipped > 0);
+        let is_scaled_to_none =
+            || self.definitions.iter().any(|definition| definition.scale.count == Some(0));
+        counts.unfinished() == 0 && (waits_for_workers || is_scaled_to_none())
     }
 
     /// Whether the job is being stopped, with the tasks of this definition.
@@ -484,13 +491,16 @@ impl JobWork {
 
 impl DefinitionWork {
     /// A task that is on no worker is of the class of its version. While it is on one, it takes there what it was placed with.
-    fn take_over(&self, work: &mut TaskWork) {
+    fn take_over(&self, work: &mut TaskWork, definition: &TaskSpec, own_classes: &HashMap<(i64, i64), i64>) {
         if work.version == 0 {
             work.version = self.version;
         }
-        if let Some(class) = self.class.filter(|_| work.version == self.version) {
-            work.class = class;
-        }
+        let class = self.class.filter(|_| work.version == self.version);
+        let class = match definition.is_for_each_worker() {
+            true => class.and_then(|class| own_classes.get(&(work.class, class)).copied()),
+            false => class,
+        };
+        work.class = class.unwrap_or(work.class);
     }
 }
 

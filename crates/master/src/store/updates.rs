@@ -149,7 +149,7 @@ impl Store {
         Ok(rows.into_iter().map(updating).collect())
     }
 
-    /// The instances of a definition that is updated, as far as they are not over.
+    /// The instances of a definition that is updated, as far as they are not over; of a system job without those that are scaled down.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -165,6 +165,7 @@ impl Store {
             version: i32,
             wanted_version: i32,
             has_failed: bool,
+            is_away: bool,
         }
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT id, attempt, index, state::text AS state, since, started_at, coalesce(version, 1) AS version, \
@@ -172,8 +173,13 @@ impl Store {
                      UNION ALL SELECT e.version, e.scheduled_at, e.attempt_reason_code FROM earlier_attempts e \
                          WHERE e.task_id = t.id) a \
                      WHERE coalesce(a.version, 1) = $3 AND a.scheduled_at >= $4 AND a.attempt_reason_code IS NOT NULL \
-                         AND a.attempt_reason_code <> ALL($5)) AS has_failed \
-             FROM live_tasks t WHERE job_id = $1 AND position = $2 ORDER BY index",
+                         AND a.attempt_reason_code <> ALL($5)) AS has_failed, \
+                 coalesce(w.is_away, false) AS is_away \
+             FROM live_tasks t \
+             LEFT JOIN LATERAL (SELECT worker_id AS own FROM classes WHERE id = t.class_id OFFSET 0) c ON true \
+             LEFT JOIN LATERAL (SELECT offline_since IS NOT NULL OR intake <> 'open' AS is_away FROM workers \
+                 WHERE id = c.own OFFSET 0) w ON true \
+             WHERE job_id = $1 AND position = $2 AND (c.own IS NULL OR NOT scaled_down) ORDER BY index",
         )
         .bind(updating.job.0)
         .bind(updating.position as i16)
@@ -192,6 +198,7 @@ impl Store {
                     version: row.version as u32,
                     wanted_version: row.wanted_version as u32,
                     has_failed: row.has_failed,
+                    is_away: row.is_away,
                 };
                 let attempt = AttemptRef { task: TaskId(row.id), attempt: row.attempt as u32 };
                 Ok(InstanceRow { attempt, observed })

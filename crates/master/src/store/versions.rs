@@ -14,7 +14,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
 use super::forms::known;
-use super::jobs::{Needs, NewJob, Submitted, classes_ensure};
+use super::jobs::{Needs, NewJob, Submitted, classes_ensure, classes_of_instances_ensure};
 use super::specs::read;
 use super::{ReadStore, StoreError, WriteStore};
 
@@ -96,6 +96,7 @@ struct JobRow {
     spec: String,
     created_by: String,
     created_at: Time,
+    era: i64,
 }
 
 #[derive(FromRow)]
@@ -152,7 +153,7 @@ impl WriteStore {
             }
         }
         let found: Option<JobRow> = sqlx::query_as(
-            "SELECT state::text AS state, stop_message, version, spec_version, spec::text AS spec, created_by, created_at \
+            "SELECT state::text AS state, stop_message, version, spec_version, spec::text AS spec, created_by, created_at, era \
              FROM jobs WHERE id = $1 AND project_id = $2 FOR UPDATE",
         )
         .bind(new.job.0)
@@ -384,8 +385,11 @@ impl VersionWrite<'_> {
         .bind(new.project.0)
         .bind(i16::from(spec.priority))
         .bind(&job.created_by)
-        .execute(tx)
+        .execute(&mut *tx)
         .await?;
+        if spec.kind.follows_workers() {
+            classes_of_instances_ensure(tx, (new.job, job.era), term).await?;
+        }
         match written.rows_affected() == spec.tasks.len() as u64 {
             true => Ok(()),
             false => Err(StoreError::Unreadable("the classes of a new version are missing".to_owned())),

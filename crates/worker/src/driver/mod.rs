@@ -65,7 +65,10 @@ use crate::spool::Position;
 pub(crate) use capabilities::Capabilities;
 pub(crate) use cgroup::shortcoming as cgroup_shortcoming;
 pub use docker::bare_container;
-pub(crate) use process_tree::{Leftover, adopt_orphans, kill_leftovers, kill_marked, reap_forsaken_orphans};
+pub(crate) use process_tree::{
+    Leftover, adopt_orphans, is_dead, kill_leftovers, kill_marked, kill_what_was_being_started_by,
+    reap_forsaken_orphans,
+};
 pub(crate) use processes::lists_children;
 
 /// An attempt that is to be executed, as its hooks have prepared it.

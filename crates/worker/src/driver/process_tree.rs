@@ -175,6 +175,19 @@ pub(crate) fn kill_marked(marker: &str) -> KillReceipt {
     kill_until_gone(&belonging, processes::find(&belonging), || processes::find(&belonging))
 }
 
+/// Kills what a dead executor, of which this is the process id, was just starting: it never becomes a program of a task. What is one
+/// already bears its marker. False if nothing was left to kill.
+pub(crate) fn kill_what_was_being_started_by(executor: i32) -> bool {
+    let starting = processes::being_started_in(executor);
+    starting.iter().for_each(kill_exactly);
+    !starting.is_empty()
+}
+
+/// Whether there is no such process, or one that has ended.
+pub(crate) fn is_dead(pid: i32) -> bool {
+    processes::process(pid).is_none_or(|process| process.is_zombie())
+}
+
 /// An attempt that an earlier process of this worker started.
 #[derive(Debug)]
 pub(crate) struct Leftover {

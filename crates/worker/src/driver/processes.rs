@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use gaffer_protocol::boot_time::BootTime;
 use nix::unistd::{SysconfVar, sysconf};
@@ -140,6 +141,25 @@ pub(crate) fn being_started_by(thread: i32) -> Option<ProcessInfo> {
     stats.find_map(|stat| parse_stat(&stat).filter(|_| has_not_executed(&stat)))
 }
 
+/// What a process that led this session has made, and that is not yet the program that it was to be: until then it has copies of
+/// all descriptors of that process.
+pub(crate) fn being_started_in(session: i32) -> Vec<ProcessInfo> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let stats = pids.filter_map(|pid| fs::read(format!("/proc/{pid}/stat")).ok());
+    let of_session = stats.filter(|stat| field::<i32>(stat, SESSION) == Some(session));
+    let found = of_session.filter_map(|stat| Some((has_not_executed(&stat), parse_stat(&stat)?)));
+    found
+        .filter(|(is_copy, process)| !process.is_zombie() && (*is_copy || has_no_words(process.pid)))
+        .map(|(_, process)| process)
+        .collect()
+}
+
+/// So it is for a moment with who becomes another program: the kernel has not given it any yet.
+fn has_no_words(pid: i32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words.is_empty())
+}
+
 /// Whether this kernel tells who the children of a process are.
 pub(crate) fn lists_children() -> bool {
     Path::new(&format!("/proc/self/task/{}/children", own_pid())).exists()
@@ -168,13 +188,20 @@ fn parse_stat(stat: &[u8]) -> Option<ProcessInfo> {
     })
 }
 
-/// Whether the process does what the one that made it did: the kernel's flag for that is in the ninth field.
+/// Which fields these are, counted from the one after the name.
+const SESSION: usize = 3;
+const FLAGS: usize = 6;
+
+fn field<T: FromStr>(stat: &[u8], nth: usize) -> Option<T> {
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let fields = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
+    fields.split_ascii_whitespace().nth(nth)?.parse().ok()
+}
+
+/// Whether the process does what the one that made it did.
 fn has_not_executed(stat: &[u8]) -> bool {
     const FORKED_BUT_NOT_EXECUTED: u64 = 0x40;
-    let after_name = stat.iter().rposition(|byte| *byte == b')').and_then(|end| stat.get(end + 1..));
-    let fields = after_name.and_then(|rest| std::str::from_utf8(rest).ok()).unwrap_or_default();
-    let flags = fields.split_ascii_whitespace().nth(6).and_then(|field| field.parse::<u64>().ok());
-    flags.is_some_and(|flags| flags & FORKED_BUT_NOT_EXECUTED != 0)
+    field::<u64>(stat, FLAGS).is_some_and(|flags| flags & FORKED_BUT_NOT_EXECUTED != 0)
 }
 
 #[cfg(test)]

@@ -21,9 +21,8 @@ pub(super) fn recover(
     token: &str,
     spool_limit: u64,
 ) -> anyhow::Result<(Spool, FromBefore)> {
-    let remembered = spool::remembered(spool_dir, boot_id)?;
-    let mut killed = noted(spool_dir);
-    add(&mut killed, kill_leftovers(token, &remembered));
+    let (remembered, killed) = end_remembered(spool_dir, boot_id, token);
+    let remembered = remembered?;
     let (spool, from_before) =
         Spool::open(spool_dir, boot_id, spool_limit, remembered, &killed).context("cannot open the spool")?;
     // The journal has it by now.
@@ -41,14 +40,26 @@ pub(super) fn recover(
 /// Kills what is left of an earlier process, and records it for the executor that opens the spool. Returns whether
 /// that has anything to adopt.
 pub(super) fn end_leftovers(spool_dir: &Path, boot_id: &str, token: &str) -> anyhow::Result<bool> {
-    let remembered = spool::remembered(spool_dir, boot_id)?;
-    let mut killed = noted(spool_dir);
-    add(&mut killed, kill_leftovers(token, &remembered));
+    let (remembered, killed) = end_remembered(spool_dir, boot_id, token);
+    let remembered = remembered?;
     let killed: Vec<(AttemptRef, KillReceipt)> = killed.into_iter().collect();
     let path = spool_dir.join(KILLED);
     fs::write(&path, serde_json::to_vec(&killed)?)
         .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(remembered.iter().any(|remembered| remembered.resumable().is_some()))
+}
+
+/// Kills what is left of an earlier process; also where its journal cannot be read. Returns the journal, and what was killed since a
+/// spool was last opened here.
+fn end_remembered(
+    spool_dir: &Path,
+    boot_id: &str,
+    token: &str,
+) -> (anyhow::Result<Vec<Remembered>>, HashMap<AttemptRef, KillReceipt>) {
+    let remembered = spool::remembered(spool_dir, boot_id);
+    let mut killed = noted(spool_dir);
+    add(&mut killed, kill_leftovers(token, remembered.as_deref().unwrap_or_default()));
+    (remembered, killed)
 }
 
 /// What a watchdog noted down since a spool was last opened here.

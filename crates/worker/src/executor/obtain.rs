@@ -1,5 +1,6 @@
 //! How an agent finds or starts the executor.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -38,8 +39,8 @@ pub(crate) async fn obtain(place: ExecutorPlace, settings: ExecutionSettings) ->
     loop {
         let reached = match place {
             ExecutorPlace::Here => here()?,
-            ExecutorPlace::Process => match process::connect(&data_dir).await {
-                Ok(stream) => already_there(stream)?,
+            ExecutorPlace::Process => match process::connect(&data_dir).await.and_then(already_there) {
+                Ok(reached) => reached,
                 Err(_nobody) => {
                     let (host, wire) =
                         executor(&data_dir).context("cannot start the executor of this worker")?;
@@ -96,9 +97,9 @@ fn here() -> anyhow::Result<Reached> {
     Ok(Reached { wire: frame::wire(ours), host: Host::task(task), patience: BEGIN_PATIENCE })
 }
 
-fn already_there(stream: UnixStream) -> anyhow::Result<Reached> {
-    let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
-    let process =
-        pid.context("the executor has no process id").and_then(|pid| Ok(ExecutorProcess::open(pid)?))?;
-    Ok(Reached { wire: frame::wire(stream), host: Host::process(process), patience: ANSWER_PATIENCE })
+/// The executor that listens there. An error if it is dead: what it was just starting may hold its socket open.
+fn already_there(stream: UnixStream) -> io::Result<Reached> {
+    let pid = stream.peer_cred()?.pid().ok_or_else(|| io::Error::other("the executor has no process id"))?;
+    let host = Host::process(ExecutorProcess::open(pid)?);
+    Ok(Reached { wire: frame::wire(stream), host, patience: ANSWER_PATIENCE })
 }

@@ -20,9 +20,11 @@ use tokio::time::timeout;
 use super::frame::{self, Build, FromExecutor, LogLine, Opening, Refusal, ToExecutor, Wire};
 use super::serve::{Served, serve};
 use super::spawn::socket_at_stdin;
+use super::succession::{self, Succession};
 use super::{log, watchdog};
 use crate::attempt::scratch::ScratchSpace;
-use crate::data_dir::{self, DataDirLock};
+use crate::data_dir::{self, DataDirLock, Holder, LockFile};
+use crate::driver;
 use crate::execution::{Execution, ExecutionSettings};
 
 const SOCKET: &str = "executor.sock";
@@ -133,9 +135,23 @@ async fn begin(opening: Opening, log: mpsc::Receiver<LogLine>) -> anyhow::Result
 /// Waits for a watchdog that ends what an earlier executor left. None if another executor has it.
 async fn take_lock(data_dir: &Path) -> anyhow::Result<Option<DataDirLock>> {
     loop {
-        let lock = DataDirLock::take(data_dir)?;
-        if lock.is_some() || !DataDirLock::is_a_watchdogs(data_dir) {
+        let file = LockFile::of(data_dir)?;
+        let lock = file.take(Holder::this_executor())?;
+        if lock.is_some() {
             return Ok(lock);
+        }
+        match file.holder() {
+            Holder::Watchdog => {}
+            Holder::Executor(earlier) if driver::is_dead(earlier) => {
+                let take = move || succession::take(earlier, &file, Holder::this_executor());
+                match tokio::task::spawn_blocking(take).await? {
+                    Succession::Taken(lock) => return Ok(Some(lock)),
+                    // Most often its watchdog.
+                    Succession::Another => {}
+                    Succession::Stuck => return Ok(None),
+                }
+            }
+            Holder::Executor(_) | Holder::Unknown => return Ok(None),
         }
         tokio::time::sleep(WATCHDOG_RETRY).await;
     }

@@ -18,8 +18,9 @@ use super::WATCHDOG_COMMAND;
 use super::frame::{self, Opening, ToExecutor, Wire};
 use super::host::ExecutorProcess;
 use super::spawn::{self, socket_at_stdin};
+use super::succession::{self, Succession};
 use crate::clock::BootAlarm;
-use crate::data_dir::DataDirLock;
+use crate::data_dir::{Holder, LockFile};
 use crate::execution::{self, ExecutionSettings};
 
 /// After a lease has expired, the executor has this long to stop its attempts and to report. The master waits
@@ -68,27 +69,30 @@ async fn have_watchdog(charge: &Opening, mut leases: watch::Receiver<Option<Boot
 /// When nobody is at standard input, or when the data directory cannot be used any more.
 pub async fn watchdog() -> anyhow::Result<()> {
     let stream = socket_at_stdin().context("this command is internal: an executor starts its watchdog")?;
-    let executor = stream.peer_cred()?.pid().context("the executor has no process id")?;
+    let pid = stream.peer_cred()?.pid().context("the executor has no process id")?;
     // None if it has exited already.
-    let executor = ExecutorProcess::open(executor).ok();
+    let executor = ExecutorProcess::open(pid).ok();
     let mut wire = frame::wire(stream);
     // Signals to the executor's group or terminal must not reach this process.
     let _ = nix::unistd::setsid();
     let Some(charge) = frame::hear::<Opening>(&mut wire).await else { return Ok(()) };
+    // While it can be opened: the directory may be gone by the time that it is needed, or its file system may be read-only.
+    let lock = LockFile::of(&charge.settings.data_dir);
     if let Some(executor) = executor {
         attend(&mut wire, &executor).await?;
         executor.ended().await;
     }
     let settings = charge.settings.clone();
-    let ending = tokio::task::spawn_blocking(move || end_what_is_left(&settings));
+    let ending = tokio::task::spawn_blocking(move || end_what_is_left(&settings, pid, lock));
     if ending.await.context("broke down")?? { begin_another(charge).await } else { Ok(()) }
 }
 
-/// Until the executor's end of the socket closes, that is, until it has exited.
+/// Until the executor has exited. Its end of the socket does not tell: what it was just starting may hold that open.
 async fn attend(wire: &mut Wire, executor: &ExecutorProcess) -> io::Result<()> {
     let alarm = BootAlarm::new()?;
     loop {
         tokio::select! {
+            () = executor.ended() => return Ok(()),
             heard = frame::hear::<LeaseEnd>(wire) => match heard {
                 Some(LeaseEnd(end)) => alarm.set(end.map(BootTime::from_micros))?,
                 None => return Ok(()),
@@ -107,10 +111,21 @@ async fn attend(wire: &mut Wire, executor: &ExecutorProcess) -> io::Result<()> {
 }
 
 /// Unless another executor has taken over and cleans up itself. Returns whether an executor can adopt anything.
-fn end_what_is_left(settings: &ExecutionSettings) -> anyhow::Result<bool> {
+fn end_what_is_left(
+    settings: &ExecutionSettings,
+    executor: i32,
+    lock: anyhow::Result<LockFile>,
+) -> anyhow::Result<bool> {
     let ExecutionSettings { data_dir, boot_id, token, owner, .. } = settings;
-    let Some(_lock) = DataDirLock::take_as_watchdog(data_dir)? else { return Ok(false) };
-    execution::end_leftovers(data_dir, boot_id, token, owner)
+    // Where nobody can open it, nobody can take over.
+    let succession = lock.map(|file| succession::take(executor, &file, Holder::Watchdog));
+    match succession {
+        Ok(Succession::Another) => Ok(false),
+        // The lock is held until all is done.
+        Ok(Succession::Taken(_) | Succession::Stuck) | Err(_) => {
+            execution::end_leftovers(data_dir, boot_id, token, owner)
+        }
+    }
 }
 
 /// An executor without an agent. It has its own watchdog and exits when it has no attempts left.

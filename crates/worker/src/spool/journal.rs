@@ -163,7 +163,13 @@ impl Journal {
         resume: Option<&StartAttempt>,
     ) -> io::Result<()> {
         let resume = resume.map(|start| Box::new(start.clone()));
-        self.append(attempt, &Entry::Starting { attempt, at, boot_micros: boot.as_micros(), resume })
+        let entry = Entry::Starting { attempt, at, boot_micros: boot.as_micros(), resume };
+        let noted = self.append(attempt, &entry);
+        if noted.is_err() {
+            // It does not start, and is asked again and again while the disk is full.
+            self.drop_lines(attempt);
+        }
+        noted
     }
 
     /// It started. Nothing is noted of one that was forgotten meanwhile.
@@ -185,9 +191,17 @@ impl Journal {
 
     /// It matters no more.
     pub fn forget(&mut self, attempt: AttemptRef) -> io::Result<()> {
-        let Some(lines) = self.live.remove(&attempt) else { return Ok(()) };
+        match self.drop_lines(attempt) {
+            true => self.write(&line(&Entry::Forgotten { attempt })?),
+            false => Ok(()),
+        }
+    }
+
+    /// Forgets the lines of an attempt; false if there were none.
+    fn drop_lines(&mut self, attempt: AttemptRef) -> bool {
+        let Some(lines) = self.live.remove(&attempt) else { return false };
         self.live_bytes -= lines.len() as u64;
-        self.write(&line(&Entry::Forgotten { attempt })?)
+        true
     }
 
     fn append(&mut self, attempt: AttemptRef, entry: &Entry) -> io::Result<()> {

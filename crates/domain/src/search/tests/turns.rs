@@ -11,7 +11,7 @@ fn random_letters(length: usize, letters: &[u8]) -> Vec<u8> {
 }
 
 /// Searches a text in turns that end when they are first asked; how many turns that were.
-fn search_in_turns(query: LineQuery, text: &[u8]) -> (Vec<FoundLine<usize>>, usize) {
+pub(super) fn search_in_turns(query: LineQuery, text: &[u8]) -> (Vec<FoundLine<usize>>, usize) {
     let mut search = LineSearch::new(query, 0);
     search.push(Piece { offset: 0, lines_before: 0, tag: 0, bytes: text });
     let (mut found, mut turns) = (Vec::new(), 0);

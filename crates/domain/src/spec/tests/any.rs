@@ -78,11 +78,16 @@ fn any_spec(rng: &mut StdRng) -> JobSpec {
     let several = names.len() > 1;
     let mut tasks: Vec<TaskSpec> =
         (0..names.len()).map(|n| any_task(rng, &names[n], &names[..n], several)).collect();
-    let kind = *[JobKind::Batch, JobKind::Service].choose(rng).unwrap();
+    let kind = *JobKind::ALL.choose(rng).unwrap();
     for task in tasks.iter_mut().filter(|task| task.each.is_some() && kind == JobKind::Batch) {
         if rng.random() {
             (task.each, task.spread, task.distinct_workers) = (Some(Each::Workers), None, false);
         }
+    }
+    for task in tasks.iter_mut().filter(|_| kind.follows_workers()) {
+        (task.indices, task.each) = (Indices::Workers, Some(Each::Workers));
+        (task.spread, task.distinct_workers) = (None, false);
+        (task.depends_on, task.when) = (Vec::new(), When::Success);
     }
     JobSpec {
         name: format!("{} {}", any_word(rng), any_word(rng)),
@@ -105,7 +110,7 @@ fn any_spec(rng: &mut StdRng) -> JobSpec {
         lost_after: any_span(rng, 10_000, 604_800_000),
         retention: any_retention(rng),
         pin: rng.random(),
-        update: (kind == JobKind::Service && rng.random()).then(|| Update {
+        update: (kind.is_kept_running() && rng.random()).then(|| Update {
             parallel: rng.random_range(1..=100),
             healthy_for: any_span(rng, 0, 3_600_000),
             healthy_within: any_span(rng, 1_000, 86_400_000),

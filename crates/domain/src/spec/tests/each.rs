@@ -170,7 +170,8 @@ fn what_does_not_go_with_each_worker_is_told() {
     let wrong = mistakes(with(json!({"each": "workers"})));
     assert!(wrong[0].ends_with("or `worker`, found `workers` (did you mean `worker`?)"), "{wrong:?}");
     let service = json!({"type": "service", "command": ["x"], "each": "worker"});
-    let expected = "/each: `each: worker` is only for batch jobs: the tasks of a service go to other workers";
+    let expected =
+        "/each: `each: worker` is for batch jobs: for a service on every worker, write `type: system`";
     assert_eq!(mistakes(service), [expected]);
 }
 

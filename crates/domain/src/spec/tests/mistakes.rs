@@ -20,7 +20,7 @@ fn all_mistakes_are_told_at_once_each_with_its_place() {
         found,
         [
             "/name: a name must not be blank",
-            "/type: expected `batch` or `service`, found `cron`",
+            "/type: expected `batch`, `service` or `system`, found `cron`",
             "/priority: expected a whole number from 0 to 100, found a string",
             "/labels/a~1b~0c!: `a/b~c!` cannot be the key of a label: write 1 to 63 of the characters \
              a-z A-Z 0-9 . _ / - and begin with a letter or digit",

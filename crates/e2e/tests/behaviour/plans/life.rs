@@ -160,7 +160,24 @@ async fn workers_come_and_go(dev: &Dev, round: u32, database_url: &str) {
     let batch = json!({"script": "while echo x; do sleep 0.2; done", "constraints": [format!("labels.for == moves-{round}")], "placement": placement});
     let batch = client.submit(batch).await;
     client.in_state(batch, "running").await;
+    // On each of these two, also on the one that comes now.
+    let system = |script: &str| {
+        json!({
+            "name": format!("agent-{round}"), "type": "system", "script": script, "resources": {"cpu": 0.05},
+            "constraints": [format!("labels.for == moves-{round}")], "update": {"healthy_for": "0s"},
+        })
+    };
+    let agent = client.submit(system("exec sleep 1000")).await;
+    let available = async |count| {
+        eventually("its instances are available", async || {
+            let found = client.job(agent).await;
+            (found.available == Some(count) && found.updates.is_empty()).then_some(())
+        })
+        .await;
+    };
+    available(1).await;
     let dying = dev.add_worker_with(&dying_name, dirs[1].path(), &moving).await;
+    available(2).await;
     assert!(client.post(&format!("/workers/{leaving}/drain"), &json!({})).await.status.is_success());
     eventually("the worker is drained", async || {
         client.get(&format!("/workers/{leaving}")).await.body["draining"]["drained_at"]
@@ -176,9 +193,9 @@ async fn workers_come_and_go(dev: &Dev, round: u32, database_url: &str) {
                      WHERE t.job_id = $1";
         sqlx::query_scalar::<_, i64>(count).bind(batch).fetch_one(&mut database).await.unwrap()
     };
-    let agent = dying.agent().unwrap();
-    kill(agent, Signal::SIGKILL).unwrap();
-    eventually("another agent speaks for the worker", async || dying.agent().filter(|new| *new != agent))
+    let process = dying.agent().unwrap();
+    kill(process, Signal::SIGKILL).unwrap();
+    eventually("another agent speaks for the worker", async || dying.agent().filter(|new| *new != process))
         .await;
     let before = chunks().await;
     eventually("its output is in many pieces", async || {
@@ -188,7 +205,15 @@ async fn workers_come_and_go(dev: &Dev, round: u32, database_url: &str) {
     client.post(&format!("/jobs/{batch}/stop"), &json!({})).await;
     client.finished(batch).await;
     eventually("these are joined", async || (chunks().await < before + MANY_CHUNKS).then_some(())).await;
+    available(1).await;
+    assert!(client.get(&format!("/jobs/{agent}/explain")).await.text.contains("on 1 of "));
     client.post(&format!("/workers/{leaving}/resume"), &json!({})).await;
+    available(2).await;
+    let updated = client.post(&format!("/services/agent-{round}"), &system("exec sleep 1001")).await;
+    assert!(updated.status.is_success(), "{}", updated.text);
+    available(2).await;
+    client.post(&format!("/jobs/{agent}/stop"), &json!({})).await;
+    client.finished(agent).await;
 
     // Workers of an earlier round are still waited for.
     let own = [format!("labels.for == moves-{round}")];

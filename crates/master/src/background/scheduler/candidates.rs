@@ -6,6 +6,7 @@ use std::time::Instant;
 use gaffer_domain::placement::{Measured, WorkerSnapshot};
 use gaffer_domain::quantity::Span;
 use gaffer_domain::spec::Resources;
+use gaffer_domain::system_jobs::expected;
 use gaffer_domain::{Time, WorkerId};
 
 use crate::hub::Hub;
@@ -21,6 +22,11 @@ pub fn measured(hub: &Hub, worker: WorkerId, since: impl FnOnce(Instant) -> Reso
         age: Span::from_millis(u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
         since: since(at),
     })
+}
+
+/// A worker as system jobs and `each: worker` judge it.
+pub fn expected_worker(worker: &Worker, now: Time) -> WorkerSnapshot {
+    expected(worker_snapshot(worker, now), worker.intake)
 }
 
 /// The capacity and facts of a worker, without backlog and measurements.

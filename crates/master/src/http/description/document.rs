@@ -31,7 +31,11 @@ const PATH_PARAMETERS: [Parameter; 7] = [
         Values::Text,
         "Address of the task: `name`, or `name.index` if the definition has several tasks.",
     ),
-    Parameter::new("service", Values::Text, "Name of a job of `type: service` that has not ended."),
+    Parameter::new(
+        "service",
+        Values::Text,
+        "Name of a job of `type: service` or `type: system` that has not ended.",
+    ),
     Parameter::new("worker", Values::Text, "Name or number of the worker."),
     Parameter::new("key", NUMBER, "Key number."),
     Parameter::new("template", Values::Text, "Name of the template."),

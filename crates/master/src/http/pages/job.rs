@@ -8,7 +8,6 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use gaffer_domain::JobId;
 use gaffer_domain::rerun::Part;
-use gaffer_domain::spec::JobKind;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -18,8 +17,8 @@ use super::super::params::{Params, id, wrong};
 use super::format::address;
 use super::frame::{Frame, SessionUser};
 use super::job_head::{
-    JobHead, TASKS_LOOKED_AT, Top, VerdictRow, WaitingRow, failure, most_telling, parameters, template,
-    waiting,
+    JobHead, TASKS_LOOKED_AT, Top, VerdictRow, WaitingRow, failure, most_telling, only_task, parameters,
+    template, waiting,
 };
 use super::job_tabs::{EventsTab, PictureTab, SpecTab, TasksTab, VersionsTab};
 use super::jobs::curl;
@@ -53,10 +52,10 @@ async fn top(views: &Arc<Views>, visitor: &SessionUser, job: JobId, tab: &str) -
     views.healths.add_availability([&mut job]);
     let mut tasks = tasks::list(&views.reads, job.id, &TaskFilter::default(), TASKS_LOOKED_AT).await?;
     views.add_health(&mut tasks);
-    let only = if let [only] = tasks.as_slice() { Some(only) } else { None };
+    let only = only_task(&job, &tasks);
     let (waiting, verdicts) = waiting(views, project, &job, snapshot::NOW).await?;
     // Other jobs have only one version.
-    let is_shown = |tab: &str| tab != "versions" || job.kind == JobKind::Service;
+    let is_shown = |tab: &str| tab != "versions" || job.kind.is_kept_running();
     let tabs = TABS.into_iter().filter(|(value, _)| is_shown(value)).map(|(value, name)| Choice {
         name: name.to_owned(),
         href: match value {
@@ -123,6 +122,10 @@ pub async fn show(
         _ => params.only(&[&["tab"], &LogQuery::PARAMS[..]].concat(), &[])?,
     };
     let top = top(&views, &visitor, job, &tab).await?;
+    if tab == "output" && top.tasks.is_empty() && params.text("task").is_none_or(str::is_empty) {
+        // A system job may have no task yet: its tasks are shown as they come.
+        return Ok(Redirect::to(&format!("/jobs/{job}?tab=tasks")).into_response());
+    }
     let frame = visitor.frame("/jobs");
     match tab.as_str() {
         "tasks" => page(&TasksTab::new(&views, &site, frame, top, &params).await?),

@@ -19,7 +19,7 @@ use super::checks::Checks;
 use super::events::NewestEvents;
 use super::frame::SessionUser;
 use super::job_graph::Layout;
-use super::job_head::{JobHead, TASKS_LOOKED_AT, failure, task_rows, waiting};
+use super::job_head::{JobHead, TASKS_LOOKED_AT, failure, only_task, task_rows, waiting};
 use super::job_tabs::PAGE_TASKS;
 use super::lines::Output;
 use super::rows::TaskRow;
@@ -224,7 +224,11 @@ impl JobFeed {
                 let mut tasks = tasks::list(&self.views.reads, job.id, filter, PAGE_TASKS).await?;
                 self.views.add_health(&mut tasks);
                 let rows = task_rows(&tasks);
-                view = view.some("tasks", &rows, false).some("cells", &rows, false);
+                view = match job.kind.is_kept_running() {
+                    // Its instances come and go.
+                    true => view.whole("tasks", &rows).whole("cells", &rows),
+                    false => view.some("tasks", &rows, false).some("cells", &rows, false),
+                };
             }
             Tab::Events => view = view.log("events", &self.newest.look().await?),
             _ => {}
@@ -250,7 +254,7 @@ impl JobFeed {
         let mut job = job.clone();
         self.views.healths.add_availability([&mut job]);
         let job = &job;
-        let only = if let [only] = tasks.as_slice() { Some(only) } else { None };
+        let only = only_task(job, &tasks);
         let mut fields = serde_json::to_value(JobHead::of(job, only)).unwrap_or_default();
         let failure = failure(&self.views, job, &tasks).await?;
         fields["failed"] = json!(failure.is_some());

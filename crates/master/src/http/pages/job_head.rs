@@ -15,11 +15,11 @@ use serde::Serialize;
 use super::super::error::Error;
 use super::format::{Elapsed, address, many, sentence, template_page_of};
 use super::lines::{Output, read_or_problem};
-use super::rows::{Choice, Segment, TaskRow, TaskSummary, exit, health, labels, why};
+use super::rows::{Choice, NO_WORKER, Segment, TaskRow, TaskSummary, exit, health, labels, why};
 use super::view::Row;
 use crate::explain;
 use crate::operations::output::attempt_of;
-use crate::records::{Job, JobUpdate, Task, WaitingTasks};
+use crate::records::{Job, JobUpdate, Task, WaitingTasks, WorkerVerdict};
 use crate::render::{Line, Origin};
 use crate::store::tasks::TaskFilter;
 use crate::views::Views;
@@ -167,7 +167,7 @@ impl JobHead {
                 .filter(|task| task.attempt > 0)
                 .map(|task| task.attempt.to_string())
                 .unwrap_or_default(),
-            many: job.task_counts.total() > 1,
+            many: job.task_counts.total() > 1 || job.kind.follows_workers(),
             segments: tasks.segments(),
             tasks: match (job.available, job.taken_over) {
                 (Some(_), _) => tasks.progress(),
@@ -211,6 +211,7 @@ fn cause(job: &Job, only: Option<&Task>, tasks: &TaskSummary) -> String {
         (JobState::Pending | JobState::Running, _) if !job.updates.is_empty() => {
             format!("{}; {}", tasks.in_words(), updates_in_words(job))
         }
+        (JobState::Pending | JobState::Running, _) if job.waits_for_workers() => NO_WORKER.to_owned(),
         (JobState::Pending, Some(task)) => why(task),
         (JobState::Pending, None) => "waiting for a worker".to_owned(),
         (JobState::Running, Some(task)) if task.state != StateName::Running => why(task),
@@ -343,12 +344,12 @@ pub async fn waiting(
     max_age: Duration,
 ) -> Result<(Vec<WaitingRow>, Vec<VerdictRow>), Error> {
     let tasks = TaskSummary::of(job);
-    if tasks.waiting == 0 || job.is_over() {
+    if (tasks.waiting == 0 && !job.kind.follows_workers()) || job.is_over() {
         return Ok(Default::default());
     }
     let found = explain::explain(views, project, job.id, max_age).await?;
     let Some(found) = found else { return Ok(Default::default()) };
-    let is_one = found.waiting.len() == 1;
+    let is_one = found.waiting.len() + found.without_instance.len() == 1;
     let mut verdicts = Vec::new();
     let mut rows = Vec::new();
     for task in &found.waiting {
@@ -363,16 +364,27 @@ pub async fn waiting(
             why: sentence(&task.message),
             help: help(task),
         });
-        verdicts.extend(task.workers.iter().take(VERDICTS).map(|verdict| VerdictRow {
-            key: format!("{}/{}", task.task, verdict.worker_id),
-            text: if is_one {
-                verdict.message.clone()
-            } else {
-                format!("{}: {}", task.task, verdict.message)
-            },
-        }));
+        verdicts.extend(verdict_rows(&task.task, &task.workers, is_one));
+    }
+    for definition in &found.without_instance {
+        let is_only = job.running.len() == 1;
+        rows.push(WaitingRow {
+            key: format!("{}/workers", definition.task),
+            what: if is_only { "Workers:".to_owned() } else { format!("{}:", definition.task) },
+            why: sentence(&definition.message),
+            help: String::new(),
+        });
+        verdicts.extend(verdict_rows(&definition.task, &definition.workers, is_one));
     }
     Ok((rows, verdicts))
+}
+
+/// The first workers of a definition; `is_only`: without its name.
+fn verdict_rows(task: &str, workers: &[WorkerVerdict], is_only: bool) -> impl Iterator<Item = VerdictRow> {
+    workers.iter().take(VERDICTS).map(move |verdict| VerdictRow {
+        key: format!("{task}/{}", verdict.worker_id),
+        text: if is_only { verdict.message.clone() } else { format!("{task}: {}", verdict.message) },
+    })
 }
 
 /// What would help, and the position in the queue.
@@ -385,6 +397,14 @@ fn help(task: &WaitingTasks) -> String {
         text.push_str(&format!(" {} of {} waiting tasks are ahead.", many(line.ahead), many(line.waiting)));
     }
     text
+}
+
+/// The only task of a job. A system job may get further ones at any time.
+pub fn only_task<'t>(job: &Job, tasks: &'t [Task]) -> Option<&'t Task> {
+    match tasks {
+        [only] if !job.kind.follows_workers() => Some(only),
+        _ => None,
+    }
 }
 
 /// The task that a page shows when none is asked for: the first that failed, else that runs, else the first.

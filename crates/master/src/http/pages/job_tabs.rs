@@ -37,6 +37,10 @@ pub struct TasksTab {
     top: Top,
     states: Vec<Choice>,
     rows: Vec<TaskRow>,
+    /// What a further row is made of.
+    blank: TaskRow,
+    /// How the list changes: rows of a job that is kept running come and go.
+    mode: &'static str,
     more: Option<String>,
     /// Named ports of its first running tasks.
     ports: Vec<PortRow>,
@@ -95,10 +99,12 @@ impl TasksTab {
         let ports = views.reads.task_ports(job, None, SHOWN_PORTS).await?;
         Ok(TasksTab {
             ports: ports.into_iter().flat_map(PortRow::all).collect(),
+            mode: if top.job.kind.is_kept_running() { "flow" } else { "hold" },
             frame,
             top,
             states,
             rows: task_rows(&tasks),
+            blank: TaskRow::default(),
             more: next.map(|next| address(&here, &[("tab", "tasks"), ("state", state), ("cursor", &next)])),
         })
     }

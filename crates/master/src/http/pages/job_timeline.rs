@@ -194,7 +194,7 @@ async fn of_definitions(views: &Views, job: &Job, spec: &JobSpec) -> Result<Vec<
             })
         });
         Track {
-            name: format!("{} × {}", many(u64::from(task.indices.len())), task.name),
+            name: format!("{} × {}", many(counts.total().unsigned_abs()), task.name),
             note: match failed {
                 0 => String::new(),
                 failed => format!("{} failed", many(failed.unsigned_abs())),

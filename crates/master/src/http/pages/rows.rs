@@ -159,12 +159,16 @@ impl From<&TaskCounts> for TaskSummary {
     }
 }
 
+/// What is said of a system job without instances.
+pub const NO_WORKER: &str = "no worker matches";
+
 /// The outcome of a job or why it waits, in a few words.
 fn what_happened(job: &Job, tasks: &TaskSummary) -> String {
     if let Some(problem) = &job.problem {
         return problem.clone();
     }
     match job.state {
+        JobState::Pending | JobState::Running if job.waits_for_workers() => NO_WORKER.to_owned(),
         JobState::Pending if job.task_counts.get(StateName::Scheduled) > 0 => "starting".to_owned(),
         JobState::Pending => "waiting for a worker".to_owned(),
         JobState::Running if tasks.total > 1 && tasks.waiting > 0 => {

@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 
 use gaffer_domain::rerun::Selection;
-use gaffer_domain::spec::JobSpec;
-use gaffer_domain::{JobId, TaskId, WorkerId};
+use gaffer_domain::spec::{JobSpec, TaskSpec};
+use gaffer_domain::{JobId, ProjectId, TaskId, WorkerId};
+use sqlx::PgConnection;
 
+use super::super::placement::waiting_classes;
 use super::super::{ReadStore, Store, StoreError};
 
 /// The workers that the tasks of a job are for.
@@ -39,15 +41,36 @@ impl ForWorkers {
         self.definitions.is_empty()
     }
 
+    /// How many tasks a definition has.
+    pub(super) fn len_of(&self, position: usize, definition: &TaskSpec) -> u32 {
+        match self.definitions.get(&position) {
+            Some(workers) => workers.len() as u32,
+            None => definition.indices.len(),
+        }
+    }
+
+    /// How many tasks a job has.
+    pub fn task_count(&self, spec: &JobSpec) -> u32 {
+        spec.tasks.iter().enumerate().map(|(position, definition)| self.len_of(position, definition)).sum()
+    }
+
+    /// The classes of the tasks: the hash of what their definition needs, of all in their order, and the worker.
+    pub(super) fn classes<'a>(&self, hashes: &'a [Vec<u8>]) -> (Vec<&'a [u8]>, Vec<i64>) {
+        let definitions = self.definitions.iter();
+        let classes = definitions.filter_map(|(at, workers)| Some((hashes.get(*at)?.as_slice(), workers)));
+        classes.flat_map(|(hash, workers)| workers.iter().map(move |worker| (hash, worker.0))).unzip()
+    }
+
     /// The tasks that run.
     pub(super) fn tasks(&self, spec: &JobSpec, selection: Option<&Selection>) -> TasksForWorkers {
         let mut tasks = TasksForWorkers::default();
         for (position, workers) in &self.definitions {
             let Some(definition) = spec.tasks.get(*position) else { continue };
-            let first = *definition.indices.iter().start();
+            let first = definition.indices.first();
             let share = selection.and_then(|selection| selection.definitions().get(*position));
             let runs = match share {
-                None => vec![definition.indices.iter()],
+                None if workers.is_empty() => Vec::new(),
+                None => vec![first..=first + (workers.len() - 1) as u32],
                 Some(share) => share.runs.clone(),
             };
             for index in runs.into_iter().flatten() {
@@ -59,6 +82,101 @@ impl ForWorkers {
             }
         }
         tasks
+    }
+}
+
+/// Makes the classes of workers that do not exist yet. Those of the definitions do. `$of`: rows of a class of a definition and a worker.
+macro_rules! classes_of_workers {
+    ($of:literal) => {
+        concat!(
+            "WITH led AS MATERIALIZED (SELECT leader_check($1) AS leads) \
+             INSERT INTO classes (project_id, priority, owner, needs, needs_sha256, base_id, worker_id, job_id) \
+             SELECT b.project_id, b.priority, b.owner, b.needs || jsonb_build_object('worker', w.worker_id), \
+                 sha256(b.needs_sha256 || int8send(w.worker_id)), b.id, w.worker_id, \
+                 CASE WHEN b.needs ? 'definition' THEN $2::bigint END \
+             FROM led, LATERAL (",
+            $of,
+            ") w, LATERAL (SELECT * FROM classes WHERE id = w.base_id OFFSET 0) b \
+             LEFT JOIN LATERAL (SELECT id FROM classes WHERE base_id = b.id AND worker_id = w.worker_id OFFSET 0) known \
+                 ON true \
+             WHERE known.id IS NULL ORDER BY b.id, w.worker_id ON CONFLICT DO NOTHING"
+        )
+    };
+}
+
+/// Those of a new job, by the hashes of what its definitions need.
+const CLASSES_OF_NEW_JOB: &str = classes_of_workers!(
+    "SELECT d.id AS base_id, given.worker_id FROM UNNEST($3::bytea[], $4::bigint[]) AS given(needs_sha256, worker_id), \
+     LATERAL (SELECT id FROM classes WHERE project_id = $5 AND priority = $6 AND owner = $7 \
+         AND needs_sha256 = given.needs_sha256 OFFSET 0) d"
+);
+
+/// Those of one definition.
+const CLASSES_OF_DEFINITION: &str = classes_of_workers!(
+    "SELECT $3::bigint AS base_id, given.worker_id FROM UNNEST($4::bigint[]) AS given(worker_id)"
+);
+
+/// Those of the workers on which definitions of a job have, or had, instances.
+const CLASSES_OF_INSTANCES: &str = classes_of_workers!(
+    "SELECT d.class_id AS base_id, own.worker_id FROM task_definitions d, LATERAL ( \
+         SELECT DISTINCT c.worker_id FROM ( \
+             SELECT class_id FROM live_tasks WHERE job_id = $2 AND position = d.position \
+             UNION ALL SELECT class_id FROM finished_tasks WHERE job_id = $2 AND position = d.position AND era = $3) t, \
+         LATERAL (SELECT worker_id FROM classes WHERE id = t.class_id AND worker_id IS NOT NULL OFFSET 0) c) own \
+     WHERE d.job_id = $2"
+);
+
+/// Makes the classes of workers that do not exist yet, for definitions with these hashes, of a job with this project, priority and owner.
+pub(super) async fn classes_of_workers_ensure(
+    connection: &mut PgConnection,
+    (project, priority, owner): (ProjectId, u8, &str),
+    (hashes, workers): (Vec<&[u8]>, Vec<i64>),
+    job: Option<i64>,
+    term: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(CLASSES_OF_NEW_JOB)
+        .bind(term)
+        .bind(job)
+        .bind(hashes)
+        .bind(workers)
+        .bind(project.0)
+        .bind(i16::from(priority))
+        .bind(owner)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Makes the classes that the instances of a system job take with its present version.
+pub(in crate::store) async fn classes_of_instances_ensure(
+    connection: &mut PgConnection,
+    (job, era): (JobId, i64),
+    term: i64,
+) -> Result<(), StoreError> {
+    sqlx::query(CLASSES_OF_INSTANCES).bind(term).bind(job.0).bind(era).execute(connection).await?;
+    Ok(())
+}
+
+impl Store {
+    /// Makes the classes that tasks of a definition with this class have on these workers.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn classes_of_workers(
+        &self,
+        job: JobId,
+        class: i64,
+        workers: &[WorkerId],
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        sqlx::query(CLASSES_OF_DEFINITION)
+            .bind(self.leadership.term())
+            .bind(job.0)
+            .bind(class)
+            .bind(workers.iter().map(|worker| worker.0).collect::<Vec<i64>>())
+            .execute(&mut *tx)
+            .await?;
+        Ok(tx.commit().await?)
     }
 }
 
@@ -132,24 +250,21 @@ impl ReadStore {
 }
 
 impl Store {
-    /// Tasks that wait for a worker that was removed, with the name that it had. Costs one look-up for each class of which tasks
-    /// wait.
+    /// Tasks that wait for a worker that was removed, with the name that it had, without instances of system jobs, which do not end
+    /// with their worker. Costs one look-up for each class of which tasks wait.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn tasks_for_removed_workers(&self, limit: u32) -> Result<Vec<(TaskId, String)>, StoreError> {
         let rows: Vec<(i64, String)> = sqlx::query_as(
-            "WITH RECURSIVE waiting AS ( \
-                 (SELECT class_id FROM live_tasks WHERE state = 'pending' ORDER BY class_id LIMIT 1) \
-                 UNION ALL \
-                 SELECT next.class_id FROM waiting, LATERAL ( \
-                     SELECT class_id FROM live_tasks WHERE state = 'pending' \
-                     AND class_id > waiting.class_id ORDER BY class_id LIMIT 1) next) \
-             SELECT t.id, w.name FROM waiting, \
-             LATERAL (SELECT worker_id FROM classes WHERE id = waiting.class_id OFFSET 0) c, \
-             LATERAL (SELECT name FROM workers WHERE id = c.worker_id AND removed_at IS NOT NULL OFFSET 0) w, \
-             LATERAL (SELECT id FROM live_tasks WHERE state = 'pending' AND class_id = waiting.class_id LIMIT $1) t \
-             LIMIT $1",
+            waiting_classes!(
+                "SELECT t.id, w.name FROM waiting, \
+                 LATERAL (SELECT worker_id FROM classes WHERE id = waiting.class_id OFFSET 0) c, \
+                 LATERAL (SELECT name FROM workers WHERE id = c.worker_id AND removed_at IS NOT NULL OFFSET 0) w, \
+                 LATERAL (SELECT id FROM live_tasks l WHERE state = 'pending' AND class_id = waiting.class_id \
+                     AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = l.job_id AND j.kind = 'system') LIMIT $1) t \
+                 LIMIT $1"
+            ),
         )
         .bind(i64::from(limit))
         .fetch_all(&self.pool)

@@ -17,7 +17,7 @@ use sqlx::{FromRow, PgConnection};
 use super::super::StoreError;
 use super::super::reruns::Ranges;
 use super::super::transitions::NewRows;
-use super::for_workers::{ForWorkers, TasksForWorkers};
+use super::for_workers::{ForWorkers, TasksForWorkers, classes_of_workers_ensure};
 
 /// A job to be accepted.
 #[derive(Debug)]
@@ -232,8 +232,9 @@ impl JobWrite<'_> {
         }
         classes_ensure(connection, self.new, &needs, self.term).await?;
         if !self.for_workers.is_empty() {
-            let (new, all) = (self.new, self.for_workers);
-            classes_of_workers_ensure(connection, new, &needs, all, self.number, self.term).await?;
+            let wanted = self.for_workers.classes(&needs.hashes);
+            let of = (self.new.project, self.new.spec.priority, self.new.created_by);
+            classes_of_workers_ensure(connection, of, wanted, self.number, self.term).await?;
         }
         let written = self.write(connection, &needs, &for_workers).await?;
         match written.are_classes {
@@ -244,7 +245,7 @@ impl JobWrite<'_> {
 
     /// The first line of its history.
     fn told(&self) -> String {
-        let tasks = match self.new.spec.task_count() {
+        let tasks = match self.for_workers.task_count(self.new.spec) {
             1 => "1 task".to_owned(),
             n => format!("{n} tasks"),
         };
@@ -289,7 +290,8 @@ impl JobWrite<'_> {
                 Some(share) => ranges.add(share.runs.iter().cloned().map(RangeInclusive::into_inner)),
             }
             let (completes, skips) = share.map_or((0, 0), |share| (share.completed, share.skipped));
-            runs.push((definition.indices.len() - completes - skips) as i32);
+            let len = self.for_workers.len_of(position, definition);
+            runs.push((len - completes - skips) as i32);
             completed.push(completes as i32);
             skipped.push(skips as i32);
         }
@@ -372,45 +374,5 @@ pub(in crate::store) async fn classes_ensure(
     .bind(term)
     .execute(connection)
     .await?;
-    Ok(())
-}
-
-/// Makes the classes of workers that do not exist yet. Those of the definitions do.
-const CLASSES_OF_WORKERS: &str = "WITH led AS MATERIALIZED (SELECT leader_check($6) AS leads) \
-     INSERT INTO classes (project_id, priority, owner, needs, needs_sha256, base_id, worker_id, job_id) \
-     SELECT b.project_id, b.priority, b.owner, b.needs || jsonb_build_object('worker', w.worker_id), \
-         sha256(b.needs_sha256 || int8send(w.worker_id)), b.id, w.worker_id, \
-         CASE WHEN b.needs ? 'definition' THEN $7::bigint END \
-     FROM led, UNNEST($4::bytea[], $5::bigint[]) AS w(needs_sha256, worker_id), \
-     LATERAL (SELECT * FROM classes WHERE project_id = $1 AND priority = $2 AND owner = $3 \
-         AND needs_sha256 = w.needs_sha256 OFFSET 0) b \
-     LEFT JOIN LATERAL (SELECT id FROM classes WHERE base_id = b.id AND worker_id = w.worker_id OFFSET 0) known ON true \
-     WHERE known.id IS NULL ORDER BY b.id, w.worker_id ON CONFLICT DO NOTHING";
-
-/// Makes the classes of workers that do not exist yet.
-async fn classes_of_workers_ensure(
-    connection: &mut PgConnection,
-    new: &NewJob<'_>,
-    needs: &Needs,
-    for_workers: &ForWorkers,
-    job: Option<i64>,
-    term: i64,
-) -> Result<(), StoreError> {
-    let (mut hashes, mut of) = (Vec::new(), Vec::new());
-    let definitions = for_workers.definitions.iter();
-    for (hash, workers) in definitions.filter_map(|(at, of)| Some((needs.hashes.get(*at)?, of))) {
-        hashes.extend(workers.iter().map(|_| hash.as_slice()));
-        of.extend(workers.iter().map(|worker| worker.0));
-    }
-    sqlx::query(CLASSES_OF_WORKERS)
-        .bind(new.project.0)
-        .bind(i16::from(new.spec.priority))
-        .bind(new.created_by)
-        .bind(hashes)
-        .bind(of)
-        .bind(term)
-        .bind(job)
-        .execute(connection)
-        .await?;
     Ok(())
 }

@@ -7,6 +7,7 @@ use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{DefinitionRef, Receipt};
 use gaffer_domain::scale::Refused;
 use gaffer_domain::spec::{Item, JobSpec};
+use gaffer_domain::system_jobs::Plan;
 use gaffer_domain::task::{Rejected, TaskEvent};
 use gaffer_domain::{AttemptRef, JobId, ProjectId, TaskId, Time, WorkerId};
 use gaffer_protocol::definitions::Definition;
@@ -181,27 +182,37 @@ pub enum ScaleResult {
     Busy,
 }
 
-/// A step of an update of a definition.
+/// A step of an update of a definition, or of another change of its instances.
 #[derive(Debug, Clone)]
 pub struct UpdateStep {
     pub job: JobId,
     pub position: usize,
-    /// The version that the update is to.
+    /// The version that its instances are to have.
     pub version: u32,
     pub action: UpdateAction,
 }
 
-/// What a step of an update does.
+/// What a step does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpdateAction {
     /// Keep this number of further instances.
     Surge(u32),
     /// Replace the instances with these indices.
     Replace(Vec<u32>),
+    /// Have other instances of a system job.
+    Instances(InstanceChanges),
     /// The update is done.
     Finish,
     /// The update stops here, for this reason.
     Halt(String),
+}
+
+/// Which instances of a definition of a system job begin, run again, and are scaled down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceChanges {
+    pub plan: Plan,
+    /// How many tasks the definition had when this was decided: of those that begin, none may have begun meanwhile.
+    pub total: u64,
 }
 
 /// What became of a batch, once it is committed.

@@ -166,6 +166,7 @@ impl Work {
                 self.load_stoppable(tx, job, force).await?;
             }
         }
+        self.load_own_classes(tx).await?;
         self.load_versions(tx, specs, batch).await
     }
 

@@ -54,6 +54,17 @@ const UNSEEN: &str = "CASE WHEN i.restored_at IS NULL THEN 0 ELSE LEAST(attempt 
 const SINCE_RESTORE: &str =
     "LEFT JOIN installation i ON t.id < i.restored_before_task AND t.finished_at < i.restored_at";
 
+/// Reads tasks of a definition that have ended, as `which` says by the parameters from $6 on, of which $7 is their era.
+pub(super) fn ended_tasks(which: &str) -> String {
+    format!(
+        "SELECT t.id, job_id, position, index, class_id, state::text AS state, t.finished_at AS since, attempt, \
+             0 AS repeats, NULL::timestamptz AS repeats_since, NULL::timestamptz AS not_before, worker_id, started_at, \
+             NULL::text AS stop_message, false AS moving, false AS scaled_down, reason_code, reason_message, \
+             t.finished_at, {UNSEEN} \
+         FROM finished_tasks t {SINCE_RESTORE} WHERE job_id = $4 AND position = $5 AND era = $7 AND {which}"
+    )
+}
+
 /// How many tasks a definition is to have.
 #[derive(Clone, Copy)]
 struct Kept {
@@ -125,10 +136,10 @@ impl Work {
                     continue;
                 };
                 match job.instances(position) {
-                    Some(instances) if !is_stopping => {
+                    Some(instances) if !is_stopping && !job.spec.kind.follows_workers() => {
                         scaling.push((*id, position, Kept { instances, surge }, by));
                     }
-                    // A stop is for all of them.
+                    // A stop is for all of them, and which instances a system job has follows from the workers.
                     _ => job.definitions[position].scale.by = None,
                 }
             }
@@ -251,13 +262,7 @@ impl Work {
         era: i64,
         end: u32,
     ) -> Result<Vec<TaskId>, StoreError> {
-        let sql = format!(
-            "SELECT t.id, job_id, position, index, class_id, state::text AS state, t.finished_at AS since, attempt, \
-                 0 AS repeats, NULL::timestamptz AS repeats_since, NULL::timestamptz AS not_before, worker_id, started_at, \
-                 NULL::text AS stop_message, false AS moving, false AS scaled_down, reason_code, reason_message, \
-                 t.finished_at, {UNSEEN} \
-             FROM finished_tasks t {SINCE_RESTORE} WHERE job_id = $4 AND position = $5 AND era = $7 AND {which} ORDER BY index LIMIT $9"
-        );
+        let sql = ended_tasks(&format!("{which} ORDER BY index LIMIT $9"));
         let rows: Vec<TaskRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(1.0 + CLOCK_DRIFT)
             .bind(LOST_MARGIN.as_millis() as f64)
@@ -289,7 +294,7 @@ impl Work {
     }
 
     /// Keeps tasks that were just added: others learn that they wait.
-    fn keep_new(&mut self, rows: Vec<TaskRow>) -> Result<(), StoreError> {
+    pub(super) fn keep_new(&mut self, rows: Vec<TaskRow>) -> Result<(), StoreError> {
         let ids: Vec<TaskId> = rows.iter().map(TaskRow::id).collect();
         self.keep(rows)?;
         for id in ids {

@@ -148,7 +148,7 @@ impl Work {
                 skipped += standing.skipped;
             }
             let (started, stopping) = (job.row.started_at.is_some(), job.row.stop_message.is_some());
-            let state = match job.is_idle() && counts.unfinished() == 0 {
+            let state = match job.is_idle(&counts, skipped) {
                 true => JobState::of_idle(&counts, started, stopping),
                 false => JobState::of(&counts, skipped, started, stopping),
             };

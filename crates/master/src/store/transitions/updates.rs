@@ -1,4 +1,4 @@
-//! Steps of rolling updates: further instances, and instances that are replaced.
+//! Steps of rolling updates: further instances, and instances that are replaced. And steps towards the instances of system jobs.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ const ENDED: &str = "UPDATE task_definitions SET update_since = NULL, update_fro
 const HALTED: &str = "UPDATE task_definitions SET update_problem = $3 WHERE job_id = $1 AND position = $2";
 
 impl Work {
-    /// Carries out a step of an update. Returns whether the update is still as it was when the step was decided.
+    /// Carries out a step. Returns whether the definition is still as it was when the step was decided.
     pub(super) async fn take_update_step(
         &mut self,
         tx: &mut PgConnection,
@@ -42,6 +42,9 @@ impl Work {
             }
             UpdateAction::Replace(indices) => {
                 self.replace(tx, (*id, *position), indices, *version, now).await?
+            }
+            UpdateAction::Instances(changes) => {
+                return self.change_instances(tx, (*id, *position), changes, now).await;
             }
             UpdateAction::Finish => {
                 sqlx::query(ENDED).bind(id.0).bind(*position as i16).execute(&mut *tx).await?;
@@ -74,6 +77,7 @@ impl Work {
             .await?;
         let tasks: Vec<TaskId> = rows.iter().map(TaskRow::id).collect();
         self.keep(rows)?;
+        self.load_own_classes(tx).await?;
         let actor: Arc<str> = "gaffer".into();
         for task in tasks {
             let Some(work) = self.tasks.get_mut(&task).filter(|work| work.version != version) else {

@@ -138,6 +138,22 @@ fn an_end_that_the_disk_refused_is_written_with_the_next_entry() {
 }
 
 #[test]
+fn a_start_that_the_disk_refused_is_not_remembered_however_often_it_is_tried() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let mut journal = Journal::create(&path, BOOT, &[], &[]).unwrap();
+    let begin = |journal: &mut Journal| journal.starting(attempt(1), Utc::now(), BootTime::now(), None);
+    for _ in 0..10 {
+        journal.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        journal.damaged = false;
+        assert!(begin(&mut journal).is_err());
+    }
+    assert!(journal.live.is_empty() && journal.live_bytes == 0, "{:?}", journal.live);
+    begin(&mut journal).unwrap();
+    assert_eq!(by_task(&path, BOOT).len(), 1);
+}
+
+#[test]
 fn what_an_earlier_version_noted_of_a_container_is_read_as_it_was_meant() {
     let text = r#"{"entry":"starting","attempt":{"task":7,"attempt":2},"at":"2026-11-01T00:00:00Z","boot_micros":5,"resume":{"attempt":{"task":7,"attempt":2},"job":3,"task":"train","index":5,"driver":"docker","action":{"command":["true"]},"env":{"A":"b"},"resources":{"cpu":0.5,"memory":"64MiB","disk":"0B"},"pieces":{"gpu":[1]},"timeout":"1m","stop":{"signal":"SIGTERM","grace":"1s"},"lost_after":"2m"}}"#;
     let dir = tempfile::tempdir().unwrap();
