@@ -129,7 +129,7 @@ pub enum Command {
     Worker(WorkerArgs),
     /// Preview what retention removes
     Retention(RetentionArgs),
-    /// List, create and revoke API keys
+    /// List, create, rotate and revoke API keys
     Keys(KeysArgs),
     /// Show database problems and background loops
     System(SystemArgs),
@@ -264,7 +264,11 @@ mod tests {
             "simulate --history --since 7d",
             "worker remove pi4",
             "worker",
+            "keys",
+            "keys -o json --all",
             "keys create --kind worker --name lab --expires 30d",
+            "keys create ci --scope read,submit --scope operate",
+            "keys rotate 3 --overlap 90m",
             "events -f 42",
             "system -o json",
             "dead-letters list --job 42",
@@ -303,8 +307,10 @@ mod tests {
             "stop x",
             "scale",
             "scale web",
-            "keys",
             "keys create --kind robot --name x",
+            "keys create --scope read",
+            "keys create ci --scope root",
+            "keys --all revoke 3",
             "run --count 2 --array 0-1 -- x",
             "run --count 2 --each a -- x",
             "run --each a --each-line b -- x",

@@ -31,6 +31,7 @@ pub mod restore;
 pub mod retention;
 pub mod rollout;
 pub mod scale;
+pub mod scopes;
 pub mod search;
 #[cfg(test)]
 mod seeds;

@@ -1,6 +1,8 @@
-//! The list of who may do what; every operation checks it first.
+//! The list of who may do what, and with which key; every operation checks it first.
 
 use std::fmt;
+
+use crate::scopes::{Scope, Scopes};
 
 /// The role of an actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,7 +22,7 @@ pub enum Role {
 pub enum Action {
     /// Read jobs, tasks, output, history, workers and the queue.
     Look,
-    /// Submit a job, or run one again.
+    /// Submit a job, run one again, or update a service.
     SubmitJob,
     /// Save a version of a template, or delete a template.
     ManageTemplates,
@@ -44,6 +46,8 @@ pub enum Action {
     ListKeys,
     /// Create a key.
     CreateKey,
+    /// Replace a key with a new one, and let the old one expire.
+    RotateKey,
     /// Revoke a key.
     RevokeKey,
     /// Create a link that signs oneself in.
@@ -60,6 +64,28 @@ pub enum Action {
     LookAtScheduler,
     /// Read the metrics, which count what all projects do.
     ReadMetrics,
+}
+
+/// Why somebody may not do something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// The role may not, whatever the key.
+    Role,
+    /// The key lacks these scopes.
+    Scopes(Scopes),
+}
+
+/// Whether this role may do that with a key of these scopes. The role decides first: a scope gives nothing that its user may
+/// not do.
+///
+/// # Errors
+/// When it may not, with the reason.
+pub fn check(role: Role, scopes: Scopes, action: Action) -> Result<(), Denied> {
+    if !role.may(action) {
+        return Err(Denied::Role);
+    }
+    let missing = action.scopes().without(scopes);
+    if missing.is_empty() { Ok(()) } else { Err(Denied::Scopes(missing)) }
 }
 
 impl Role {
@@ -99,6 +125,7 @@ fn allowed(action: Action) -> &'static [Role] {
         Action::RemoveWorker => &[Operator, User],
         Action::ListKeys => &[Operator, User],
         Action::CreateKey => &[Operator, User],
+        Action::RotateKey => &[Operator, User],
         Action::RevokeKey => &[Operator, User],
         Action::CreateSignInLink => &[Operator, User],
         Action::ListDeadLetters => &[Operator, User],
@@ -111,8 +138,37 @@ fn allowed(action: Action) -> &'static [Role] {
 }
 
 impl Action {
+    /// The scopes that a user key needs for this, all of them.
+    pub const fn scopes(self) -> Scopes {
+        match self {
+            Action::Look
+            | Action::ListDeadLetters
+            | Action::LookAtSystem
+            | Action::LookAtScheduler
+            | Action::ReadMetrics => Scopes::only(Scope::Read),
+            Action::SubmitJob => Scopes::only(Scope::Submit),
+            // A changed template changes what others submit.
+            Action::ManageTemplates
+            | Action::StopJob
+            | Action::ScaleService
+            | Action::DeleteJob
+            | Action::PinJob
+            | Action::SignalTask
+            | Action::WriteToTask
+            | Action::DirectWorker
+            | Action::RemoveWorker
+            | Action::RetryDeadLetter
+            | Action::DeleteDeadLetter => Scopes::only(Scope::Operate),
+            Action::ListKeys | Action::CreateKey | Action::RotateKey | Action::RevokeKey => {
+                Scopes::only(Scope::Admin)
+            }
+            // The session that the link opens may do all that its user may.
+            Action::CreateSignInLink => Scopes::ALL,
+        }
+    }
+
     /// All of them.
-    pub const ALL: [Action; 21] = [
+    pub const ALL: [Action; 22] = [
         Action::Look,
         Action::SubmitJob,
         Action::ManageTemplates,
@@ -126,6 +182,7 @@ impl Action {
         Action::RemoveWorker,
         Action::ListKeys,
         Action::CreateKey,
+        Action::RotateKey,
         Action::RevokeKey,
         Action::CreateSignInLink,
         Action::ListDeadLetters,
@@ -142,7 +199,7 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Action::Look => "read jobs, output, history, workers and the queue",
-            Action::SubmitJob => "submit and rerun jobs",
+            Action::SubmitJob => "submit and rerun jobs, update services",
             Action::ManageTemplates => "save and delete templates",
             Action::StopJob => "stop jobs",
             Action::ScaleService => "scale services",
@@ -154,6 +211,7 @@ impl fmt::Display for Action {
             Action::RemoveWorker => "remove workers",
             Action::ListKeys => "list keys",
             Action::CreateKey => "create keys",
+            Action::RotateKey => "rotate keys",
             Action::RevokeKey => "revoke keys",
             Action::CreateSignInLink => "create a sign-in link for themselves",
             Action::ListDeadLetters => "list dead letters",
@@ -169,10 +227,14 @@ impl fmt::Display for Action {
 /// The list as a table in Markdown, as SECURITY.md has it.
 pub fn matrix() -> String {
     let heads: String = Role::ALL.iter().map(|role| format!(" {} |", role.as_str())).collect();
-    let mut table = format!("| may |{heads}\n|---|{}\n", "---|".repeat(Role::ALL.len()));
+    let mut table = format!("| may | scope of a key |{heads}\n|---|---|{}\n", "---|".repeat(Role::ALL.len()));
     for action in Action::ALL {
         let answers = Role::ALL.map(|role| if role.may(action) { " yes |" } else { " no |" });
-        table.push_str(&format!("| {action} |{}\n", answers.concat()));
+        let scopes = match action.scopes() {
+            Scopes::ALL => "all four".to_owned(),
+            scopes => format!("`{scopes}`"),
+        };
+        table.push_str(&format!("| {action} | {scopes} |{}\n", answers.concat()));
     }
     table
 }
@@ -188,6 +250,50 @@ mod tests {
             assert_eq!(table.matches(&format!("| {action} |")).count(), 1, "{table}");
         }
         assert_eq!(table.lines().count(), Action::ALL.len() + 2);
+    }
+
+    #[test]
+    fn a_key_may_do_what_its_scopes_say_and_nothing_else() {
+        let allowed = |scope| {
+            let of = |action: &Action| check(Role::Operator, Scopes::only(scope), *action).is_ok();
+            Action::ALL.iter().copied().filter(of).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            allowed(Scope::Read),
+            [
+                Action::Look,
+                Action::ListDeadLetters,
+                Action::LookAtSystem,
+                Action::LookAtScheduler,
+                Action::ReadMetrics
+            ]
+        );
+        assert_eq!(allowed(Scope::Submit), [Action::SubmitJob]);
+        assert_eq!(
+            allowed(Scope::Admin),
+            [Action::ListKeys, Action::CreateKey, Action::RotateKey, Action::RevokeKey]
+        );
+        // All the rest is operating, except what opens a session that may do everything.
+        let one_is_enough = Scope::ALL.into_iter().map(|scope| allowed(scope).len()).sum::<usize>();
+        assert_eq!(one_is_enough, Action::ALL.len() - 1);
+        for scope in Scope::ALL {
+            let without = Scopes::ALL.without(Scopes::only(scope));
+            let denied = check(Role::Operator, without, Action::CreateSignInLink);
+            assert_eq!(denied, Err(Denied::Scopes(Scopes::only(scope))));
+        }
+    }
+
+    #[test]
+    fn a_key_with_all_scopes_may_do_what_its_user_may_and_one_without_scopes_nothing() {
+        for action in Action::ALL {
+            for role in Role::ALL {
+                assert_eq!(check(role, Scopes::ALL, action).is_ok(), role.may(action), "{action}");
+                let denied = check(role, Scopes::NONE, action);
+                let why = if role.may(action) { Denied::Scopes(action.scopes()) } else { Denied::Role };
+                assert_eq!(denied, Err(why), "{action}");
+            }
+            assert!(!action.scopes().is_empty(), "{action}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use gaffer_domain::ProjectId;
+use gaffer_domain::scopes::Scopes;
 use gaffer_master::Running;
 use gaffer_master::config::{DatabaseUrl, MasterConfig, OUTPUT_STORE_AFTER};
 use gaffer_master::control::Control;
@@ -125,5 +126,7 @@ pub async fn key_in(control: &Control, project: ProjectId, user: &str, purpose: 
 /// A key to be kept, of a user or of a worker.
 pub fn new_key<'a>(secret: &'a NewSecret, user_id: Option<i64>, name: &'a str) -> NewKey<'a> {
     let kind = if user_id.is_some() { KeyKind::User } else { KeyKind::Worker };
-    NewKey { user_id, kind, name, prefix: secret.shown(), sha256: &secret.sha256, expires_in_seconds: None }
+    let scopes = if user_id.is_some() { Scopes::ALL } else { Scopes::NONE };
+    let (prefix, sha256) = (secret.shown(), &secret.sha256);
+    NewKey { user_id, kind, name, scopes, prefix, sha256, expires_in_seconds: None }
 }

@@ -124,6 +124,7 @@ fn api_v1() -> Api {
         .get("/keys", &keys::LIST, keys::list)
         .post("/keys", &keys::CREATE, keys::create)
         .delete("/keys/{key}", &keys::REVOKE, keys::revoke)
+        .post("/keys/{key}/rotate", &keys::ROTATE, keys::rotate)
         .post("/login-links", &keys::LOGIN_LINK, keys::login_link)
         .get("/system", &system::SHOW, system::show)
         .post("/system/output-store/check", &system::CHECK_OUTPUT_STORE, system::check_output_store)
@@ -160,6 +161,11 @@ pub fn openapi() -> serde_json::Value {
     API.to_json(API_PREFIX)
 }
 
+/// The paths of all pages and of what their forms send.
+pub fn page_paths() -> Vec<&'static str> {
+    pages::routes().into_paths()
+}
+
 /// The REST API on its own address: keys only, no cookies. As there is nothing else here, its prefix may be left
 /// out.
 pub fn api_alone(doors: Doors) -> Router {
@@ -173,6 +179,7 @@ pub fn api_alone(doors: Doors) -> Router {
 /// The pages, the REST API at the same origin, and the door for workers: what a proxy with one address needs.
 pub fn dashboard(doors: Doors, control: Arc<Control>) -> Router {
     let pages = pages::routes()
+        .into_router()
         .layer(CompressionLayer::new())
         .layer(SetResponseHeaderLayer::if_not_present(
             header::CONTENT_SECURITY_POLICY,

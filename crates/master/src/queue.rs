@@ -47,7 +47,7 @@ pub async fn queue(views: &Views, actor: &Actor, max_age: Duration) -> Result<Qu
         strategy: views.status.strategy,
         waiting: snapshot.queue.iter().map(|queued| queued.count.unsigned_abs()).sum(),
         waiting_since: snapshot.queue.iter().map(|queued| queued.class.first).min(),
-        passes: match actor.role.may(Action::LookAtScheduler) {
+        passes: match actor.must_be_allowed(Action::LookAtScheduler).is_ok() {
             true => views.status.scheduler_stats.passes(),
             false => Default::default(),
         },

@@ -18,7 +18,7 @@ pub use event::Event;
 pub use figures::{DispatchStage, PoolUse, PriorityTotals, TaskChanges};
 pub use health::{AttemptHealth, CheckSummary, HealthResult};
 pub use job::{Job, JobUpdate, RunningTasks};
-pub use key::{Key, KeyKind, UnknownKeyKind};
+pub use key::{Key, KeyKind, KeyState, UnknownKeyKind};
 pub use scheduling::{LiveChange, LiveOnWorker, OnWorker, PlaceInQueue};
 pub use task::{Attempt, ResultOf, Task, TaskPorts};
 pub use template::{Template, TemplateVersion, VersionEntry};

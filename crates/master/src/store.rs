@@ -56,7 +56,7 @@ use classes::ClassCache;
 pub use error::{StoreError, failures};
 use events::SettledEvents;
 use hellos::{EndedSession, NewSession, Registration};
-use keys::KeyChecked;
+use keys::{AskedKey, KeyChecked};
 pub use pools::{COMMITTED_WITHIN, Pools, Stores};
 use specs::SpecCache;
 use together::Together;
@@ -83,7 +83,7 @@ pub struct ReadStore {
 /// What many workers ask at the same moment.
 #[derive(Debug, Clone, Default)]
 struct Arrivals {
-    keys: Together<[u8; 32], KeyChecked>,
+    keys: Together<AskedKey, KeyChecked>,
     hellos: Together<NewSession, Registration>,
     goodbyes: Together<EndedSession, ()>,
 }

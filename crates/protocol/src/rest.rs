@@ -1,6 +1,7 @@
 //! Bodies of the REST API. Fields may be added; existing ones stay.
 
 mod health;
+mod keys;
 mod output;
 mod parameters;
 mod ports;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::ports::NamedPort;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
 pub use health::{CheckedResult, HealthResult, TaskChecks, TaskHealth};
+pub use keys::{Key, NewKey, RotateRequest};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
 pub use parameters::{JobSource, ParameterValue, SubmitRequest};
 pub use ports::{
@@ -51,8 +53,6 @@ pub use versions::{
 
 /// What a job can be.
 const JOB_KINDS: [&str; 3] = ["batch", "service", "system"];
-/// What a key can be for.
-const KEY_KINDS: [&str; 2] = ["worker", "user"];
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -433,47 +433,6 @@ pub struct Sample {
     pub memory_used: f64,
     /// Number of attempts that the worker executed.
     pub running: i64,
-}
-
-/// An API key.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Key {
-    /// Key number.
-    pub id: i64,
-    /// `worker` lets a worker connect, `user` calls the API.
-    #[schemars(extend("enum" = KEY_KINDS))]
-    pub kind: String,
-    /// What the key is for.
-    pub name: String,
-    /// How the key begins.
-    pub prefix: String,
-    /// When the key was created.
-    pub created_at: DateTime<Utc>,
-    /// When the key was last used, to within a minute.
-    pub last_used_at: Option<DateTime<Utc>>,
-    /// When the key expires; null if it does not.
-    pub expires_at: Option<DateTime<Utc>>,
-    /// When the key was revoked.
-    pub revoked_at: Option<DateTime<Utc>>,
-    /// The key itself; only in the response to its creation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
-}
-
-/// A key to create.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewKey {
-    /// `worker` lets a worker connect, `user` calls the API.
-    #[schemars(extend("enum" = KEY_KINDS))]
-    pub kind: String,
-    /// What the key is for: 1 to 120 printable characters.
-    #[schemars(length(min = 1, max = 120))]
-    pub name: String,
-    /// Lifetime in seconds, at most 100 years; without it the key is valid until it is revoked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 3_153_600_000_u64))]
-    pub expires_in_seconds: Option<u64>,
 }
 
 /// A link that signs in to the dashboard, once.

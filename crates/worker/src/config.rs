@@ -247,7 +247,7 @@ impl WorkerConfig {
     pub(crate) fn resolve(self) -> anyhow::Result<Settings> {
         let Reaching { master_url, api_key, tls_ca, proxies } = self.reaching()?;
         let api_key = api_key.context(
-            "no worker key: set API_KEY or API_KEY_FILE; `gaffer keys create --kind worker --name NAME` creates \
+            "no worker key: set API_KEY or API_KEY_FILE; `gaffer keys create NAME --kind worker` creates \
              one",
         )?;
         let name = match self.name.filter(|name| !name.trim().is_empty()) {

@@ -282,7 +282,7 @@ async fn kept_key(
             Err(_) => {}
         }
     }
-    let new = NewKey { kind, name: "gaffer dev".to_owned(), expires_in_seconds: None };
+    let new = NewKey::new(kind, "gaffer dev".to_owned());
     let secret = keys::create(context, operator, new).await?.secret;
     write_private(path, &format!("{secret}\n"))?;
     Ok(secret)

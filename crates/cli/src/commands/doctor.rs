@@ -387,7 +387,7 @@ async fn worker_door() -> Finding {
         Found::Refuses(why) => Finding::problem(
             CHECK,
             format!("{door}{detour} {why}"),
-            "check API_KEY and the path in MASTER_URL; `gaffer keys create --kind worker --name NAME` creates a key",
+            "check API_KEY and the path in MASTER_URL; `gaffer keys create NAME --kind worker` creates a key",
         ),
         Found::Blocked(why) => Finding::problem(
             CHECK,

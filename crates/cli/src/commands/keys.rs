@@ -1,9 +1,10 @@
-//! `gaffer keys`: lists, creates and revokes keys.
+//! `gaffer keys`: lists, creates, rotates and revokes keys.
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 use gaffer_domain::quantity::Span;
-use gaffer_protocol::rest::{Key, NewKey};
+use gaffer_domain::scopes::Scope;
+use gaffer_protocol::rest::{Key, NewKey, RotateRequest};
 
 use crate::client::{Client, Query};
 use crate::config;
@@ -16,14 +17,19 @@ use crate::timestamp;
 
 /// What to do with keys.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "\
 Examples:
-  gaffer keys list
-  API_KEY=$(gaffer keys create --kind worker --name lab)
+  gaffer keys
+  API_KEY=$(gaffer keys create lab --kind worker)
+  GAFFER_KEY=$(gaffer keys create ci --scope read,submit --expires 30d)
+  GAFFER_KEY=$(gaffer keys rotate 3 --overlap 1h)
   gaffer keys revoke 3")]
 pub struct KeysArgs {
     #[command(subcommand)]
-    action: KeysAction,
+    action: Option<KeysAction>,
+    #[command(flatten)]
+    list: ListArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -32,6 +38,11 @@ enum KeysAction {
     List(ListArgs),
     /// Create a key and print it once
     Create(CreateArgs),
+    /// Replace a key with a new one and print that once
+    #[command(after_help = "\
+The new key has the same name, scopes and lifetime. The old one stays valid for
+the overlap; what was opened with it ends then.")]
+    Rotate(RotateArgs),
     /// Revoke a key
     Revoke(RevokeArgs),
 }
@@ -46,16 +57,41 @@ struct ListArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Scopes of user keys; none includes another one:
+  read     read jobs, output, history and workers
+  submit   submit and rerun jobs, update services
+  operate  stop, scale and delete jobs, write to tasks, direct workers,
+           change templates
+  admin    manage keys
+
+`gaffer run` and `gaffer submit --follow` need read and submit.")]
 struct CreateArgs {
-    /// Kind of key
-    #[arg(long, value_enum)]
-    kind: Kind,
     /// Name of the key
-    #[arg(long, value_name = "NAME")]
-    name: String,
+    #[arg(value_name = "NAME", required_unless_present = "name_option")]
+    name: Option<String>,
+    /// Name of the key
+    #[arg(long = "name", id = "name_option", value_name = "NAME", hide = true, conflicts_with = "name")]
+    name_option: Option<String>,
+    /// Kind of key
+    #[arg(long, value_enum, default_value_t = Kind::User)]
+    kind: Kind,
+    /// Scope of a user key [default: those of your key]
+    #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',')]
+    scopes: Vec<Scope>,
     /// Lifetime, e.g. 30d [default: until revoked]
     #[arg(long, value_name = "TIME")]
     expires: Option<Span>,
+}
+
+#[derive(Debug, Args)]
+struct RotateArgs {
+    /// Key number, see `gaffer keys list`
+    #[arg(value_name = "ID")]
+    id: u64,
+    /// How long the old key stays valid, at most 30d [default: 1h]
+    #[arg(long, value_name = "TIME")]
+    overlap: Option<Span>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -79,12 +115,17 @@ struct RevokeArgs {
 /// Errors of the API or the network.
 pub async fn run(args: KeysArgs, out: &Out) -> Result<u8, Failure> {
     let client = Client::new(&config::access()?)?;
-    match args.action {
+    match args.action.unwrap_or(KeysAction::List(args.list)) {
         KeysAction::List(args) => {
             let list = List { path: &["keys"], query: Query::new(), all: args.all };
             listing::show::<Key>(&client, out, list, args.output.format).await?;
         }
         KeysAction::Create(args) => create(&client, out, args).await?,
+        KeysAction::Rotate(args) => {
+            let path = ["keys", &args.id.to_string(), "rotate"];
+            let key: Key = client.post(&path, &RotateRequest { overlap: args.overlap }).await?.read()?;
+            show_once(out, key)?;
+        }
         KeysAction::Revoke(args) => {
             client.delete(&["keys", &args.id.to_string()]).await?;
             out.remark(&format!("key {} revoked", args.id));
@@ -93,28 +134,40 @@ pub async fn run(args: KeysArgs, out: &Out) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Only the key goes to standard output, for scripts; the rest goes to standard error.
 async fn create(client: &Client, out: &Out, args: CreateArgs) -> Result<(), Failure> {
     let kind = match args.kind {
         Kind::Worker => "worker",
         Kind::User => "user",
     };
-    let expires_in_seconds = args.expires.map(|span| span.as_millis().div_ceil(1000));
-    let wanted = NewKey { kind: kind.to_owned(), name: args.name, expires_in_seconds };
-    let key: Key = client.post(&["keys"], &wanted).await?.read()?;
+    let wanted = NewKey {
+        kind: kind.to_owned(),
+        name: args.name.or(args.name_option).unwrap_or_default(),
+        scopes: (!args.scopes.is_empty()).then(|| args.scopes.iter().map(Scope::to_string).collect()),
+        expires_in_seconds: args.expires.map(|span| span.as_millis().div_ceil(1000)),
+    };
+    show_once(out, client.post(&["keys"], &wanted).await?.read()?)
+}
+
+/// Only the key goes to standard output, for scripts; the rest goes to standard error.
+fn show_once(out: &Out, key: Key) -> Result<(), Failure> {
     let secret = key.key.ok_or_else(|| Failure::Garbled {
         status: None,
         message: "the API created the key but did not return it: revoke it and create another".to_owned(),
     })?;
     let until = key.expires_at.map(|at| format!(", expires {}", timestamp::local(at))).unwrap_or_default();
-    let name = style::visible(&key.name);
-    out.note(&format!("{kind} key {} ({name}){until}; store it now, it is not shown again", key.id));
+    let scopes = match key.scopes.as_slice() {
+        [] => String::new(),
+        scopes => format!(", scopes {}", style::visible(&scopes.join(", "))),
+    };
+    let (kind, name) = (style::visible(&key.kind), style::visible(&key.name));
+    out.note(&format!("{kind} key {} ({name}){scopes}{until}; store it now, it is not shown again", key.id));
     out.line(&secret)
 }
 
 impl Entry for Key {
-    const HEAD: &'static [&'static str] = &["ID", "NAME", "KIND", "KEY", "STATE", "CREATED", "LAST USED"];
-    const WIDE_HEAD: &'static [&'static str] = &["EXPIRES", "REVOKED"];
+    const HEAD: &'static [&'static str] =
+        &["ID", "NAME", "KIND", "SCOPES", "KEY", "STATE", "EXPIRES", "LAST USED", "FROM"];
+    const WIDE_HEAD: &'static [&'static str] = &["CREATED", "REVOKED", "REPLACED BY"];
     const NONE: &'static str = "no keys";
 
     fn name(&self) -> String {
@@ -131,17 +184,20 @@ impl Entry for Key {
             Cell::text(self.id.to_string()),
             Cell::text(&self.name),
             Cell::text(&self.kind),
+            Cell::maybe((!self.scopes.is_empty()).then(|| self.scopes.join(","))),
             Cell::text(format!("{}…", self.prefix)),
             Cell::text(state),
-            Cell::text(timestamp::ago(self.created_at, now)),
+            Cell::maybe(self.expires_at.map(|at| timestamp::ago(at, now))),
             Cell::maybe(self.last_used_at.map(|at| timestamp::ago(at, now))),
+            Cell::maybe(self.last_used_from.clone()),
         ]
     }
 
     fn wide_cells(&self, now: DateTime<Utc>) -> Vec<Cell> {
         vec![
-            Cell::maybe(self.expires_at.map(|at| timestamp::ago(at, now))),
+            Cell::text(timestamp::ago(self.created_at, now)),
             Cell::maybe(self.revoked_at.map(|at| timestamp::ago(at, now))),
+            Cell::maybe(self.replaced_by.map(|key| key.to_string())),
         ]
     }
 }

@@ -239,8 +239,8 @@ impl Entry for Worker {
         &["WORKER", "STATE", "CPU", "MEMORY", "RUNNING", "DATACENTER", "LABELS", "SEEN"];
     const WIDE_HEAD: &'static [&'static str] =
         &["ID", "DISK", "WAITING", "DRIVERS", "ARCH", "VERSION", "CLOCK", "WARNINGS"];
-    const NONE: &'static str = "no workers yet: create a key with `gaffer keys create --kind worker --name \
-    NAME`, then start `gaffer worker`";
+    const NONE: &'static str = "no workers yet: create a key with `gaffer keys create NAME --kind \
+    worker`, then start `gaffer worker`";
 
     fn name(&self) -> String {
         self.name.clone()

@@ -260,7 +260,7 @@ async fn a_new_key_stands_alone() -> Outcome {
         )
     })
     .await?;
-    let output = finished(gaffer(&fake, "keys create --kind worker --name lab --expires 30d")).await?;
+    let output = finished(gaffer(&fake, "keys create lab --kind worker --expires 30d")).await?;
     assert_eq!((code(&output), stdout(&output).as_str()), (0, "gfw_secret\n"));
     assert!(stderr(&output).contains("not shown again"));
     assert_eq!(
@@ -277,12 +277,16 @@ async fn a_login_is_kept_if_it_works() -> Outcome {
             Reply::json(200, &json!({"name": "gaffer", "version": "0.1.0", "worker_protocol": 1}))
         }
         (_, "Bearer good") => Reply::json(200, &json!({"items": [], "next_cursor": null})),
+        (_, "Bearer submits") => Reply::problem(403, "scope_missing", "it lacks the scope read", json!([])),
         _ => Reply::problem(401, "key_unknown", "unknown key", json!([])),
     })
     .await?;
     let home = tempfile::tempdir()?;
     let path = home.path().join(".config/gaffer/login.toml");
-    for (key, expected) in [("bad\n", 4), ("\n", 2), ("good\n", 0)] {
+    for (key, expected) in [("bad\n", 4), ("\n", 2), ("submits\n", 0), ("good\n", 0)] {
+        if key == "good\n" {
+            fs::remove_file(&path)?;
+        }
         assert!(!path.exists());
         let mut command = bare("login");
         command.arg(fake.url() + "/api/v1").env("HOME", home.path()).stdin(Stdio::piped());

@@ -124,9 +124,11 @@ fn to_be_tried(mut document: Value, known: &[(&str, Value)]) -> Value {
             }
         }
     }
-    // The run must not revoke its own key.
-    for parameter in document["paths"]["/keys/{key}"]["delete"]["parameters"].as_array_mut().unwrap() {
-        parameter["schema"]["minimum"] = json!(100);
+    // The run must not revoke or replace its own key.
+    for (path, method) in [("/keys/{key}", "delete"), ("/keys/{key}/rotate", "post")] {
+        for parameter in document["paths"][path][method]["parameters"].as_array_mut().unwrap() {
+            parameter["schema"]["minimum"] = json!(100);
+        }
     }
     document
 }

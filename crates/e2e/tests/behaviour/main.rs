@@ -8,6 +8,7 @@
 )]
 
 mod acknowledgements;
+mod authorisation;
 mod backup;
 mod bench;
 mod cli;
@@ -28,6 +29,7 @@ mod fleets;
 mod guessing;
 mod health;
 mod jobs;
+mod keys;
 mod leases;
 mod leftovers;
 mod masters;

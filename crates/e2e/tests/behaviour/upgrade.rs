@@ -19,7 +19,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{Connection as _, PgConnection};
 
 /// A database as it was before this migration.
-async fn database_before(migration: i64) -> (String, PgConnection) {
+pub async fn database_before(migration: i64) -> (String, PgConnection) {
     let url = bare_database().await;
     let mut database = PgConnection::connect(&url).await.unwrap();
     let earlier = MIGRATIONS.iter().filter(|each| each.version < migration).cloned();

@@ -11,6 +11,11 @@ use crate::open_streams::{Credential, OpenStreams};
 use crate::store::{Store, StoreError};
 use crate::wakes::Wake;
 
+/// How long it waits if no key expires before.
+const PERIOD: Duration = Duration::from_secs(30);
+/// The database's clock has passed the expiry by then.
+const AFTER_EXPIRY: Duration = Duration::from_millis(20);
+
 #[derive(Debug)]
 pub struct KeyCheck {
     pub store: Store,
@@ -28,7 +33,7 @@ impl Background for KeyCheck {
         "ends worker sessions and open responses whose key or browser session was revoked or has expired";
 
     fn period(&self) -> Duration {
-        Duration::from_secs(30)
+        PERIOD
     }
 
     fn wake(&self) -> Option<Wake> {
@@ -47,6 +52,8 @@ impl Background for KeyCheck {
         }
         keys.sort_unstable();
         keys.dedup();
+        // Asked for first: a key that expires in between is refused already.
+        let expires_in = self.store.next_key_expires_in().await?;
         let refused = self.store.keys_refused(&keys).await?;
         let mut ended = 0;
         for session in workers.iter().filter(|session| refused.contains(&session.key)) {
@@ -58,6 +65,8 @@ impl Background for KeyCheck {
         for credential in refused.chain(over.into_iter().map(Credential::WebSession)) {
             ended += self.open_streams.end(&credential) as u64;
         }
-        Ok(Ran { done: ended, again_after: None })
+        // Whatever connects meanwhile: the next key that expires, if it is in use, is noticed at once.
+        let again_after = expires_in.map(|wait| (wait + AFTER_EXPIRY).min(PERIOD));
+        Ok(Ran { done: ended, again_after })
     }
 }

@@ -29,20 +29,31 @@ pub enum ListenerKind {
     Api,
 }
 
+/// What a route of the API does, as its description says. A caller who may not do that gets no further.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteAction(pub Action);
+
 impl FromRequestParts<Doors> for Actor {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, doors: &Doors) -> Result<Actor, Error> {
         let peer = Peer::of(&parts.extensions);
         let actor = match bearer(&parts.headers)? {
-            Some(key) => proven(sign_in::user_of_key(&doors.context, key, peer.network()).await, &peer)?,
+            Some(key) => proven(sign_in::user_of_key(&doors.context, key, peer.address()).await, &peer)?,
             None if parts.extensions.get() == Some(&ListenerKind::Dashboard) => {
                 signed_in(doors, &parts.headers, &peer).await?.ok_or_else(key_missing)?
             }
             None => return Err(key_missing()),
         };
-        // Who may not even look gets no further.
-        actor.must_be_allowed(Action::Look)?;
+        // Handlers that only read ask nobody else.
+        let Some(RouteAction(action)) = parts.extensions.get() else {
+            tracing::error!(
+                path = parts.uri.path(),
+                "a route takes a key, and its description names no action"
+            );
+            return Err(Error::Internal);
+        };
+        actor.must_be_allowed(*action)?;
         readers::note(&parts.extensions, &actor);
         Ok(actor)
     }
@@ -67,14 +78,13 @@ impl FromRequestParts<Doors> for MetricsReader {
 }
 
 fn key_missing() -> Error {
-    let detail =
-        "no key: send Authorization: Bearer <key>; `gaffer keys create --kind user --name NAME` creates one";
+    let detail = "no key: send Authorization: Bearer <key>; `gaffer keys create NAME` creates one";
     Error::Unauthorized("key_missing", detail.to_owned())
 }
 
 /// Who is signed in with the request's cookies, if anybody.
 pub async fn signed_in(doors: &Doors, headers: &HeaderMap, peer: &Peer) -> Result<Option<Actor>, Error> {
-    let actor = sign_in::user_of_session(&doors.context, sessions(headers), peer.network()).await?;
+    let actor = sign_in::user_of_session(&doors.context, sessions(headers), peer.address()).await?;
     if actor.is_some() {
         peer.prove();
     }

@@ -252,11 +252,14 @@ pub fn key(key: Key) -> rest::Key {
         id: key.id,
         kind: key.kind.as_str().to_owned(),
         name: key.name,
+        scopes: key.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
         prefix: key.prefix,
         created_at: key.created_at,
         last_used_at: key.last_used_at,
+        last_used_from: key.last_used_from,
         expires_at: key.expires_at,
         revoked_at: key.revoked_at,
+        replaced_by: key.replaced_by,
         key: None,
     }
 }

@@ -21,6 +21,9 @@ pub enum Error {
     /// It is known who asks, and they may not.
     #[error("{0}")]
     Forbidden(String),
+    /// Their key was not made for this.
+    #[error("{0}")]
+    ScopeMissing(String),
     /// Not found, or in another project.
     #[error("no {0}")]
     NotFound(String),
@@ -132,6 +135,9 @@ impl From<OperationError> for Error {
         let detail = error.to_string();
         match error {
             OperationError::NotAllowed { .. } => Error::Forbidden(detail),
+            OperationError::ScopeMissing { .. } | OperationError::MoreThanOwn { .. } => {
+                Error::ScopeMissing(detail)
+            }
             OperationError::NotFound(what) => Error::NotFound(what),
             OperationError::Invalid { code, detail, field } => {
                 let field = field.map(|field| ProblemField {
@@ -187,7 +193,7 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self {
             Error::Unauthorized(..) => StatusCode::UNAUTHORIZED,
-            Error::Forbidden(_) => StatusCode::FORBIDDEN,
+            Error::Forbidden(_) | Error::ScopeMissing(_) => StatusCode::FORBIDDEN,
             Error::NotFound(_) => StatusCode::NOT_FOUND,
             Error::Invalid { .. } => StatusCode::BAD_REQUEST,
             Error::Unprocessable { .. } => StatusCode::UNPROCESSABLE_ENTITY,
@@ -209,6 +215,7 @@ impl Error {
         match self {
             Error::Unauthorized(code, _) => code,
             Error::Forbidden(_) => "forbidden",
+            Error::ScopeMissing(_) => "scope_missing",
             Error::NotFound(_) => "not_found",
             Error::Invalid { code, .. } | Error::Unprocessable { code, .. } => code,
             Error::Conflict { .. } => "conflict",

@@ -47,7 +47,7 @@ use askama::filters::HtmlSafe;
 use axum::Router;
 use axum::http::{HeaderValue, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use gaffer_protocol::rest::Problem;
 
 use super::error::Error;
@@ -56,9 +56,33 @@ pub use frame::PageContext;
 use frame::{Frame, sign_in_address};
 pub use stream::Feeds;
 
+/// Pages and what their forms send. Each route is served and listed by the same call, so none can be left out of the list.
+#[derive(Debug, Default)]
+pub struct Pages {
+    router: Router<Doors>,
+    paths: Vec<&'static str>,
+}
+
+impl Pages {
+    fn route(mut self, path: &'static str, handlers: MethodRouter<Doors>) -> Pages {
+        self.paths.push(path);
+        Pages { router: self.router.route(path, handlers), ..self }
+    }
+
+    /// The routes.
+    pub fn into_router(self) -> Router<Doors> {
+        self.router
+    }
+
+    /// Their paths.
+    pub fn into_paths(self) -> Vec<&'static str> {
+        self.paths
+    }
+}
+
 /// All pages, what they are made of, and what their forms send.
-pub fn routes() -> Router<Doors> {
-    Router::new()
+pub fn routes() -> Pages {
+    Pages::default()
         .route("/", get(overview::show))
         .route("/live", get(overview::live))
         .route("/login", get(login::sign_in))
@@ -94,6 +118,7 @@ pub fn routes() -> Router<Doors> {
         .route("/workers/{worker}/remove", post(worker::remove))
         .route("/workers/{worker}/resume", post(worker::resume))
         .route("/keys", get(keys::list).post(keys::create))
+        .route("/keys/{key}/rotate", post(keys::rotate))
         .route("/keys/{key}/revoke", post(keys::revoke))
         .route("/system", get(system::show))
         .route("/system/dead-letters/{letter}/retry", post(system::retry))

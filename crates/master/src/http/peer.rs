@@ -8,7 +8,7 @@ use axum::extract::FromRequestParts;
 use axum::http::Extensions;
 use axum::http::request::Parts;
 
-use crate::listener::{Connection, network_of};
+use crate::listener::Connection;
 
 /// The connection of a request; none without a listener, as in tests of handlers.
 #[derive(Debug, Clone, Default)]
@@ -34,9 +34,9 @@ impl Peer {
         }
     }
 
-    /// The client's network, or its proxy's.
-    pub fn network(&self) -> Option<IpAddr> {
-        self.0.as_ref().map(|connection| network_of(connection.peer.ip()))
+    /// The client's address, or its proxy's.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.0.as_ref().map(|connection| connection.peer.ip().to_canonical())
     }
 }
 

@@ -44,7 +44,7 @@ async fn connect(
 ) -> Result<Response, Error> {
     let token = bearer(&headers)?
         .ok_or_else(|| Error::Unauthorized("key_missing", "no worker key: set API_KEY".to_owned()))?;
-    let holder = sign_in::holder_of_key(&doors.context, KeyKind::Worker, token, peer.network()).await;
+    let holder = sign_in::holder_of_key(&doors.context, KeyKind::Worker, token, peer.address()).await;
     let holder = proven(holder, &peer)?;
     let upgrade = upgrade.map_err(|_| Error::Invalid {
         code: "not_a_websocket",

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use gaffer_domain::ProjectId;
-use gaffer_domain::permissions::{Action, Role};
+use gaffer_domain::permissions::{self, Action, Denied, Role};
+use gaffer_domain::scopes::Scopes;
 
 use super::OperationError;
 use crate::open_streams::Credential;
@@ -13,6 +14,8 @@ use crate::open_streams::Credential;
 pub struct Actor {
     pub project: ProjectId,
     pub role: Role,
+    /// What their key may be used for. All, if they have shown something else.
+    pub scopes: Scopes,
     /// Number of the user.
     pub user_id: i64,
     /// Name of the user, as history tells it.
@@ -25,36 +28,55 @@ impl Actor {
     /// Passes if they may do this.
     ///
     /// # Errors
-    /// [`OperationError::NotAllowed`] if they may not.
+    /// [`OperationError::NotAllowed`] if their role may not, [`OperationError::ScopeMissing`] if their key may not.
     pub fn must_be_allowed(&self, action: Action) -> Result<(), OperationError> {
-        match self.role.may(action) {
-            true => Ok(()),
-            false => Err(OperationError::NotAllowed { role: self.role, action }),
-        }
+        permissions::check(self.role, self.scopes, action).map_err(|denied| match denied {
+            Denied::Role => OperationError::NotAllowed { role: self.role, action },
+            Denied::Scopes(missing) => OperationError::ScopeMissing { missing, action },
+        })
+    }
+
+    /// Passes if a key with these scopes may do no more than the actor.
+    ///
+    /// # Errors
+    /// [`OperationError::MoreThanOwn`] if it may.
+    pub fn must_have(&self, scopes: Scopes) -> Result<(), OperationError> {
+        let missing = scopes.without(self.scopes);
+        if missing.is_empty() { Ok(()) } else { Err(OperationError::MoreThanOwn { missing }) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use gaffer_domain::scopes::Scope;
+
     use super::*;
 
     #[test]
     fn an_actor_that_may_not_do_something_is_told_what() {
-        let actor = |role| Actor {
+        let actor = |role, scopes| Actor {
             project: ProjectId(1),
             role,
+            scopes,
             user_id: 1,
             user: "ana".into(),
             credential: Some(Credential::Key(1)),
         };
-        let error = actor(Role::Worker).must_be_allowed(Action::StopJob).unwrap_err();
+        let error = actor(Role::Worker, Scopes::ALL).must_be_allowed(Action::StopJob).unwrap_err();
         assert_eq!(error.to_string(), "the role worker may not stop jobs");
         for role in Role::ALL {
             for action in Action::ALL {
-                let is_allowed = actor(role).must_be_allowed(action).is_ok();
+                let is_allowed = actor(role, Scopes::ALL).must_be_allowed(action).is_ok();
                 assert_eq!(is_allowed, role.may(action), "{} {action}", role.as_str());
             }
         }
+        let error =
+            actor(Role::User, Scopes::only(Scope::Read)).must_be_allowed(Action::StopJob).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "this key may not stop jobs: it lacks the scope operate; use a key that has it, made on the page Keys or by \
+             `gaffer keys create NAME --scope operate`"
+        );
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use gaffer_domain::permissions::{Action, Role};
+use gaffer_domain::scopes::Scopes;
 use gaffer_domain::{ProjectId, Time};
 use tokio::sync::Mutex;
 
@@ -104,16 +105,16 @@ impl Context {
         &self.effects
     }
 
-    /// A user in the project of their key or session.
+    /// A user in the project of their key or session, which may be used for that.
     pub(super) fn user(
         &self,
         project: ProjectId,
-        user_id: i64,
-        user: &str,
+        (user_id, user): (i64, &str),
+        scopes: Scopes,
         credential: Option<Credential>,
     ) -> Actor {
         let role = if project == self.first_project { Role::Operator } else { Role::User };
-        Actor { project, role, user_id, user: user.into(), credential }
+        Actor { project, role, scopes, user_id, user: user.into(), credential }
     }
 
     /// The monitoring system, if this is its token.
@@ -121,7 +122,7 @@ impl Context {
         self.metrics_token.as_ref().filter(|token| token.is(presented))?;
         let project = self.first_project;
         let (role, user) = (Role::Monitor, Role::Monitor.as_str().into());
-        Some(Actor { project, role, user_id: 0, user, credential: None })
+        Some(Actor { project, role, scopes: Scopes::ALL, user_id: 0, user, credential: None })
     }
 
     /// Since when the database accepts nothing, while that lasts.

@@ -2,6 +2,7 @@
 
 use gaffer_domain::JobId;
 use gaffer_domain::permissions::{Action, Role};
+use gaffer_domain::scopes::Scopes;
 use gaffer_domain::spec::FieldError;
 
 use crate::store::StoreError;
@@ -13,6 +14,18 @@ pub enum OperationError {
     /// Not allowed.
     #[error("the role {} may not {action}", role.as_str())]
     NotAllowed { role: Role, action: Action },
+    /// Their key was not made for it.
+    #[error(
+        "this key may not {action}: it lacks the scope {missing}; use a key that has it, made on the page Keys or by \
+         `gaffer keys create NAME --scope {}`", for_command(*.missing)
+    )]
+    ScopeMissing { missing: Scopes, action: Action },
+    /// A key would be able to do more than the one that makes it.
+    #[error(
+        "a key can only make keys with scopes that it has: this one lacks {missing}; leave that out, or make the key on \
+         the page Keys"
+    )]
+    MoreThanOwn { missing: Scopes },
     /// Not found in the project.
     #[error("no {0}")]
     NotFound(String),
@@ -54,6 +67,11 @@ impl OperationError {
     pub fn field(field: &'static str, detail: impl Into<String>) -> OperationError {
         OperationError::Invalid { code: "invalid_body", detail: detail.into(), field: Some(field) }
     }
+}
+
+/// Scopes as an option of a command has them.
+fn for_command(scopes: Scopes) -> String {
+    scopes.to_string().replace(' ', "")
 }
 
 /// Not found, or in another project.

@@ -326,20 +326,30 @@ pub(super) fn request_hash(request: &Value) -> [u8; 32] {
     Sha256::digest(request.to_string()).into()
 }
 
-/// A job, for the response of a completed request.
+/// A job, for somebody who may do this with it: a key that submits or stops jobs need not read everything else.
 ///
 /// # Errors
 /// When there is no such job.
-pub async fn get(context: &Context, actor: &Actor, job: JobId) -> Result<Job, OperationError> {
-    find(context.permit(actor, Action::Look)?, actor, job).await
+pub async fn get(
+    context: &Context,
+    actor: &Actor,
+    action: Action,
+    job: JobId,
+) -> Result<Job, OperationError> {
+    find(context.permit(actor, action)?, actor, job).await
 }
 
 /// A job as in [`get`], with its stored specification.
 ///
 /// # Errors
 /// When there is no such job.
-pub async fn get_whole(context: &Context, actor: &Actor, job: JobId) -> Result<(Job, Value), OperationError> {
-    let effects = context.permit(actor, Action::Look)?;
+pub async fn get_whole(
+    context: &Context,
+    actor: &Actor,
+    action: Action,
+    job: JobId,
+) -> Result<(Job, Value), OperationError> {
+    let effects = context.permit(actor, action)?;
     let (mut found, spec) = read_whole(&effects.writes, actor, job).await?;
     effects.healths.add_availability([&mut found]);
     whole(&effects.writes, found, spec).await

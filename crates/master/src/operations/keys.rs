@@ -1,17 +1,26 @@
-//! Keys: create, revoke, list.
+//! Keys: create, rotate, revoke, list.
 
+use std::time::Duration;
+
+use chrono::Utc;
 use gaffer_domain::permissions::Action;
+use gaffer_domain::quantity::Span;
+use gaffer_domain::scopes::{Scope, Scopes, UnknownScope};
 use gaffer_domain::visible::spoils_a_line;
 use gaffer_protocol::wire::GoodbyeCode;
 
 use super::{Actor, Context, OperationError};
 use crate::open_streams::Credential;
-use crate::records::{Key, KeyKind, UnknownKeyKind};
+use crate::records::{Key, KeyKind, KeyState, UnknownKeyKind};
 use crate::secret::{NewSecret, Purpose};
 use crate::store::keys;
 
 const MAX_NAME_CHARS: usize = 120;
 const MAX_EXPIRY_SECS: u64 = 100 * 365 * 24 * 3_600;
+/// How long a replaced key is still good for, if nothing is said.
+pub const DEFAULT_OVERLAP: Duration = Duration::from_secs(3_600);
+/// The longest that a replaced key may be good for.
+const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// What to make a key from.
 #[derive(Debug, Clone)]
@@ -19,20 +28,40 @@ pub struct NewKey {
     /// Worker or user key.
     pub kind: KeyKind,
     pub name: String,
+    /// What a user key may be used for; none means what its creator may.
+    pub scopes: Option<Scopes>,
     /// How long it is good for; none means until it is revoked.
     pub expires_in_seconds: Option<u64>,
 }
 
 impl NewKey {
-    /// Parses a kind.
+    /// A key that may do what its creator may, until it is revoked.
+    pub fn new(kind: KeyKind, name: String) -> NewKey {
+        NewKey { kind, name, scopes: None, expires_in_seconds: None }
+    }
+
+    /// Parses a kind and the names of scopes.
     ///
     /// # Errors
-    /// When there is no such kind of key.
-    pub fn of(kind: &str, name: String, expires_in_seconds: Option<u64>) -> Result<NewKey, OperationError> {
+    /// When there is no such kind of key, or no such scope.
+    pub fn of(
+        kind: &str,
+        name: String,
+        scopes: Option<&[String]>,
+        expires_in_seconds: Option<u64>,
+    ) -> Result<NewKey, OperationError> {
         let kind = kind
             .parse()
             .map_err(|error: UnknownKeyKind| OperationError::field("/kind", error.to_string()))?;
-        Ok(NewKey { kind, name, expires_in_seconds })
+        let scopes = match scopes {
+            Some(names) => {
+                let scopes: Result<Scopes, UnknownScope> =
+                    names.iter().map(|name| name.parse::<Scope>()).collect();
+                Some(scopes.map_err(|error| OperationError::field("/scopes", error.to_string()))?)
+            }
+            None => None,
+        };
+        Ok(NewKey { kind, name, scopes, expires_in_seconds })
     }
 }
 
@@ -46,7 +75,7 @@ pub struct Created {
 /// Makes a key for the actor's project.
 ///
 /// # Errors
-/// When its name can't be shown, or it would be good for too long.
+/// When its name can't be shown, it would be good for too long, or it could do more than the actor.
 pub async fn create(context: &Context, actor: &Actor, new: NewKey) -> Result<Created, OperationError> {
     let effects = context.permit(actor, Action::CreateKey)?;
     let name = new.name.trim();
@@ -61,11 +90,15 @@ pub async fn create(context: &Context, actor: &Actor, new: NewKey) -> Result<Cre
         KeyKind::Worker => (Purpose::WorkerKey, None),
         KeyKind::User => (Purpose::UserKey, Some(actor.user_id)),
     };
+    let scopes = scopes_of(actor, &new)?;
     let secret = NewSecret::new(purpose);
+    // Also if the database does not say whether there is a key that expires now.
+    let _checked = new.expires_in_seconds.map(|_| effects.wakes.key_check.call_on_drop());
     let new = keys::NewKey {
         user_id,
         kind: new.kind,
         name,
+        scopes,
         prefix: secret.shown(),
         sha256: &secret.sha256,
         expires_in_seconds: new.expires_in_seconds,
@@ -73,6 +106,71 @@ pub async fn create(context: &Context, actor: &Actor, new: NewKey) -> Result<Cre
     let key = effects.writes.key_insert(actor.project, new).await?;
     effects.guesses.is_made(&secret.sha256);
     Ok(Created { key, secret: secret.text })
+}
+
+/// The scopes of a new key: never more than its creator has.
+fn scopes_of(actor: &Actor, new: &NewKey) -> Result<Scopes, OperationError> {
+    let wrong = |detail: String| Err(OperationError::field("/scopes", detail));
+    let scopes = match (new.kind, new.scopes) {
+        (KeyKind::Worker, Some(scopes)) if !scopes.is_empty() => {
+            return wrong("a worker key has no scopes: it only lets a worker connect".to_owned());
+        }
+        (KeyKind::Worker, _) => Scopes::NONE,
+        (KeyKind::User, None) => actor.scopes,
+        (KeyKind::User, Some(scopes)) if scopes.is_empty() => {
+            return wrong(format!("a user key needs at least one scope: {}", Scopes::ALL));
+        }
+        (KeyKind::User, Some(scopes)) => scopes,
+    };
+    actor.must_have(scopes)?;
+    Ok(scopes)
+}
+
+/// Makes a key in the place of another one, which stays good for the overlap. What was opened with the old one ends then.
+///
+/// # Errors
+/// When there is no such key, it is no good any more, was replaced before, belongs to another user, or may do more than the
+/// actor.
+pub async fn rotate(
+    context: &Context,
+    actor: &Actor,
+    key: i64,
+    overlap: Option<Span>,
+) -> Result<Created, OperationError> {
+    let effects = context.permit(actor, Action::RotateKey)?;
+    let overlap = overlap.map_or(DEFAULT_OVERLAP, |span| Duration::from_millis(span.as_millis()));
+    if overlap > MAX_OVERLAP {
+        return Err(OperationError::field("/overlap", "expected a duration of at most 30 days"));
+    }
+    let none = || OperationError::NotFound(format!("key {key}"));
+    let old = effects.writes.key_find(actor.project, key).await?.ok_or_else(none)?;
+    // The holder of the new key acts as the user of the old one.
+    if old.user_id.is_some_and(|user| user != actor.user_id) {
+        let detail = format!("key {key} belongs to another user, who alone can rotate it; revoke it instead");
+        return Err(OperationError::Conflict { detail, state: old.state(Utc::now()).as_str() });
+    }
+    actor.must_have(old.scopes)?;
+    let purpose = match old.kind {
+        KeyKind::Worker => Purpose::WorkerKey,
+        KeyKind::User => Purpose::UserKey,
+    };
+    let secret = NewSecret::new(purpose);
+    // Also if the database does not say whether the old one expires now.
+    let _checked = effects.wakes.key_check.call_on_drop();
+    let new = keys::Replacement { prefix: secret.shown(), sha256: &secret.sha256, overlap };
+    if let Some(new) = effects.writes.key_rotate(actor.project, key, new).await? {
+        effects.guesses.is_made(&secret.sha256);
+        return Ok(Created { key: new, secret: secret.text });
+    }
+    let old = effects.writes.key_find(actor.project, key).await?.ok_or_else(none)?;
+    let state = old.state(Utc::now());
+    let detail = match (state, old.replaced_by) {
+        (KeyState::Valid, Some(new)) => {
+            format!("key {key} was rotated before; rotate key {new}, its replacement")
+        }
+        _ => format!("key {key} is {}; create another one", state.as_str()),
+    };
+    Err(OperationError::Conflict { detail, state: state.as_str() })
 }
 
 /// Revokes a key and ends the sessions that it opened, and the responses that its user reads.

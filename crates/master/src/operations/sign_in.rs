@@ -6,10 +6,12 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use gaffer_domain::Time;
 use gaffer_domain::permissions::Action;
+use gaffer_domain::scopes::Scopes;
 
 use super::context::Effects;
 use super::{Actor, Context, OperationError};
 use crate::guesses::{Presented, TooMany};
+use crate::listener::network_of;
 use crate::open_streams::Credential;
 use crate::records::KeyKind;
 use crate::secret::{NewSecret, Purpose, beginning_of, hash_of};
@@ -62,7 +64,8 @@ pub async fn user_of_key(context: &Context, key: &str, address: Option<IpAddr>) 
     let holder = holder_of_key(context, KeyKind::User, key, address).await?;
     match (holder.user_id, &holder.user) {
         (Some(user_id), Some(user)) => {
-            Ok(context.user(holder.project, user_id, user, Some(Credential::Key(holder.key))))
+            let credential = Some(Credential::Key(holder.key));
+            Ok(context.user(holder.project, (user_id, user), holder.scopes, credential))
         }
         _ => Err(refused("key_wrong_kind", "not a user key")),
     }
@@ -74,7 +77,7 @@ pub fn monitor_of_token(context: &Context, token: &str) -> Option<Actor> {
     context.monitor(token)
 }
 
-/// The holder of a key of the wanted kind.
+/// The holder of a key of the wanted kind. `address`: of the connection it comes from, to be shown with the key.
 ///
 /// # Errors
 /// When it is of another kind, or no good.
@@ -102,7 +105,7 @@ pub async fn holder_of_key(
     let effects = context.for_nobody();
     let presented = presented(&sha256, key, address);
     may_ask(effects, presented).await?;
-    let checked = effects.writes.key_check(&sha256).await?;
+    let checked = effects.writes.key_check(&sha256, address).await?;
     match &checked {
         Ok(_) => effects.guesses.is_good(presented),
         Err(_) => effects.guesses.is_wrong(presented),
@@ -137,7 +140,8 @@ pub async fn user_of_session(
             let beside = wrong.iter().map(|(sha256, token)| self::presented(sha256, token, address));
             beside.for_each(|stale| effects.guesses.is_no_guess(stale));
             let credential = Some(Credential::WebSession(sha256));
-            return Ok(Some(context.user(session.project, session.user_id, &session.user, credential)));
+            let user = (session.user_id, &*session.user);
+            return Ok(Some(context.user(session.project, user, Scopes::ALL, credential)));
         }
         wrong.push((sha256, token));
     }
@@ -198,7 +202,7 @@ pub async fn create_link(context: &Context, actor: &Actor) -> Result<Link, Opera
 pub async fn operator(context: &Context) -> Result<Actor, StoreError> {
     let project = context.first_project();
     let user_id = context.for_nobody().writes.user_ensure(FIRST_USER, project).await?;
-    Ok(context.user(project, user_id, FIRST_USER, None))
+    Ok(context.user(project, (user_id, FIRST_USER), Scopes::ALL, None))
 }
 
 /// A link for the operator, who sees it where the master is started.
@@ -224,7 +228,7 @@ async fn may_ask(effects: &Effects, presented: Presented<'_>) -> Result<(), Refu
 }
 
 fn presented<'a>(sha256: &'a [u8; 32], text: &'a str, address: Option<IpAddr>) -> Presented<'a> {
-    Presented { sha256, beginning: beginning_of(text), address }
+    Presented { sha256, beginning: beginning_of(text), address: address.map(network_of) }
 }
 
 fn well_formed<'a>(sessions: impl Iterator<Item = &'a str>) -> impl Iterator<Item = ([u8; 32], &'a str)> {

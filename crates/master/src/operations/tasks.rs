@@ -43,12 +43,17 @@ pub enum Reading {
     Closed,
 }
 
-/// Checks that the job is the actor's, so that nothing about other jobs is revealed.
+/// Checks that the job is the actor's, who may do this with it, so that nothing about other jobs is revealed.
 ///
 /// # Errors
 /// When there is no such job.
-pub async fn job_must_exist(context: &Context, actor: &Actor, job: JobId) -> Result<(), OperationError> {
-    own_job(&context.permit(actor, Action::Look)?.writes, actor, job).await
+pub async fn job_must_exist(
+    context: &Context,
+    actor: &Actor,
+    action: Action,
+    job: JobId,
+) -> Result<(), OperationError> {
+    own_job(&context.permit(actor, action)?.writes, actor, job).await
 }
 
 /// Sends a signal to a running task.

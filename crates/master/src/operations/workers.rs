@@ -91,12 +91,12 @@ pub async fn get(views: &Views, actor: &Actor, worker: &str) -> Result<WorkerVie
     Ok(WorkerView::of(views, find(&views.reads, actor, worker).await?, Utc::now()))
 }
 
-/// Checks that the worker is the actor's, so that nothing about others is revealed.
+/// Checks that the worker that is to be directed is the actor's, so that nothing about others is revealed.
 ///
 /// # Errors
 /// When there is no such worker.
 pub async fn must_exist(context: &Context, actor: &Actor, worker: &str) -> Result<(), OperationError> {
-    find(&context.permit(actor, Action::Look)?.writes, actor, worker).await.map(drop)
+    find(&context.permit(actor, Action::DirectWorker)?.writes, actor, worker).await.map(drop)
 }
 
 /// Drains: no new tasks; its tasks finish or move.
@@ -147,7 +147,7 @@ async fn direct(
     effects.wakes.scheduler.call();
     effects.wakes.drain.call();
     effects.wakes.system_jobs.call();
-    let views = context.permit_to_look(actor, Action::Look)?;
+    let views = context.permit_to_look(actor, Action::DirectWorker)?;
     let worker = find(&effects.writes, actor, &worker.to_string()).await?;
     Ok(WorkerView::of(views, worker, Utc::now()))
 }

@@ -1,7 +1,10 @@
 //! API keys, stored and looked up by hash.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
 
+use gaffer_domain::scopes::{Scope, Scopes};
 use gaffer_domain::{ProjectId, Time};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
@@ -18,11 +21,24 @@ pub struct NewKey<'a> {
     /// Kind of the key.
     pub kind: KeyKind,
     pub name: &'a str,
+    pub scopes: Scopes,
     pub prefix: &'a str,
     pub sha256: &'a [u8; 32],
     /// How long it is good for; none means until it is revoked.
     pub expires_in_seconds: Option<u64>,
 }
+
+/// A key that replaces another one.
+#[derive(Debug, Clone, Copy)]
+pub struct Replacement<'a> {
+    pub prefix: &'a str,
+    pub sha256: &'a [u8; 32],
+    /// How long the replaced key is still good for, unless it expires before.
+    pub overlap: Duration,
+}
+
+/// A key that is presented, and from where.
+pub type AskedKey = ([u8; 32], Option<IpAddr>);
 
 /// What a valid key allows.
 #[derive(Debug, Clone)]
@@ -34,6 +50,8 @@ pub struct KeyHolder {
     pub kind: KeyKind,
     /// What the key is for.
     pub name: String,
+    /// What it may be used for; none for a worker key.
+    pub scopes: Scopes,
     /// Its user; none for a worker key.
     pub user: Option<String>,
     /// Number of that user.
@@ -63,6 +81,7 @@ struct HolderRow {
     project_id: i64,
     kind: String,
     name: String,
+    scopes: Vec<String>,
     user_name: Option<String>,
     user_id: Option<i64>,
     expires_at: Option<Time>,
@@ -84,6 +103,7 @@ impl HolderRow {
             project: ProjectId(self.project_id),
             kind: known("kind of key", &self.kind)?,
             name: self.name.clone(),
+            scopes: known_scopes(&self.scopes),
             user: self.user_name.clone(),
             user_id: self.user_id,
             expires_at: self.expires_at,
@@ -91,43 +111,61 @@ impl HolderRow {
     }
 }
 
+/// A word that this version does not know gives no rights.
+fn known_scopes(words: &[String]) -> Scopes {
+    words.iter().filter_map(|word| word.parse().ok()).collect()
+}
+
+fn words(scopes: Scopes) -> Vec<&'static str> {
+    scopes.iter().map(Scope::as_str).collect()
+}
+
 impl FromRow<'_, PgRow> for Key {
     fn from_row(row: &PgRow) -> sqlx::Result<Key> {
         Ok(Key {
             id: row.try_get("id")?,
             kind: known("kind of key", row.try_get("kind")?)?,
+            user_id: row.try_get("user_id")?,
             name: row.try_get("name")?,
+            scopes: known_scopes(&row.try_get::<Vec<String>, _>("scopes")?),
             prefix: row.try_get("prefix")?,
             created_at: row.try_get("created_at")?,
             last_used_at: row.try_get("last_used_at")?,
+            last_used_from: row.try_get("last_used_from")?,
             expires_at: row.try_get("expires_at")?,
             revoked_at: row.try_get("revoked_at")?,
+            replaced_by: row.try_get("replaced_by")?,
         })
     }
 }
 
-const COLUMNS: &str = "id, kind, name, prefix, created_at, last_used_at, expires_at, revoked_at";
+const COLUMNS: &str = "id, kind, user_id, name, scopes, prefix, created_at, last_used_at, last_used_from, expires_at, \
+     revoked_at, replaced_by";
 
 impl WriteStore {
-    /// Finds a key by its hash. Notes its use, at most once a minute. Keys that are asked for at the same moment are looked up
+    /// Finds a key by its hash. Notes its use and from where, at most once a minute. Keys that are asked for at the same moment are looked up
     /// together.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn key_check(&self, sha256: &[u8; 32]) -> Result<KeyChecked, StoreError> {
+    pub async fn key_check(
+        &self,
+        sha256: &[u8; 32],
+        address: Option<IpAddr>,
+    ) -> Result<KeyChecked, StoreError> {
         let store = self.clone();
-        let check = move |hashes: Vec<_>| {
+        let check = move |asked: Vec<_>| {
             let store = store.clone();
-            async move { store.keys_check(&hashes).await }
+            async move { store.keys_check(&asked).await }
         };
-        self.arrivals.keys.ask(*sha256, check).await
+        self.arrivals.keys.ask((*sha256, address), check).await
     }
 
-    /// The answers are in the order of the hashes.
-    async fn keys_check(&self, hashes: &[[u8; 32]]) -> Result<Vec<KeyChecked>, StoreError> {
-        let asked: Vec<&[u8]> = hashes.iter().map(|hash| &hash[..]).collect();
+    /// The answers are in the order of the questions.
+    async fn keys_check(&self, all: &[AskedKey]) -> Result<Vec<KeyChecked>, StoreError> {
+        let asked: Vec<&[u8]> = all.iter().map(|(hash, _)| &hash[..]).collect();
         let rows: Vec<HolderRow> = sqlx::query_as(
-            "SELECT k.sha256, k.id, k.project_id, k.kind, k.name, u.name AS user_name, u.id AS user_id, k.expires_at, \
+            "SELECT k.sha256, k.id, k.project_id, k.kind, k.name, k.scopes, u.name AS user_name, u.id AS user_id, k.expires_at, \
                  k.revoked_at IS NOT NULL AS revoked, COALESCE(k.expires_at <= now(), false) AS expired, \
                  COALESCE(k.last_used_at < now() - interval '1 minute', true) AS stale_use \
              FROM keys k LEFT JOIN users u ON u.id = k.user_id WHERE k.sha256 = ANY($1)",
@@ -136,21 +174,27 @@ impl WriteStore {
         .fetch_all(&self.pool)
         .await?;
         let used = rows.iter().filter(|row| row.stale_use && !row.revoked && !row.expired);
-        let used: Vec<i64> = used.map(|row| row.id).collect();
+        let (used, addresses): (Vec<i64>, Vec<Option<String>>) = used
+            .map(|row| {
+                let asked = all.iter().find(|(hash, _)| hash[..] == row.sha256);
+                (row.id, asked.and_then(|(_, address)| *address).map(|address| address.to_string()))
+            })
+            .unzip();
         if !used.is_empty() {
             // A transaction that holds the row does not delay requests with this key.
             sqlx::query(
-                "UPDATE keys SET last_used_at = now() \
-                 WHERE id IN (SELECT id FROM keys WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)",
+                "UPDATE keys SET last_used_at = now(), last_used_from = used.address \
+                 FROM UNNEST($1::bigint[], $2::text[]) AS used (id, address) WHERE keys.id = used.id \
+                 AND keys.id IN (SELECT id FROM keys WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)",
             )
             .bind(used)
+            .bind(addresses)
             .execute(&self.pool)
             .await?;
         }
         let found: HashMap<&[u8], &HolderRow> = rows.iter().map(|row| (&row.sha256[..], row)).collect();
-        hashes
-            .iter()
-            .map(|hash| found.get(&hash[..]).map_or(Ok(Err(KeyRefusal::Unknown)), |row| row.checked()))
+        all.iter()
+            .map(|(hash, _)| found.get(&hash[..]).map_or(Ok(Err(KeyRefusal::Unknown)), |row| row.checked()))
             .collect()
     }
 
@@ -160,8 +204,8 @@ impl WriteStore {
     /// When the database does not answer.
     pub async fn key_insert(&self, project: ProjectId, new: NewKey<'_>) -> Result<Key, StoreError> {
         let sql = format!(
-            "INSERT INTO keys (project_id, user_id, kind, name, prefix, sha256, expires_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, now() + $7 * interval '1 second') RETURNING {COLUMNS}"
+            "INSERT INTO keys (project_id, user_id, kind, name, prefix, sha256, expires_at, scopes) \
+             VALUES ($1, $2, $3, $4, $5, $6, now() + $7 * interval '1 second', $8) RETURNING {COLUMNS}"
         );
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.0)
@@ -171,6 +215,7 @@ impl WriteStore {
             .bind(new.prefix)
             .bind(&new.sha256[..])
             .bind(new.expires_in_seconds.map(|secs| secs as f64))
+            .bind(words(new.scopes))
             .fetch_one(&self.pool)
             .await?)
     }
@@ -201,6 +246,55 @@ impl ReadStore {
 }
 
 impl WriteStore {
+    /// A key; none if the project has no such key.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn key_find(&self, project: ProjectId, key: i64) -> Result<Option<Key>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM keys WHERE id = $1 AND project_id = $2");
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(key)
+            .bind(project.0)
+            .fetch_optional(&self.pool)
+            .await?)
+    }
+
+    /// Makes a key in the place of another one, with the same user, name, scopes and lifetime; the other one expires after the
+    /// overlap, or before as it would have. None if it is no good any more, or was replaced before.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn key_rotate(
+        &self,
+        project: ProjectId,
+        key: i64,
+        new: Replacement<'_>,
+    ) -> Result<Option<Key>, StoreError> {
+        let sql = format!(
+            "WITH old AS ( \
+                 SELECT project_id, user_id, kind, name, scopes, expires_at - created_at AS lifetime FROM keys \
+                 WHERE id = $1 AND project_id = $2 AND revoked_at IS NULL AND replaced_by IS NULL \
+                 AND (expires_at IS NULL OR expires_at > now()) FOR NO KEY UPDATE), \
+             new AS ( \
+                 INSERT INTO keys (project_id, user_id, kind, name, scopes, prefix, sha256, expires_at) \
+                 SELECT project_id, user_id, kind, name, scopes, $3, $4, now() + lifetime FROM old \
+                 RETURNING {COLUMNS}), \
+             replaced AS ( \
+                 UPDATE keys SET replaced_by = new.id, \
+                     expires_at = LEAST(keys.expires_at, now() + $5 * interval '1 second') \
+                 FROM new WHERE keys.id = $1) \
+             SELECT {COLUMNS} FROM new"
+        );
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(key)
+            .bind(project.0)
+            .bind(new.prefix)
+            .bind(&new.sha256[..])
+            .bind(new.overlap.as_secs_f64())
+            .fetch_optional(&self.pool)
+            .await?)
+    }
+
     /// Revokes a key; false if the project has no such key. Revoking twice is no error.
     ///
     /// # Errors
@@ -237,6 +331,20 @@ impl WriteStore {
 }
 
 impl Store {
+    /// The time until the next key of any project expires.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn next_key_expires_in(&self) -> Result<Option<Duration>, StoreError> {
+        let secs: Option<f64> = sqlx::query_scalar(
+            "SELECT EXTRACT(EPOCH FROM expires_at - now())::float8 FROM keys \
+             WHERE revoked_at IS NULL AND expires_at > now() ORDER BY expires_at LIMIT 1",
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(secs.and_then(|secs| Duration::try_from_secs_f64(secs).ok()))
+    }
+
     /// Of these keys, the ones that are refused by now.
     ///
     /// # Errors

@@ -101,6 +101,8 @@ pub async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
         assert!(client.post(&format!("/jobs/{failed}/{verb}"), &json!({})).await.status.is_success());
     }
     let key = client.post("/keys", &json!({"kind": "user", "name": format!("round {round}")})).await;
+    let rotate = format!("/keys/{}/rotate", key.body["id"]);
+    assert!(client.post(&rotate, &json!({"overlap": "1h"})).await.status.is_success());
     assert!(client.delete(&format!("/keys/{}", key.body["id"])).await.status.is_success());
     templates_are_used(client, round).await;
     workers_come_and_go(dev, round, database_url).await;

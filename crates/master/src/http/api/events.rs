@@ -11,6 +11,7 @@ use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
 use gaffer_domain::JobId;
+use gaffer_domain::permissions::Action;
 use gaffer_protocol::rest::{self, Page};
 use serde_json::json;
 use tokio::sync::watch;
@@ -53,7 +54,7 @@ pub const OF_PROJECT: Operation = Operation {
         `Last-Event-ID` or `after`.",
     query: QUERY,
     headers: &[LAST_EVENT_ID],
-    ..Operation::new("list_events", "List or follow the history of the project")
+    ..Operation::new("list_events", "List or follow the history of the project", Action::Look)
 };
 
 /// `GET /events`
@@ -71,7 +72,7 @@ pub const OF_JOB: Operation = Operation {
         after `Last-Event-ID` or `after`.",
     query: QUERY,
     headers: &[LAST_EVENT_ID],
-    ..Operation::new("list_job_events", "List or follow the history of a job")
+    ..Operation::new("list_job_events", "List or follow the history of a job", Action::Look)
 };
 
 /// `GET /jobs/{job}/events`

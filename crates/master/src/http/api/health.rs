@@ -16,7 +16,7 @@ use crate::views::Views;
 pub const LIVEZ: Operation = Operation {
     takes_any_query: true,
     description: "Answers as long as the process does.",
-    ..Operation::new("get_liveness", "Liveness check")
+    ..Operation::public("get_liveness", "Liveness check")
 };
 
 /// `GET /livez`
@@ -27,7 +27,7 @@ pub async fn livez() -> String {
 pub const READYZ: Operation = Operation {
     takes_any_query: true,
     description: "200 if the database answers and accepts changes, and this master leads.",
-    ..Operation::new("get_readiness", "Readiness check")
+    ..Operation::public("get_readiness", "Readiness check")
 };
 
 /// `GET /readyz`
@@ -51,7 +51,7 @@ pub async fn standby() -> Error {
     Error::Standby
 }
 
-pub const VERSION: Operation = Operation::new("get_version", "Get the version of the master");
+pub const VERSION: Operation = Operation::public("get_version", "Get the version of the master");
 
 /// `GET /version`
 pub async fn version() -> Json<Version> {

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use gaffer_domain::JobId;
 use gaffer_domain::job::JobState;
+use gaffer_domain::permissions::Action;
 use gaffer_domain::rerun::Part;
 use gaffer_domain::spec::{DriverKind, Source, Submission, Unfilled};
 use gaffer_protocol::rest::{self, Explanation, Job, RerunRequest, StopRequest};
@@ -62,7 +63,7 @@ pub const SUBMIT: Operation = Operation {
         404,
         "There is no such template or version, or the job of an earlier request with the same idempotency key was deleted.",
     )],
-    ..Operation::new("submit_job", "Submit a job")
+    ..Operation::new("submit_job", "Submit a job", Action::SubmitJob)
 };
 
 /// `POST /jobs`
@@ -109,7 +110,7 @@ pub const RERUN: Operation = Operation {
              request.",
         ),
     ],
-    ..Operation::new("rerun_job", "Run a job again")
+    ..Operation::new("rerun_job", "Run a job again", Action::SubmitJob)
 };
 
 /// `POST /jobs/{job}/rerun`
@@ -138,7 +139,7 @@ pub async fn rerun(
 pub const SOURCE: Operation = Operation {
     description: "For a job with parameters, its specification before their values were put in. The answer is a body that \
         submits the same job: `parameters` has the values of those with placeholders in it.",
-    ..Operation::new("get_job_source", "Get the specification of a job as it was submitted")
+    ..Operation::new("get_job_source", "Get the specification of a job as it was submitted", Action::Look)
 };
 
 /// `GET /jobs/{job}/source`
@@ -168,7 +169,7 @@ pub(super) async fn answer(
     actor: &Actor,
     Accepted { job, is_new, hints }: Accepted,
 ) -> Result<SubmittedJob, Error> {
-    let (accepted, spec) = jobs::get_whole(context, actor, job).await?;
+    let (accepted, spec) = jobs::get_whole(context, actor, Action::SubmitJob, job).await?;
     let page = format!("{}/jobs/{job}", site.public_url);
     let job = Job { hints: bodies::problem_fields(hints), ..bodies::job(accepted, spec) };
     Ok(SubmittedJob { job, is_new, page })
@@ -241,7 +242,7 @@ pub const LIST: Operation = Operation {
         ),
         Parameter::new("spec", Values::Flag, "`1`: with the specification of each job."),
     ],
-    ..Operation::new("list_jobs", "List jobs")
+    ..Operation::new("list_jobs", "List jobs", Action::Look)
 };
 
 /// `GET /jobs`
@@ -327,7 +328,7 @@ pub const SHOW: Operation = Operation {
              waited for.",
         ),
     ],
-    ..Operation::new("get_job", "Get a job, or wait for it")
+    ..Operation::new("get_job", "Get a job, or wait for it", Action::Look)
 };
 
 /// `GET /jobs/{job}`
@@ -356,7 +357,7 @@ pub const STOP: Operation = Operation {
     description: "Each task gets its stop signal, and is killed when its grace period has passed. Tasks with `when: always` \
         run once the others have ended; `force` stops these, too. The body may be empty.",
     errors: &[(409, "The job has ended.")],
-    ..Operation::new("stop_job", "Stop a job")
+    ..Operation::new("stop_job", "Stop a job", Action::StopJob)
 };
 
 /// `POST /jobs/{job}/stop`
@@ -368,17 +369,17 @@ pub async fn stop(
 ) -> Result<Ordered<Job>, Error> {
     let job: JobId = id(&job, "job")?;
     // A mistake in the body of a request for a job that there is not says nothing.
-    jobs::get(&context, &actor, job).await?;
+    jobs::get(&context, &actor, Action::StopJob, job).await?;
     let StopRequest { force } = body.read()?.unwrap_or_default();
     jobs::stop(&context, &actor, job, force).await?;
-    let (stopped, spec) = jobs::get_whole(&context, &actor, job).await?;
+    let (stopped, spec) = jobs::get_whole(&context, &actor, Action::StopJob, job).await?;
     Ok(Ordered(bodies::job(stopped, spec)))
 }
 
 pub const DELETE: Operation = Operation {
     description: "Its tasks, output and history go with it.",
     errors: &[(409, "The job has not ended.")],
-    ..Operation::new("delete_job", "Delete a job that has ended")
+    ..Operation::new("delete_job", "Delete a job that has ended", Action::DeleteJob)
 };
 
 /// `DELETE /jobs/{job}`
@@ -394,7 +395,7 @@ pub async fn delete(
 pub const EXPLAIN: Operation = Operation {
     description: "For each definition with waiting tasks: what keeps it from each worker, what would help, and its position \
         in the queue.",
-    ..Operation::new("explain_job", "Explain why the tasks of a job wait")
+    ..Operation::new("explain_job", "Explain why the tasks of a job wait", Action::Look)
 };
 
 /// `GET /jobs/{job}/explain`

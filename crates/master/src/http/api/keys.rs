@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use gaffer_protocol::rest::{self, Key, LoginLink};
+use gaffer_domain::permissions::Action;
+use gaffer_protocol::rest::{self, Key, LoginLink, RotateRequest};
 
-use super::super::description::{CURSOR, Created, Done, JsonBody, LIMIT, Listed, Operation};
+use super::super::description::{
+    CURSOR, Created, Done, JsonBody, LIMIT, Listed, Operation, OptionalJsonBody,
+};
 use super::super::error::Error;
 use super::super::params::{Params, id, page_of};
 use super::super::{Site, bodies};
@@ -15,7 +18,7 @@ use crate::operations::{Actor, Context, sign_in};
 pub const LIST: Operation = Operation {
     description: "Newest first, without their secrets.",
     query: &[LIMIT, CURSOR],
-    ..Operation::new("list_keys", "List keys")
+    ..Operation::new("list_keys", "List keys", Action::ListKeys)
 };
 
 /// `GET /keys`
@@ -30,8 +33,8 @@ pub async fn list(
 }
 
 pub const CREATE: Operation = Operation {
-    description: "The response has the key itself in `key`, this once.",
-    ..Operation::new("create_key", "Create a key")
+    description: "The response has the key itself in `key`, this once. A key cannot create one with scopes that it lacks itself.",
+    ..Operation::new("create_key", "Create a key", Action::CreateKey)
 };
 
 /// `POST /keys`
@@ -40,15 +43,34 @@ pub async fn create(
     actor: Actor,
     body: JsonBody<rest::NewKey>,
 ) -> Result<Created<Key>, Error> {
-    let rest::NewKey { kind, name, expires_in_seconds } = body.read()?;
-    let new = NewKey::of(&kind, name, expires_in_seconds)?;
+    let rest::NewKey { kind, name, scopes, expires_in_seconds } = body.read()?;
+    let new = NewKey::of(&kind, name, scopes.as_deref(), expires_in_seconds)?;
     let created = keys::create(&context, &actor, new).await?;
+    Ok(Created(bodies::created_key(created)))
+}
+
+pub const ROTATE: Operation = Operation {
+    description: "Creates a key with the same name, scopes and lifetime, in `key`, this once. The old one expires after the \
+        overlap; sessions and responses that were opened with it end then. The body may be empty.",
+    errors: &[(409, "The key was revoked, has expired, was rotated before, or belongs to another user.")],
+    ..Operation::new("rotate_key", "Rotate a key", Action::RotateKey)
+};
+
+/// `POST /keys/{key}/rotate`
+pub async fn rotate(
+    State(context): State<Arc<Context>>,
+    actor: Actor,
+    Path(key): Path<String>,
+    body: OptionalJsonBody<RotateRequest>,
+) -> Result<Created<Key>, Error> {
+    let RotateRequest { overlap } = body.read()?.unwrap_or_default();
+    let created = keys::rotate(&context, &actor, id(&key, "key")?, overlap).await?;
     Ok(Created(bodies::created_key(created)))
 }
 
 pub const REVOKE: Operation = Operation {
     description: "The worker sessions that it opened end at once.",
-    ..Operation::new("revoke_key", "Revoke a key")
+    ..Operation::new("revoke_key", "Revoke a key", Action::RevokeKey)
 };
 
 /// `DELETE /keys/{key}`
@@ -63,7 +85,7 @@ pub async fn revoke(
 
 pub const LOGIN_LINK: Operation = Operation {
     description: "The link signs the caller in to the dashboard, once, within 15 minutes.",
-    ..Operation::new("create_login_link", "Create a sign-in link")
+    ..Operation::new("create_login_link", "Create a sign-in link", Action::CreateSignInLink)
 };
 
 /// `POST /login-links`

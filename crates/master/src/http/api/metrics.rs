@@ -6,6 +6,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use gaffer_domain::permissions::Action;
 use serde_json::json;
 
 use super::super::auth::{MetricsReader, bearer};
@@ -19,7 +20,7 @@ pub const SHOW: Operation = Operation {
     description: "Figures of the master and of all projects, as OpenMetrics, or as the older text format of Prometheus if \
         only `text/plain` is accepted. For the operator, or with the token `GAFFER_METRICS_TOKEN`, which also works while the \
         database is away. Not on the port for workers.",
-    ..Operation::new("get_metrics", "Get the metrics")
+    ..Operation::new("get_metrics", "Get the metrics", Action::ReadMetrics)
 };
 
 /// `GET /metrics`

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::super::description::{Answer, Content, Description, Operation, Schemas, Success};
 use super::super::{API, API_PREFIX, Site};
 
-pub const SHOW: Operation = Operation::new("get_openapi", "Get this description (OpenAPI 3.1)");
+pub const SHOW: Operation = Operation::public("get_openapi", "Get this description (OpenAPI 3.1)");
 
 /// `GET /openapi.json`
 pub async fn show(State(site): State<Arc<Site>>) -> OpenApi {

@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use chrono::DateTime;
+use gaffer_domain::permissions::Action;
 use gaffer_domain::{AttemptRef, JobId};
 use gaffer_protocol::output::{Chunk, Stream};
 use gaffer_protocol::rest::{OutputData, OutputLine};
@@ -112,7 +113,7 @@ pub const OF_JOB: Operation = Operation {
     query: QUERY,
     headers: HEADERS,
     errors: &[NO_ATTEMPT, (416, "")],
-    ..Operation::new("get_job_output", "Get or follow the output of a job")
+    ..Operation::new("get_job_output", "Get or follow the output of a job", Action::Look)
 };
 
 /// `GET /jobs/{job}/output`
@@ -146,7 +147,7 @@ pub const OF_TASK: Operation = Operation {
     query: QUERY,
     headers: HEADERS,
     errors: &[NO_ATTEMPT, (416, "")],
-    ..Operation::new("get_task_output", "Get or follow the output of a task")
+    ..Operation::new("get_task_output", "Get or follow the output of a task", Action::Look)
 };
 
 /// `GET /jobs/{job}/tasks/{task}/output`

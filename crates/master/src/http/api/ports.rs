@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use gaffer_domain::JobId;
+use gaffer_domain::permissions::Action;
 use gaffer_protocol::rest::{
     Page, TaskPorts, TraefikBalancer, TraefikConfiguration, TraefikHttp, TraefikServer, TraefikService,
 };
@@ -28,7 +29,7 @@ const PORT: Parameter =
 pub const OF_JOB: Operation = Operation {
     description: "The running tasks that have named ports, in the order of their definitions and indices.",
     query: &[LIMIT, CURSOR],
-    ..Operation::new("list_ports", "List the ports of a job")
+    ..Operation::new("list_ports", "List the ports of a job", Action::Look)
 };
 
 /// `GET /jobs/{job}/ports`
@@ -46,7 +47,7 @@ pub async fn of_job(
 pub const OF_SERVICE: Operation = Operation {
     description: "A service is found by its name: the newest job of `type: service` with that name that has not ended.",
     query: &[LIMIT, CURSOR],
-    ..Operation::new("list_service_ports", "List the ports of a service")
+    ..Operation::new("list_service_ports", "List the ports of a service", Action::Look)
 };
 
 /// `GET /services/{service}/ports`
@@ -76,7 +77,7 @@ pub const TRAEFIK: Operation = Operation {
     description: "For the HTTP provider of Traefik: a router of your own names the service as `NAME@http`. Tasks whose checks \
         say that they are not available are left out.",
     query: &[PORT],
-    ..Operation::new("get_service_for_traefik", "Get a service for Traefik")
+    ..Operation::new("get_service_for_traefik", "Get a service for Traefik", Action::Look)
 };
 
 /// `GET /services/{service}/traefik`
@@ -98,7 +99,7 @@ pub const HTTP_SD: Operation = Operation {
     description: "For `http_sd_configs` of Prometheus: a group for each task, with labels for its job, address, attempt and \
         worker.",
     query: &[PORT],
-    ..Operation::new("get_service_for_prometheus", "Get a service for Prometheus")
+    ..Operation::new("get_service_for_prometheus", "Get a service for Prometheus", Action::Look)
 };
 
 /// `GET /services/{service}/http-sd`

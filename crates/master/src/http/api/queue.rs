@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{TimeDelta, Utc};
+use gaffer_domain::permissions::Action;
 use gaffer_protocol::rest::Queue;
 use gaffer_protocol::trace;
 use serde_json::json;
@@ -28,7 +29,7 @@ const MAX_TRACE_TASKS: u32 = 100_000;
 
 pub const SHOW: Operation = Operation {
     description: "Waiting tasks by class, in the order in which they will be placed, and the latest passes of the scheduler.",
-    ..Operation::new("get_queue", "Get the queue")
+    ..Operation::new("get_queue", "Get the queue", Action::Look)
 };
 
 /// `GET /queue`
@@ -43,7 +44,7 @@ pub const TRACE: Operation = Operation {
         SPAN,
         "How far to look back, at most 365 days; one day by default: a duration such as `7d`, or a number of seconds.",
     )],
-    ..Operation::new("get_trace", "Get tasks that ran, as CSV for gaffer simulate")
+    ..Operation::new("get_trace", "Get tasks that ran, as CSV for gaffer simulate", Action::Look)
 };
 
 /// `GET /trace`

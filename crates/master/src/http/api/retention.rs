@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use gaffer_domain::permissions::Action;
 use gaffer_protocol::rest::{Job, RetentionPreview};
 use serde_json::Value;
 
@@ -16,7 +17,7 @@ use crate::operations::{Actor, Context, retention};
 pub const SHOW: Operation = Operation {
     description: "For each era of history: how many jobs and tasks expire and when, the size on disk, and what keeps the \
         rest. Counts are those of the project, sizes those of the installation.",
-    ..Operation::new("get_retention", "Preview what retention removes")
+    ..Operation::new("get_retention", "Preview what retention removes", Action::LookAtSystem)
 };
 
 /// `GET /retention`
@@ -29,7 +30,7 @@ pub async fn show(
 
 pub const PIN: Operation = Operation {
     description: "The job never expires until it is unpinned. It can still be deleted.",
-    ..Operation::new("pin_job", "Pin a job")
+    ..Operation::new("pin_job", "Pin a job", Action::PinJob)
 };
 
 /// `POST /jobs/{job}/pin`
@@ -44,7 +45,7 @@ pub async fn pin(
 
 pub const UNPIN: Operation = Operation {
     description: "A job that has expired meanwhile is removed with the next run of retention.",
-    ..Operation::new("unpin_job", "Unpin a job")
+    ..Operation::new("unpin_job", "Unpin a job", Action::PinJob)
 };
 
 /// `POST /jobs/{job}/unpin`

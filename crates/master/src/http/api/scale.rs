@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use gaffer_domain::JobId;
+use gaffer_domain::permissions::Action;
 use gaffer_protocol::rest::{Job, ScaleRequest};
 
 use super::super::description::{Accepted, JsonBody, Operation};
@@ -20,7 +21,7 @@ pub const OF_JOB: Operation = Operation {
         further attempt, and new ones are added. Only tasks with a `count`, for whose completion no other task waits, can be \
         scaled.",
     errors: &[(409, "The job has ended, or is being stopped.")],
-    ..Operation::new("scale_job", "Scale a service")
+    ..Operation::new("scale_job", "Scale a service", Action::ScaleService)
 };
 
 /// `POST /jobs/{job}/scale`
@@ -32,14 +33,14 @@ pub async fn of_job(
 ) -> Result<Accepted<Job>, Error> {
     let job: JobId = id(&job, "job")?;
     // A mistake in the body of a request for a job that there is not says nothing.
-    jobs::get(&context, &actor, job).await?;
+    jobs::get(&context, &actor, Action::ScaleService, job).await?;
     scale(&context, &actor, job, body).await
 }
 
 pub const OF_SERVICE: Operation = Operation {
     description: "The same for a service by its name: the newest job of `type: service` with that name that has not ended.",
     errors: &[(409, "The service has ended, or is being stopped.")],
-    ..Operation::new("scale_service", "Scale a service by its name")
+    ..Operation::new("scale_service", "Scale a service by its name", Action::ScaleService)
 };
 
 /// `POST /services/{service}/scale`
@@ -62,5 +63,5 @@ async fn scale(
 ) -> Result<Accepted<Job>, Error> {
     let ScaleRequest { task, count } = body.read()?;
     services::scale(context, actor, ScaleService { job, task: task.as_deref(), count }).await?;
-    ordered(context, actor, job).await
+    ordered(context, actor, Action::ScaleService, job).await
 }

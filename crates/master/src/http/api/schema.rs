@@ -11,7 +11,7 @@ use serde_json::json;
 use super::super::description::{Answer, Content, Description, Operation, Schemas, Success};
 
 pub const JOB: Operation =
-    Operation::new("get_job_schema", "Get the schema of a job specification (JSON Schema)");
+    Operation::public("get_job_schema", "Get the schema of a job specification (JSON Schema)");
 
 const MEDIA_TYPE: &str = "application/schema+json";
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use gaffer_domain::permissions::Action;
 use gaffer_protocol::rest::{DeadLetter, OutputStoreCheck, System};
 
 use super::super::bodies;
@@ -14,7 +15,7 @@ use crate::operations::{Actor, Context, dead_letters, system};
 
 pub const SHOW: Operation = Operation {
     description: "Problems with the database, jobs that are locked in it, and every background loop with its last run.",
-    ..Operation::new("get_system", "Get the state of the master")
+    ..Operation::new("get_system", "Get the state of the master", Action::LookAtSystem)
 };
 
 /// `GET /system`
@@ -24,7 +25,7 @@ pub async fn show(State(context): State<Arc<Context>>, actor: Actor) -> Result<J
 
 pub const CHECK_OUTPUT_STORE: Operation = Operation {
     description: "Writes a small object to the object storage with output, reads it and deletes it.",
-    ..Operation::new("check_output_store", "Check the object storage with output")
+    ..Operation::new("check_output_store", "Check the object storage with output", Action::LookAtSystem)
 };
 
 /// `POST /system/output-store/check`
@@ -46,7 +47,7 @@ pub const LIST_LETTERS: Operation = Operation {
             "Only dead letters of the job with this number.",
         ),
     ],
-    ..Operation::new("list_dead_letters", "List dead letters")
+    ..Operation::new("list_dead_letters", "List dead letters", Action::ListDeadLetters)
 };
 
 /// `GET /dead-letters`
@@ -64,7 +65,7 @@ pub async fn dead_letters(
 
 pub const RETRY_LETTER: Operation = Operation {
     errors: &[(409, "The database still refuses it, or it is a report, which is kept as evidence.")],
-    ..Operation::new("retry_dead_letter", "Store refused output now")
+    ..Operation::new("retry_dead_letter", "Store refused output now", Action::RetryDeadLetter)
 };
 
 /// `POST /dead-letters/{letter}/retry`
@@ -79,7 +80,7 @@ pub async fn retry(
 
 pub const DELETE_LETTER: Operation = Operation {
     description: "What it holds is lost.",
-    ..Operation::new("delete_dead_letter", "Delete a dead letter")
+    ..Operation::new("delete_dead_letter", "Delete a dead letter", Action::DeleteDeadLetter)
 };
 
 /// `DELETE /dead-letters/{letter}`

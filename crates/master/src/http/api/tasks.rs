@@ -6,6 +6,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use chrono::Utc;
+use gaffer_domain::permissions::Action;
 use gaffer_domain::spec::{StopSignal, UnknownSignal};
 use gaffer_domain::task::StateName;
 use gaffer_domain::{AttemptRef, JobId};
@@ -39,7 +40,7 @@ pub const LIST: Operation = Operation {
             "Only tasks in this state.",
         ),
     ],
-    ..Operation::new("list_tasks", "List the tasks of a job")
+    ..Operation::new("list_tasks", "List the tasks of a job", Action::Look)
 };
 
 /// `GET /jobs/{job}/tasks`
@@ -74,7 +75,7 @@ pub fn page_of_tasks(mut tasks: Vec<records::Task>, limit: u32) -> (Vec<records:
     (tasks, next)
 }
 
-pub const SHOW: Operation = Operation::new("get_task", "Get a task with its attempts");
+pub const SHOW: Operation = Operation::new("get_task", "Get a task with its attempts", Action::Look);
 
 /// `GET /jobs/{job}/tasks/{task}`
 pub async fn show(
@@ -93,7 +94,7 @@ pub async fn show(
 pub const HEALTH: Operation = Operation {
     description: "What the checks of a task say of its latest attempt, with the results of the last hour. Old results are dropped \
         earlier if many tasks are checked often.",
-    ..Operation::new("get_task_health", "Get the results of health checks")
+    ..Operation::new("get_task_health", "Get the results of health checks", Action::Look)
 };
 
 /// `GET /jobs/{job}/tasks/{task}/health`
@@ -112,7 +113,7 @@ pub async fn health(
 pub const SIGNAL: Operation = Operation {
     description: "The signal is passed on to the processes of the task; its state does not change by itself.",
     errors: &[(409, "The task is not running.")],
-    ..Operation::new("signal_task", "Send a signal to a running task")
+    ..Operation::new("signal_task", "Send a signal to a running task", Action::SignalTask)
 };
 
 /// `POST /jobs/{job}/tasks/{task}/signal`
@@ -123,7 +124,7 @@ pub async fn signal(
     body: JsonBody<SignalRequest>,
 ) -> Result<PassedOn, Error> {
     let addressed = Addressed { job: id(&job, "job")?, task: &task };
-    tasks::job_must_exist(&context, &actor, addressed.job).await?;
+    tasks::job_must_exist(&context, &actor, Action::SignalTask, addressed.job).await?;
     let signal = wanted_signal(&body.read()?)?;
     tasks::signal(&context, &actor, addressed, signal).await?;
     Ok(PassedOn)
@@ -158,7 +159,7 @@ pub const STDIN: Operation = Operation {
         ),
     ],
     errors: &[(409, "Nothing reads the standard input of the task, or another writer writes to it.")],
-    ..Operation::new("write_to_task", "Write to the standard input of a task")
+    ..Operation::new("write_to_task", "Write to the standard input of a task", Action::WriteToTask)
 };
 
 /// `POST /jobs/{job}/tasks/{task}/stdin`
@@ -170,7 +171,7 @@ pub async fn stdin(
     bytes: Bytes,
 ) -> Result<Json<StdinPosition>, Error> {
     let addressed = Addressed { job: id(&job, "job")?, task: &task };
-    tasks::job_must_exist(&context, &actor, addressed.job).await?;
+    tasks::job_must_exist(&context, &actor, Action::WriteToTask, addressed.job).await?;
     let writer = params.parse::<Uuid>("writer", "a UUID that the writer has made")?;
     let writer = writer.ok_or_else(|| wrong("writer", "who writes: a UUID that the writer has made"))?;
     let offset = params.parse::<u64>("offset", "a number of bytes")?.unwrap_or(0);

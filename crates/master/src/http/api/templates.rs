@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use gaffer_domain::permissions::Action;
 use gaffer_protocol::rest::{Page, Template, TemplateVersion, TemplateVersionEntry};
 
 use super::super::bodies;
@@ -26,7 +27,7 @@ const VERSION: Parameter = Parameter::new(
 
 pub const LIST: Operation = Operation {
     description: "By name, all in one page.",
-    ..Operation::new("list_templates", "List templates")
+    ..Operation::new("list_templates", "List templates", Action::Look)
 };
 
 /// `GET /templates`
@@ -39,7 +40,7 @@ pub const SAVE: Operation = Operation {
     description: "The body is a specification in JSON, YAML or TOML, by its content type. It is kept as it is written. Values of \
         parameters without a default are given with each job. If the latest version is the same, nothing is saved: 200. A \
         template keeps its 100 latest versions.",
-    ..Operation::new("save_template", "Save a version of a template")
+    ..Operation::new("save_template", "Save a version of a template", Action::ManageTemplates)
 };
 
 /// `POST /templates/{template}`
@@ -81,8 +82,10 @@ impl Answer for SavedTemplate {
     }
 }
 
-pub const SHOW: Operation =
-    Operation { query: &[VERSION], ..Operation::new("get_template", "Get a version of a template") };
+pub const SHOW: Operation = Operation {
+    query: &[VERSION],
+    ..Operation::new("get_template", "Get a version of a template", Action::Look)
+};
 
 /// `GET /templates/{template}`
 pub async fn show(
@@ -110,7 +113,7 @@ pub fn version_in(text: &str) -> Result<u32, Error> {
 
 pub const VERSIONS: Operation = Operation {
     description: "Latest first, all in one page.",
-    ..Operation::new("list_template_versions", "List the versions of a template")
+    ..Operation::new("list_template_versions", "List the versions of a template", Action::Look)
 };
 
 /// `GET /templates/{template}/versions`
@@ -126,7 +129,7 @@ pub async fn versions(
 pub const DELETE: Operation = Operation {
     description: "Jobs that were made from it stay as they are, and can be rerun. As long as there are such jobs, the numbers of \
         its versions are not used again.",
-    ..Operation::new("delete_template", "Delete a template")
+    ..Operation::new("delete_template", "Delete a template", Action::ManageTemplates)
 };
 
 /// `DELETE /templates/{template}`

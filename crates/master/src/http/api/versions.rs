@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use gaffer_domain::JobId;
+use gaffer_domain::permissions::Action;
 use gaffer_domain::spec::Filled;
 use gaffer_protocol::rest::{Job, JobVersions, PromoteRequest, RollbackRequest, ServiceDiff};
 
@@ -20,7 +21,7 @@ use crate::views::Views;
 
 pub const SHOW: Operation = Operation {
     description: "The newest job of `type: service` with that name that has not ended.",
-    ..Operation::new("get_service", "Get a service by its name")
+    ..Operation::new("get_service", "Get a service by its name", Action::Look)
 };
 
 /// `GET /services/{service}`
@@ -31,7 +32,7 @@ pub async fn show(
     Path(service): Path<String>,
 ) -> Result<Json<Job>, Error> {
     let job = services::find(&views.reads, &actor, &service).await?;
-    let (found, spec) = jobs::get_whole(&context, &actor, job).await?;
+    let (found, spec) = jobs::get_whole(&context, &actor, Action::Look, job).await?;
     Ok(Json(bodies::job(found, spec)))
 }
 
@@ -57,7 +58,7 @@ pub const APPLY: Operation = Operation {
         ),
         (409, "The present version of the service is not the one in `after`."),
     ],
-    ..Operation::new("apply_service", "Update or submit a service")
+    ..Operation::new("apply_service", "Update or submit a service", Action::SubmitJob)
 };
 
 /// `POST /services/{service}`
@@ -80,7 +81,7 @@ pub async fn apply(
 
 pub const DIFF: Operation = Operation {
     description: "Changes nothing: says what `POST /services/{service}` with the same body would change.",
-    ..Operation::new("diff_service", "Show what an update would change")
+    ..Operation::new("diff_service", "Show what an update would change", Action::Look)
 };
 
 /// `POST /services/{service}/diff`
@@ -100,14 +101,19 @@ fn of_service(service: &str, body: &SpecBody) -> Result<Filled, Error> {
 }
 
 /// The answer to a request that was carried out for a job.
-pub(super) async fn ordered(context: &Context, actor: &Actor, job: JobId) -> Result<Accepted<Job>, Error> {
-    let (found, spec) = jobs::get_whole(context, actor, job).await?;
+pub(super) async fn ordered(
+    context: &Context,
+    actor: &Actor,
+    action: Action,
+    job: JobId,
+) -> Result<Accepted<Job>, Error> {
+    let (found, spec) = jobs::get_whole(context, actor, action, job).await?;
     Ok(Accepted(bodies::job(found, spec)))
 }
 
 pub const LIST: Operation = Operation {
     description: "The latest 20, and those that instances have.",
-    ..Operation::new("list_versions", "List the versions of a service")
+    ..Operation::new("list_versions", "List the versions of a service", Action::Look)
 };
 
 /// `GET /jobs/{job}/versions`
@@ -124,7 +130,7 @@ pub const ROLL_BACK: Operation = Operation {
     description: "Makes an earlier version the next one; the latest one that was not taken back itself, if the body names none. \
         Instances that still have its definitions are not replaced. The body may be empty.",
     errors: &[(409, "The service has ended, or is being stopped, or its present version is another one.")],
-    ..Operation::new("roll_back_job", "Go back to an earlier version")
+    ..Operation::new("roll_back_job", "Go back to an earlier version", Action::SubmitJob)
 };
 
 /// `POST /jobs/{job}/rollback`
@@ -135,10 +141,10 @@ pub async fn roll_back(
     body: OptionalJsonBody<RollbackRequest>,
 ) -> Result<Accepted<Job>, Error> {
     let job: JobId = id(&job, "job")?;
-    jobs::get(&context, &actor, job).await?;
+    jobs::get(&context, &actor, Action::SubmitJob, job).await?;
     let RollbackRequest { to, after } = body.read()?.unwrap_or_default();
     updates::roll_back(&context, &actor, RollBack { job, to, after }).await?;
-    ordered(&context, &actor, job).await
+    ordered(&context, &actor, Action::SubmitJob, job).await
 }
 
 pub const PROMOTE: Operation = Operation {
@@ -147,7 +153,7 @@ pub const PROMOTE: Operation = Operation {
         409,
         "The job is not updated, or its update has stopped, or its present version is another one.",
     )],
-    ..Operation::new("promote_job", "Let an update continue")
+    ..Operation::new("promote_job", "Let an update continue", Action::SubmitJob)
 };
 
 /// `POST /jobs/{job}/promote`
@@ -158,8 +164,8 @@ pub async fn promote(
     body: OptionalJsonBody<PromoteRequest>,
 ) -> Result<Accepted<Job>, Error> {
     let job: JobId = id(&job, "job")?;
-    jobs::get(&context, &actor, job).await?;
+    jobs::get(&context, &actor, Action::SubmitJob, job).await?;
     let PromoteRequest { version } = body.read()?.unwrap_or_default();
     updates::promote(&context, &actor, job, version).await?;
-    ordered(&context, &actor, job).await
+    ordered(&context, &actor, Action::SubmitJob, job).await
 }

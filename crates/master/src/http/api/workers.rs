@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use gaffer_domain::permissions::Action;
 use gaffer_domain::worker::WorkerState;
 use gaffer_protocol::rest::{DrainRequest, Sample, Worker};
 
@@ -32,7 +33,7 @@ pub const LIST: Operation = Operation {
         Parameter::new("name", Values::Text, "Only workers whose name contains this."),
         Parameter::new("driver", Values::Text, "Only workers on which this driver is healthy."),
     ],
-    ..Operation::new("list_workers", "List workers")
+    ..Operation::new("list_workers", "List workers", Action::Look)
 };
 
 /// `GET /workers`
@@ -70,7 +71,7 @@ fn states(params: &Params) -> Result<Vec<WorkerState>, Error> {
     params.list("state").map(state).collect()
 }
 
-pub const SHOW: Operation = Operation::new("get_worker", "Get a worker with its present load");
+pub const SHOW: Operation = Operation::new("get_worker", "Get a worker with its present load", Action::Look);
 
 /// `GET /workers/{worker}`
 pub async fn show(
@@ -83,7 +84,7 @@ pub async fn show(
 
 pub const SAMPLES: Operation = Operation {
     description: "Samples of the last hour, taken every ten seconds since the master started, oldest first.",
-    ..Operation::new("list_worker_samples", "Get the load of a worker over the last hour")
+    ..Operation::new("list_worker_samples", "Get the load of a worker over the last hour", Action::Look)
 };
 
 /// `GET /workers/{worker}/samples`
@@ -99,7 +100,7 @@ pub async fn samples(
 pub const DRAIN: Operation = Operation {
     description: "The worker accepts no new tasks. Its services move to other workers; its batch tasks finish, or move if their \
         jobs say so. The body may be empty.",
-    ..Operation::new("drain_worker", "Drain a worker")
+    ..Operation::new("drain_worker", "Drain a worker", Action::DirectWorker)
 };
 
 /// `POST /workers/{worker}/drain`
@@ -117,7 +118,7 @@ pub async fn drain(
 
 pub const CORDON: Operation = Operation {
     description: "The worker accepts no new tasks; those it has stay.",
-    ..Operation::new("cordon_worker", "Cordon a worker")
+    ..Operation::new("cordon_worker", "Cordon a worker", Action::DirectWorker)
 };
 
 /// `POST /workers/{worker}/cordon`
@@ -131,7 +132,7 @@ pub async fn cordon(
 
 pub const RESUME: Operation = Operation {
     description: "Ends a drain or a cordon.",
-    ..Operation::new("resume_worker", "Let a worker take work again")
+    ..Operation::new("resume_worker", "Let a worker take work again", Action::DirectWorker)
 };
 
 /// `POST /workers/{worker}/resume`
@@ -145,7 +146,7 @@ pub async fn resume(
 
 pub const REMOVE: Operation = Operation {
     errors: &[(409, "The worker is connected, or has attempts that are not known to have ended.")],
-    ..Operation::new("remove_worker", "Remove a worker that is not connected")
+    ..Operation::new("remove_worker", "Remove a worker that is not connected", Action::RemoveWorker)
 };
 
 /// `DELETE /workers/{worker}`

@@ -1,5 +1,6 @@
 //! The OpenAPI 3.1 document.
 
+use gaffer_domain::scopes::Scope;
 use serde_json::{Map, Value, json};
 
 use super::operation::Header;
@@ -78,7 +79,7 @@ impl Document {
                     "key": {
                         "type": "http",
                         "scheme": "bearer",
-                        "description": "A user key (`gfu_…`): `gaffer keys create --kind user` creates one.",
+                        "description": "A user key (`gfu_…`) with the scopes of the operation: `gaffer keys create NAME` creates one.",
                     },
                     "session": {
                         "type": "apiKey",
@@ -140,9 +141,12 @@ fn operation(description: &Description) -> Value {
         "tags": [description.section],
         "summary": summary,
         "responses": successes.chain(errors).collect::<Map<_, _>>(),
-        "security": match description.needs_key {
-            true => json!([{ "key": [] }, { "session": [] }]),
-            false => json!([]),
+        "security": match description.operation.action {
+            Some(action) => {
+                let scopes: Vec<_> = action.scopes().iter().map(Scope::as_str).collect();
+                json!([{ "key": scopes }, { "session": [] }])
+            }
+            None => json!([]),
         },
     });
     if !text.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use gaffer_domain::permissions::Action;
 use serde_json::{Value, json};
 
 use super::super::params::{DEFAULT_LIMIT, MAX_LIMIT};
@@ -13,6 +14,8 @@ pub struct Operation {
     pub id: &'static str,
     /// What it does, in a few words.
     pub summary: &'static str,
+    /// What it does, as far as permissions go: who may not do this gets no further. None for what needs no key.
+    pub action: Option<Action>,
     /// What there is to know beyond that; may be empty.
     pub description: &'static str,
     /// Parameters of the query. All others are refused, unless the operation takes any.
@@ -27,10 +30,16 @@ pub struct Operation {
 
 impl Operation {
     /// An operation without its own parameters and errors.
-    pub const fn new(id: &'static str, summary: &'static str) -> Operation {
+    pub const fn new(id: &'static str, summary: &'static str, action: Action) -> Operation {
+        Operation { action: Some(action), ..Operation::public(id, summary) }
+    }
+
+    /// The same for what needs no key.
+    pub const fn public(id: &'static str, summary: &'static str) -> Operation {
         Operation {
             id,
             summary,
+            action: None,
             description: "",
             query: &[],
             takes_any_query: false,

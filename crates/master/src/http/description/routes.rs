@@ -8,6 +8,7 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, on};
 
 use super::super::Doors;
+use super::super::auth::RouteAction;
 use super::super::error::Error;
 use super::super::params::Params;
 use super::{Described, Description, Document, Operation, Schemas};
@@ -71,9 +72,12 @@ impl Api {
         description.may_fail(400);
         H::describe(&mut description, &mut self.schemas);
         self.descriptions.push(description);
-        let refuse = from_fn(move |params: Params, request: Request, next: Next| async move {
+        let refuse = from_fn(move |params: Params, mut request: Request, next: Next| async move {
             if !operation.takes_any_query {
                 only_described(params, operation)?;
+            }
+            if let Some(action) = operation.action {
+                request.extensions_mut().insert(RouteAction(action));
             }
             Ok::<Response, Error>(next.run(request).await)
         });

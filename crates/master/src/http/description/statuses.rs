@@ -69,8 +69,9 @@ pub const STATUSES: [Status; 11] = [
     Status {
         status: 403,
         name: "Forbidden",
-        meaning: "Not allowed, such as a request that another site makes a browser send.",
-        codes: &["forbidden"],
+        meaning: "Not allowed: `scope_missing` if the key lacks a scope, which `detail` names; `forbidden` for all else, such as a \
+            request that another site makes a browser send.",
+        codes: &["forbidden", "scope_missing"],
         headers: &[],
     },
     Status {

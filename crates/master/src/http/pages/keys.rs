@@ -1,12 +1,15 @@
 //! The page *Keys*.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use askama::Template;
 use axum::Form;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
+use gaffer_domain::Time;
+use gaffer_domain::scopes::{Scope, Scopes};
 use serde::Deserialize;
 
 use super::super::Site;
@@ -18,9 +21,11 @@ use super::jobs::curl;
 use super::page;
 use crate::operations::keys::{self, NewKey};
 use crate::operations::{Context, OperationError};
-use crate::records::{Key, KeyKind};
+use crate::records::{Key, KeyKind, KeyState};
 
 const PAGE_ROWS: u32 = 100;
+/// What a new key may be used for, unless somebody chooses otherwise: what `gaffer run` needs.
+const USUAL: [Scope; 2] = [Scope::Read, Scope::Submit];
 
 #[derive(Template)]
 #[template(path = "keys.html")]
@@ -31,42 +36,66 @@ struct KeysPage {
     created: Option<String>,
     kind: String,
     name: String,
+    scopes: Vec<ScopeChoice>,
     error: Option<String>,
     rows: Vec<KeyRow>,
     older: Option<String>,
+}
+
+/// A scope in the form.
+struct ScopeChoice {
+    name: &'static str,
+    meaning: &'static str,
+    is_chosen: bool,
+}
+
+fn choices(chosen: Scopes) -> Vec<ScopeChoice> {
+    let choice = |scope: Scope| ScopeChoice {
+        name: scope.as_str(),
+        meaning: scope.meaning(),
+        is_chosen: chosen.contains(scope),
+    };
+    Scope::ALL.into_iter().map(choice).collect()
 }
 
 struct KeyRow {
     id: i64,
     prefix: String,
     name: String,
-    kind: String,
+    kind: &'static str,
+    scopes: String,
     created: Option<i64>,
     used: Option<i64>,
+    from: String,
     until: String,
     is_good: bool,
+    is_replaced: bool,
 }
 
 impl KeyRow {
     fn of(key: Key) -> KeyRow {
         let now = Utc::now();
-        let until = match (key.revoked_at, key.expires_at) {
-            (Some(at), _) => format!("revoked {}", ago(&at.timestamp_millis(), &now.timestamp_millis())),
-            (None, Some(at)) if at <= now => {
-                format!("expired {}", ago(&at.timestamp_millis(), &now.timestamp_millis()))
-            }
-            (None, Some(at)) => at.format("%Y-%m-%d").to_string(),
-            (None, None) => "never".to_owned(),
+        let ago = |at: Time| ago(&at.timestamp_millis(), &now.timestamp_millis());
+        let state = key.state(now);
+        let until = match (state, key.revoked_at.or(key.expires_at)) {
+            (KeyState::Revoked | KeyState::Expired, Some(at)) => format!("{} {}", state.as_str(), ago(at)),
+            (_, Some(at)) if at - now < TimeDelta::days(2) => at.format("%Y-%m-%d %H:%M UTC").to_string(),
+            (_, Some(at)) => at.format("%Y-%m-%d").to_string(),
+            (_, None) => "never".to_owned(),
         };
+        let none_if_empty = |text: String| if text.is_empty() { "—".to_owned() } else { text };
         KeyRow {
             id: key.id,
             prefix: key.prefix,
             name: key.name,
-            kind: if key.kind == KeyKind::Worker { "worker".to_owned() } else { "user".to_owned() },
+            kind: key.kind.as_str(),
+            scopes: none_if_empty(key.scopes.to_string()),
             created: Some(key.created_at.timestamp_millis()),
             used: key.last_used_at.map(|at| at.timestamp_millis()),
-            is_good: key.revoked_at.is_none() && key.expires_at.is_none_or(|at| at > now),
+            from: none_if_empty(key.last_used_from.unwrap_or_default()),
             until,
+            is_good: state == KeyState::Valid,
+            is_replaced: key.replaced_by.is_some(),
         }
     }
 }
@@ -81,14 +110,15 @@ async fn keys_page(
     let keys = page_of(keys, PAGE_ROWS, |key| key.id);
     Ok(KeysPage {
         frame: visitor.frame("/keys"),
-        cli: "gaffer keys list\ngaffer keys create --kind worker --name lab".to_owned(),
+        cli: "gaffer keys\ngaffer keys create ci --scope read,submit --expires 30d".to_owned(),
         curl: format!(
-            "{} \\\n  --json '{{\"kind\": \"worker\", \"name\": \"lab\"}}'",
+            "{} \\\n  --json '{{\"kind\": \"user\", \"name\": \"ci\", \"scopes\": [\"read\", \"submit\"]}}'",
             curl(site, "POST", "/keys")
         ),
         created: None,
         kind: String::new(),
         name: String::new(),
+        scopes: choices(USUAL.into_iter().collect()),
         error: None,
         rows: keys.items.into_iter().map(KeyRow::of).collect(),
         older: keys.next_cursor.map(|cursor| address("/keys", &[("cursor", &cursor)])),
@@ -112,6 +142,24 @@ pub struct KeyForm {
     name: String,
     #[serde(default)]
     expires: String,
+    /// `scope-read` and the like, of the boxes that are ticked.
+    #[serde(flatten)]
+    ticked: HashMap<String, String>,
+}
+
+impl KeyForm {
+    fn scopes(&self) -> Scopes {
+        let is_ticked = |scope: &Scope| self.ticked.contains_key(&format!("scope-{scope}"));
+        Scope::ALL.into_iter().filter(is_ticked).collect()
+    }
+
+    fn wanted(&self) -> Result<NewKey, OperationError> {
+        let expires_in_seconds = self.expires.parse().ok();
+        let new = NewKey::of(&self.kind, self.name.clone(), None, expires_in_seconds)?;
+        // The boxes are of user keys; without scripts or styles a browser shows them for both kinds.
+        let scopes = (new.kind == KeyKind::User).then(|| self.scopes());
+        Ok(NewKey { scopes, ..new })
+    }
 }
 
 /// `POST /keys`: shows the new key, this once.
@@ -121,9 +169,7 @@ pub async fn create(
     visitor: SessionUser,
     Form(form): Form<KeyForm>,
 ) -> Result<Response, Error> {
-    let expires_in_seconds = form.expires.parse().ok();
-    let wanted = NewKey::of(&form.kind, form.name.clone(), expires_in_seconds);
-    let created = match wanted {
+    let created = match form.wanted() {
         Ok(new) => keys::create(&context, &visitor.actor, new).await,
         Err(error) => Err(error),
     };
@@ -132,11 +178,25 @@ pub async fn create(
         Ok(created) => answer.created = Some(created.secret),
         Err(OperationError::Invalid { detail, .. }) => {
             answer.error = Some(detail);
+            answer.scopes = choices(form.scopes());
             answer.kind = form.kind;
             answer.name = form.name;
         }
         Err(error) => return Err(error.into()),
     }
+    page(&answer)
+}
+
+/// `POST /keys/{key}/rotate`: shows the new key, this once.
+pub async fn rotate(
+    State(context): State<Arc<Context>>,
+    State(site): State<Arc<Site>>,
+    visitor: SessionUser,
+    Path(key): Path<String>,
+) -> Result<Response, Error> {
+    let created = keys::rotate(&context, &visitor.actor, id(&key, "key")?, None).await?;
+    let mut answer = keys_page(&context, &site, &visitor, None).await?;
+    answer.created = Some(created.secret);
     page(&answer)
 }
 

@@ -55,7 +55,7 @@ pub async fn sign_in(
         return page(&LoginPage { frame, problem: None, next });
     }
     let to = next.clone().unwrap_or_else(|| "/jobs".to_owned());
-    let Some(session) = sign_in::use_link(&doors.context, token, peer.network()).await? else {
+    let Some(session) = sign_in::use_link(&doors.context, token, peer.address()).await? else {
         if signed_in(&doors, &headers, &peer).await?.is_some() {
             return Ok(Redirect::to(&to).into_response());
         }

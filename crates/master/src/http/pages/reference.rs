@@ -31,7 +31,8 @@ struct OperationText {
     path: &'static str,
     summary: &'static str,
     description: &'static str,
-    needs_key: bool,
+    /// Of a key; none if none is needed.
+    scopes: Option<String>,
     parameters: Vec<ParameterRow>,
     /// What is sent, then what is answered, by status.
     bodies: Vec<BodyRow>,
@@ -124,7 +125,7 @@ fn operation(description: &Description) -> OperationText {
         path: description.path,
         summary: description.operation.summary,
         description: description.operation.description,
-        needs_key: description.needs_key,
+        scopes: description.operation.action.map(|action| action.scopes().to_string()),
         parameters: parameters.collect(),
         bodies: sent.chain(done).chain(failed).collect(),
     }

@@ -259,7 +259,7 @@ pub async fn new_key(
     visitor: SessionUser,
     Form(new): Form<NewWorker>,
 ) -> Result<Response, Error> {
-    let key = NewKey { kind: KeyKind::Worker, name: new.name.clone(), expires_in_seconds: None };
+    let key = NewKey::new(KeyKind::Worker, new.name.clone());
     let mut answer = NewWorkerPage::new(&visitor, new.name);
     match keys::create(&context, &visitor.actor, key).await {
         Ok(created) => {

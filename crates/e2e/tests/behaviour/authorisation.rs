@@ -1,0 +1,290 @@
+//! The authorisation matrix, made from the API's own description and from the list of pages: a door that is added later is in it.
+
+use gaffer_domain::scopes::{Scope, Scopes};
+use gaffer_e2e::client::Client;
+use gaffer_e2e::openapi;
+use gaffer_e2e::raw_worker::{RawWorker, hello};
+use gaffer_e2e::stage::Stage;
+use gaffer_master::http::page_paths;
+use reqwest::header::{ACCEPT, AUTHORIZATION, COOKIE};
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+
+use super::tenants::{dead_letter, neighbour};
+
+/// In names of what the first project has, and nowhere else.
+const OWN: &str = "zq7-own";
+
+/// Operations whose path has the name of what they make, which may be free in each project.
+const NAMES_WHAT_IT_MAKES: [&str; 3] = ["save_template", "apply_service", "diff_service"];
+
+/// What the first project has, to be addressed by both.
+struct Targets {
+    stage: Stage,
+    worker: i64,
+    job: i64,
+    key: i64,
+    letter: i64,
+}
+
+impl Targets {
+    /// Also gives the worker, which stays connected as long as it is kept.
+    async fn set() -> (Targets, RawWorker) {
+        let stage = Stage::set().await;
+        let mut worker = RawWorker::connect(&stage.worker_url(), &stage.worker_key, hello(OWN)).await;
+        let job = stage.client.submit(json!({"name": OWN, "script": "true", "labels": {"a": OWN}})).await;
+        stage.client.submit(json!({"name": OWN, "type": "service", "script": "true", "count": 1})).await;
+        for _ in 0..2 {
+            let attempt = worker.next_start().await.attempt;
+            worker.started(attempt).await;
+        }
+        stage.client.in_state(job, "running").await;
+        let key =
+            stage.client.post("/keys", &json!({"kind": "worker", "name": OWN})).await.body["id"].clone();
+        let letter = dead_letter(&stage, job).await;
+        let number = worker.welcome.worker.0;
+        (Targets { stage, worker: number, job, key: key.as_i64().unwrap(), letter }, worker)
+    }
+
+    /// Puts back what an allowed request has deleted.
+    async fn renew(&mut self, path: &str) {
+        if path.contains("{template}") {
+            let template = json!({"script": "true"});
+            let saved = self.stage.client.post(&format!("/templates/{OWN}"), &template).await;
+            assert!(saved.status.is_success(), "{}", saved.text);
+        }
+        if path.contains("{letter}") {
+            self.letter = dead_letter(&self.stage, self.job).await;
+        }
+    }
+
+    fn address(&self, path: &str) -> String {
+        path.replace("{job}", &self.job.to_string())
+            .replace("{task}", "main")
+            .replace("{service}", OWN)
+            .replace("{worker}", &self.worker.to_string())
+            .replace("{key}", &self.key.to_string())
+            .replace("{template}", OWN)
+            .replace("{letter}", &self.letter.to_string())
+    }
+}
+
+/// A route with the scopes that a key needs for it.
+struct Operation {
+    id: String,
+    method: Method,
+    path: String,
+    needs: Scopes,
+    has_body: bool,
+}
+
+/// All routes that need a key.
+fn operations() -> Vec<Operation> {
+    let document = openapi::present();
+    let mut all = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let Some(security) = operation["security"].as_array().unwrap().first() else { continue };
+            let scopes = security["key"].as_array().unwrap().iter();
+            all.push(Operation {
+                id: operation["operationId"].as_str().unwrap().to_owned(),
+                method: method.to_uppercase().parse().unwrap(),
+                path: path.clone(),
+                needs: scopes.map(|scope| scope.as_str().unwrap().parse::<Scope>().unwrap()).collect(),
+                has_body: operation.pointer("/requestBody/content/application~1json").is_some(),
+            });
+        }
+    }
+    all
+}
+
+impl Operation {
+    async fn ask(&self, client: &Client, address: &str, accept: &str) -> Response {
+        self.ask_with(client, address, accept, &json!({})).await
+    }
+
+    async fn ask_with(&self, client: &Client, address: &str, accept: &str, body: &Value) -> Response {
+        let request = client.request(self.method.clone(), address).header(ACCEPT, accept);
+        let request = if self.has_body { request.json(body) } else { request };
+        request.send().await.unwrap()
+    }
+
+    /// A body with which it does something, so that its answer is made, too.
+    fn valid_body(&self) -> Value {
+        let service = json!({"name": OWN, "type": "service", "script": "true", "count": 1});
+        match self.id.as_str() {
+            "submit_job" | "save_template" => json!({"script": "true"}),
+            "apply_service" | "diff_service" => service,
+            "scale_job" | "scale_service" => json!({"count": 2}),
+            "signal_task" => json!({"signal": "SIGINT"}),
+            "create_key" => json!({"kind": "worker", "name": "of the matrix"}),
+            _ => json!({}),
+        }
+    }
+}
+
+/// Keys of a user: of one scope, of all but one, and of all.
+async fn keys(client: &Client) -> Vec<(Scopes, Client)> {
+    let each = Scope::ALL.map(Scopes::only);
+    let sets = each.into_iter().chain(each.map(|one| Scopes::ALL.without(one))).chain([Scopes::ALL]);
+    let mut keys = Vec::new();
+    for scopes in sets {
+        let names: Vec<&str> = scopes.iter().map(Scope::as_str).collect();
+        let new = json!({"kind": "user", "name": "of the matrix", "scopes": names});
+        let created = client.post("/keys", &new).await;
+        assert_eq!(created.body["scopes"], json!(names), "{}", created.text);
+        keys.push((scopes, client.with_key(created.body["key"].as_str().unwrap())));
+    }
+    keys
+}
+
+/// Refused because scopes are missing, with each of them and the way to get them.
+async fn assert_refused(cell: &str, response: Response, missing: Scopes) {
+    let status = response.status().as_u16();
+    let body: Value = response.json().await.unwrap();
+    assert_eq!((status, body["code"].as_str()), (403, Some("scope_missing")), "{cell}: {body}");
+    let detail = body["detail"].as_str().unwrap();
+    assert!(detail.contains(&format!("lacks the scope {missing};")), "{cell}: {detail}");
+    assert!(detail.contains("gaffer keys create NAME --scope"), "{cell}: {detail}");
+}
+
+#[tokio::test]
+async fn each_route_is_open_to_keys_of_its_scope_and_project_and_to_no_other_key() {
+    let (mut targets, _worker) = Targets::set().await;
+    let (eve, _) = neighbour(&targets.stage).await;
+    let (own, foreign) = (keys(&targets.stage.client).await, keys(&eve).await);
+    let nobody = targets.stage.client.with_key("");
+    let worker_key = targets.stage.client.with_key(&targets.stage.worker_key);
+    let operations = operations();
+    let mut cells = 0;
+    // First all that must be refused, or find nothing.
+    for operation in &operations {
+        targets.renew(&operation.path).await;
+        let address = targets.address(&operation.path);
+        let name = format!("{} {}", operation.method, operation.path);
+        for (client, code) in [(&nobody, "key_malformed"), (&worker_key, "key_wrong_kind")] {
+            let response = operation.ask(client, &address, "application/json").await;
+            assert_eq!(response.status(), 401, "{name} with {code}");
+            assert_eq!(response.json::<Value>().await.unwrap()["code"], code, "{name}");
+            cells += 1;
+        }
+        for (scopes, client) in &own {
+            let missing = operation.needs.without(*scopes);
+            if missing.is_empty() {
+                continue;
+            }
+            let cell = format!("{name} with {scopes:?}");
+            for accept in ["application/json", "text/event-stream", "application/x-ndjson", "text/html"] {
+                assert_refused(&cell, operation.ask(client, &address, accept).await, missing).await;
+            }
+            cells += 1;
+        }
+        for (scopes, client) in &foreign {
+            let missing = operation.needs.without(*scopes);
+            let cell = format!("{name} of another project with {scopes:?}");
+            let response = operation.ask(client, &address, "application/json").await;
+            let status = response.status().as_u16();
+            cells += 1;
+            if operation.id == "get_metrics" {
+                // They count what all projects do: the role decides before the scope.
+                assert_eq!(status, 403, "{cell}");
+                assert_eq!(response.json::<Value>().await.unwrap()["code"], "forbidden", "{cell}");
+            } else if !missing.is_empty() {
+                assert_refused(&cell, response, missing).await;
+            } else {
+                let text = response.text().await.unwrap();
+                let is_of_something =
+                    operation.path.contains('{') && !NAMES_WHAT_IT_MAKES.contains(&&*operation.id);
+                match is_of_something {
+                    // Nothing says that it exists.
+                    true => assert_eq!(status, 404, "{cell}: {text}"),
+                    false => assert!(![401, 403, 404].contains(&status) && status < 500, "{cell}: {text}"),
+                }
+                let shows = status == 200 && text.contains(OWN);
+                assert!(!shows, "{cell} shows what is not theirs: {text}");
+            }
+        }
+    }
+    // Nothing of it did anything.
+    let client = &targets.stage.client;
+    assert_eq!(client.job(targets.job).await.state, "running");
+    assert_eq!(client.get(&format!("/workers/{}", targets.worker)).await.body["state"], "online");
+    assert_eq!(client.get(&format!("/services/{OWN}")).await.status, 200);
+    let listed = client.get("/keys").await.body;
+    let items = listed["items"].as_array().unwrap();
+    assert!(items.iter().all(|key| key["revoked_at"].is_null() && key["replaced_by"].is_null()), "{listed}");
+
+    // Then all that must be let in.
+    for operation in &operations {
+        let name = format!("{} {}", operation.method, operation.path);
+        for (scopes, client) in &own {
+            if operation.needs.without(*scopes).is_empty() {
+                targets.renew(&operation.path).await;
+                let (address, body) = (targets.address(&operation.path), operation.valid_body());
+                let response = operation.ask_with(client, &address, "application/json", &body).await;
+                let status = response.status().as_u16();
+                let text = response.text().await.unwrap();
+                assert!(![401, 403, 404].contains(&status) && status < 500, "{name} with {scopes:?}: {text}");
+                cells += 1;
+            }
+        }
+    }
+    assert_eq!(cells, operations.len() * (2 + own.len() + foreign.len()));
+    assert!(operations.len() > 50, "{}", operations.len());
+}
+
+/// Pages that anybody gets.
+const PUBLIC: [&str; 5] = ["/login", "/logout", "/theme", "/static/{name}", "/favicon.ico"];
+
+#[tokio::test]
+async fn each_page_is_open_to_sessions_of_its_project_and_to_no_key() {
+    let (mut targets, _worker) = Targets::set().await;
+    targets.renew("{template}").await;
+    let stage = &targets.stage;
+    let (eve, _) = neighbour(stage).await;
+    let (cookie, eves) = (stage.sign_in(&stage.client).await, stage.sign_in(&eve).await);
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let base = format!("http://{}", stage.running.dashboard);
+    let bearer = format!("Bearer {}", stage.client.key());
+    let mut pages = 0;
+    for path in page_paths().into_iter().filter(|path| !PUBLIC.contains(path)) {
+        let address = format!("{base}{}", targets.address(path));
+        for method in [Method::GET, Method::POST] {
+            let request = || http.request(method.clone(), &address).header(ACCEPT, "text/html");
+            let refused = request().header(AUTHORIZATION, &bearer).send().await.unwrap();
+            let status = refused.status().as_u16();
+            let place = refused.headers().get("location").map(|place| place.to_str().unwrap().to_owned());
+            let to_login = status == 303 && place.is_some_and(|place| place.starts_with("/login"));
+            assert!(to_login || status == 405, "{method} {path} with a key alone: {status}");
+            if !path.contains('{') {
+                continue;
+            }
+            let found = request().header(COOKIE, &eves).send().await.unwrap().status().as_u16();
+            match method {
+                Method::GET => assert!([404, 405].contains(&found), "{path} for another project: {found}"),
+                // A form without its fields may be refused for that.
+                _ => assert!((400..500).contains(&found), "{path} from another project: {found}"),
+            }
+        }
+        pages += 1;
+    }
+    assert!(pages > 40, "{pages}");
+    let own = stage.page(&format!("/jobs/{}", targets.job), &cookie).await;
+    assert_eq!(own.status(), 200);
+    assert_eq!(stage.client.job(targets.job).await.state, "running");
+}
+
+#[tokio::test]
+async fn what_needs_no_key_is_a_short_list() {
+    let document = openapi::present();
+    let mut open = Vec::new();
+    for methods in document["paths"].as_object().unwrap().values() {
+        for operation in methods.as_object().unwrap().values() {
+            if operation["security"].as_array().unwrap().is_empty() {
+                open.push(operation["operationId"].as_str().unwrap().to_owned());
+            }
+        }
+    }
+    open.sort_unstable();
+    assert_eq!(open, ["get_job_schema", "get_liveness", "get_openapi", "get_readiness", "get_version"]);
+}
