@@ -38,12 +38,13 @@ impl WriteStore {
     ) -> Result<Deleted, StoreError> {
         let _turn = self.turn_to_write_much().await?;
         let mut tx = self.begin_short().await?;
-        let row: Option<(String, i64)> =
-            sqlx::query_as("SELECT state::text, era FROM jobs WHERE id = $1 AND project_id = $2 FOR UPDATE")
-                .bind(job.0)
-                .bind(project.0)
-                .fetch_optional(&mut *tx)
-                .await?;
+        let row: Option<(String, i64)> = sqlx::query_as(
+            "SELECT state::text, era FROM jobs WHERE id = $1 AND project_id + 0 = $2 FOR UPDATE",
+        )
+        .bind(job.0)
+        .bind(project.0)
+        .fetch_optional(&mut *tx)
+        .await?;
         let Some((state, era)) = row else { return Ok(Deleted::Unknown) };
         let state: JobState = known("job state", &state)?;
         if !state.is_final() {

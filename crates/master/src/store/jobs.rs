@@ -246,11 +246,12 @@ impl ReadStore {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
-        let ids: Vec<i64> = sqlx::query_scalar("SELECT id FROM jobs WHERE id = ANY($1) AND project_id = $2")
-            .bind(jobs.iter().map(|job| job.0).collect::<Vec<i64>>())
-            .bind(project.0)
-            .fetch_all(&self.pool)
-            .await?;
+        let ids: Vec<i64> =
+            sqlx::query_scalar("SELECT id FROM jobs WHERE id = ANY($1) AND project_id + 0 = $2")
+                .bind(jobs.iter().map(|job| job.0).collect::<Vec<i64>>())
+                .bind(project.0)
+                .fetch_all(&self.pool)
+                .await?;
         Ok(ids.into_iter().map(JobId).collect())
     }
 }

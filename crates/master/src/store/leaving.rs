@@ -76,7 +76,7 @@ impl WriteStore {
         let done = sqlx::query(
             "WITH changed AS (UPDATE workers SET intake = $3, drained_at = NULL, \
                  drain_until = now() + $4 * interval '1 second' \
-                 WHERE id = $1 AND project_id = $2 RETURNING project_id, id, drain_until) \
+                 WHERE id = $1 AND project_id + 0 = $2 RETURNING project_id, id, drain_until) \
              INSERT INTO events (project_id, at, kind, worker_id, actor, message) \
              SELECT project_id, now(), $5, id, $6, coalesce('until ' || to_char(drain_until AT TIME ZONE 'UTC', \
                  'YYYY-MM-DD HH24:MI:SS') || ' UTC', '') FROM changed",
@@ -131,7 +131,7 @@ impl WriteStore {
     ) -> Result<Removal, StoreError> {
         let mut tx = self.begin().await?;
         let connected: Option<bool> = sqlx::query_scalar(
-            "SELECT offline_since IS NULL FROM workers WHERE id = $1 AND project_id = $2 FOR UPDATE",
+            "SELECT offline_since IS NULL FROM workers WHERE id = $1 AND project_id + 0 = $2 FOR UPDATE",
         )
         .bind(worker.0)
         .bind(project.0)

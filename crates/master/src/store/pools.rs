@@ -207,8 +207,9 @@ pub(super) const PLANNER: [(&str, &str); 4] =
 const LOOK_UPS: [(&str, &str); 2] = [("enable_indexscan", "off"), ("enable_indexonlyscan", "off")];
 
 /// A statement is planned once per connection, and not for each value that it is asked with: nearly all look rows up by one key, so
-/// that there is nothing to choose, and to plan one takes longer than to carry it out. Not for loops: which partition they read
-/// depends on a value.
+/// that there is nothing to choose, and to plan one takes longer than to carry it out. A plan made while a table is empty is kept, so
+/// `project_id + 0` keeps a row that is known by its number from being looked for among all of its project. Not for loops: which
+/// partition they read depends on a value.
 const PLANNED_ONCE: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
 
 /// Lists are read in the order of an index, a page at a time: they are never sorted as a whole to find the latest.

@@ -311,7 +311,7 @@ impl WriteStore {
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin_short().await?;
         let before: Option<bool> =
-            sqlx::query_scalar("SELECT pinned FROM jobs WHERE id = $1 AND project_id = $2 FOR UPDATE")
+            sqlx::query_scalar("SELECT pinned FROM jobs WHERE id = $1 AND project_id + 0 = $2 FOR UPDATE")
                 .bind(job.0)
                 .bind(project.0)
                 .fetch_optional(&mut *tx)

@@ -579,7 +579,7 @@ impl ReadStore {
     /// # Errors
     /// When the database does not answer.
     pub async fn job_is_of(&self, project: ProjectId, job: JobId) -> Result<bool, StoreError> {
-        Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM jobs WHERE id = $1 AND project_id = $2)")
+        Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM jobs WHERE id = $1 AND project_id + 0 = $2)")
             .bind(job.0)
             .bind(project.0)
             .fetch_one(&self.pool)

@@ -63,7 +63,7 @@ impl WriteStore {
     ) -> Result<Promoted, StoreError> {
         let mut tx = self.begin_short().await?;
         let found: Option<(String, bool, i32)> = sqlx::query_as(
-            "SELECT state::text, stop_message IS NOT NULL, version FROM jobs WHERE id = $1 AND project_id = $2 FOR UPDATE",
+            "SELECT state::text, stop_message IS NOT NULL, version FROM jobs WHERE id = $1 AND project_id + 0 = $2 FOR UPDATE",
         )
         .bind(job.0)
         .bind(project.0)

@@ -154,7 +154,7 @@ impl WriteStore {
         }
         let found: Option<JobRow> = sqlx::query_as(
             "SELECT state::text AS state, stop_message, version, spec_version, spec::text AS spec, created_by, created_at, era \
-             FROM jobs WHERE id = $1 AND project_id = $2 FOR UPDATE",
+             FROM jobs WHERE id = $1 AND project_id + 0 = $2 FOR UPDATE",
         )
         .bind(new.job.0)
         .bind(new.project.0)
