@@ -26,6 +26,7 @@ use crate::commands::rerun::RerunArgs;
 use crate::commands::retention::RetentionArgs;
 use crate::commands::run::RunArgs;
 use crate::commands::scale::ScaleArgs;
+use crate::commands::secrets::SecretsArgs;
 use crate::commands::server::WorkerArgs;
 use crate::commands::simulate::SimulateArgs;
 use crate::commands::stop::StopArgs;
@@ -131,6 +132,9 @@ pub enum Command {
     Retention(RetentionArgs),
     /// List, create, rotate and revoke API keys
     Keys(KeysArgs),
+    /// List, set and delete secrets
+    #[command(visible_alias = "secret")]
+    Secrets(SecretsArgs),
     /// Show database problems and background loops
     System(SystemArgs),
     /// List, retry and delete dead letters
@@ -269,6 +273,12 @@ mod tests {
             "keys create --kind worker --name lab --expires 30d",
             "keys create ci --scope read,submit --scope operate",
             "keys rotate 3 --overlap 90m",
+            "secrets",
+            "secrets -o json",
+            "secrets set DB_PASSWORD",
+            "secrets set --exact TLS_KEY",
+            "secrets rm DB_PASSWORD",
+            "run --secret DB_PASSWORD --secret TOKEN -- x",
             "events -f 42",
             "system -o json",
             "dead-letters list --job 42",

@@ -50,6 +50,12 @@ pub enum Action {
     RotateKey,
     /// Revoke a key.
     RevokeKey,
+    /// List secrets, without their values.
+    ListSecrets,
+    /// Store the value of a secret.
+    SetSecret,
+    /// Delete a secret.
+    DeleteSecret,
     /// Create a link that signs oneself in.
     CreateSignInLink,
     /// See what the database refused.
@@ -127,6 +133,9 @@ fn allowed(action: Action) -> &'static [Role] {
         Action::CreateKey => &[Operator, User],
         Action::RotateKey => &[Operator, User],
         Action::RevokeKey => &[Operator, User],
+        Action::ListSecrets => &[Operator, User],
+        Action::SetSecret => &[Operator, User],
+        Action::DeleteSecret => &[Operator, User],
         Action::CreateSignInLink => &[Operator, User],
         Action::ListDeadLetters => &[Operator, User],
         Action::RetryDeadLetter => &[Operator, User],
@@ -158,7 +167,11 @@ impl Action {
             | Action::DirectWorker
             | Action::RemoveWorker
             | Action::RetryDeadLetter
-            | Action::DeleteDeadLetter => Scopes::only(Scope::Operate),
+            | Action::DeleteDeadLetter
+            // Their names, for those who write specifications and see why tasks do not start.
+            | Action::ListSecrets => Scopes::only(Scope::Operate),
+            // A secret that is replaced changes what every job does that uses it.
+            Action::SetSecret | Action::DeleteSecret => Scopes::only(Scope::Admin),
             Action::ListKeys | Action::CreateKey | Action::RotateKey | Action::RevokeKey => {
                 Scopes::only(Scope::Admin)
             }
@@ -168,7 +181,7 @@ impl Action {
     }
 
     /// All of them.
-    pub const ALL: [Action; 22] = [
+    pub const ALL: [Action; 25] = [
         Action::Look,
         Action::SubmitJob,
         Action::ManageTemplates,
@@ -184,6 +197,9 @@ impl Action {
         Action::CreateKey,
         Action::RotateKey,
         Action::RevokeKey,
+        Action::ListSecrets,
+        Action::SetSecret,
+        Action::DeleteSecret,
         Action::CreateSignInLink,
         Action::ListDeadLetters,
         Action::RetryDeadLetter,
@@ -213,6 +229,9 @@ impl fmt::Display for Action {
             Action::CreateKey => "create keys",
             Action::RotateKey => "rotate keys",
             Action::RevokeKey => "revoke keys",
+            Action::ListSecrets => "list secrets",
+            Action::SetSecret => "set secrets",
+            Action::DeleteSecret => "delete secrets",
             Action::CreateSignInLink => "create a sign-in link for themselves",
             Action::ListDeadLetters => "list dead letters",
             Action::RetryDeadLetter => "retry dead letters",
@@ -271,7 +290,14 @@ mod tests {
         assert_eq!(allowed(Scope::Submit), [Action::SubmitJob]);
         assert_eq!(
             allowed(Scope::Admin),
-            [Action::ListKeys, Action::CreateKey, Action::RotateKey, Action::RevokeKey]
+            [
+                Action::ListKeys,
+                Action::CreateKey,
+                Action::RotateKey,
+                Action::RevokeKey,
+                Action::SetSecret,
+                Action::DeleteSecret
+            ]
         );
         // All the rest is operating, except what opens a session that may do everything.
         let one_is_enough = Scope::ALL.into_iter().map(|scope| allowed(scope).len()).sum::<usize>();

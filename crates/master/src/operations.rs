@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod output;
 pub mod readiness;
 pub mod retention;
+pub mod secrets;
 pub mod services;
 pub mod sign_in;
 pub mod sources;

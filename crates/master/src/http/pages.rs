@@ -29,6 +29,7 @@ mod queue;
 pub(super) mod reference;
 mod retention;
 mod rows;
+mod secrets;
 mod stream;
 mod stream_lines;
 mod system;
@@ -120,6 +121,8 @@ pub fn routes() -> Pages {
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{key}/rotate", post(keys::rotate))
         .route("/keys/{key}/revoke", post(keys::revoke))
+        .route("/secrets", get(secrets::list).post(secrets::set))
+        .route("/secrets/{secret}/delete", post(secrets::delete))
         .route("/system", get(system::show))
         .route("/system/dead-letters/{letter}/retry", post(system::retry))
         .route("/system/dead-letters/{letter}/delete", post(system::delete))

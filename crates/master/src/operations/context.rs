@@ -19,6 +19,7 @@ use crate::open_streams::{Credential, OpenStreams};
 use crate::scheduling_state::SchedulingState;
 use crate::secret::MetricsToken;
 use crate::store::WriteStore;
+use crate::vault::Vault;
 use crate::views::Views;
 use crate::wakes::Wakes;
 use crate::write_batcher::WriteBatcherHandle;
@@ -57,6 +58,8 @@ pub(super) struct Effects {
     pub scheduling: SchedulingState,
     /// Rate limits for unknown keys.
     pub guesses: Guesses,
+    /// Encrypts secrets.
+    pub vault: Arc<Vault>,
     /// Held while the first version of a service is submitted by its name, so that two requests make one service. Nobody else
     /// submits: only one master leads.
     pub new_services: Mutex<()>,
@@ -83,6 +86,7 @@ impl Context {
             large_jobs: control.large_jobs.clone(),
             scheduling: control.scheduling.clone(),
             guesses: Guesses::default(),
+            vault: control.vault.clone(),
             new_services: Mutex::default(),
         };
         Context { effects, views, first_project, metrics_token }

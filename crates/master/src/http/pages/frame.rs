@@ -22,12 +22,13 @@ use super::theme::Theme;
 use crate::operations::Actor;
 
 /// The places in the top bar, by address and name.
-pub const SECTIONS: [(&str, &str); 7] = [
+pub const SECTIONS: [(&str, &str); 8] = [
     ("/", "Overview"),
     ("/jobs", "Jobs"),
     ("/templates", "Templates"),
     ("/queue", "Queue"),
     ("/workers", "Workers"),
+    ("/secrets", "Secrets"),
     ("/keys", "Keys"),
     ("/events", "History"),
 ];
