@@ -386,7 +386,7 @@ impl Flow {
         self.walked = self.walked.saturating_sub(until);
         self.hidden.retain_mut(|hidden| {
             *hidden = hidden.start.saturating_sub(until)..hidden.end.saturating_sub(until);
-            !hidden.is_empty()
+            hidden.start < hidden.end
         });
     }
 }

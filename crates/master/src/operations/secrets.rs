@@ -37,7 +37,7 @@ pub async fn set(
         return Err(invalid("invalid_name", why, None));
     }
     if let Some(why) = secrets::wrong_value(value.bytes()) {
-        return Err(invalid("invalid_value", why, Some("/value")));
+        return Err(invalid("invalid_secret", why, Some("/value")));
     }
     // With one key after the other that is not the right one, nobody could tell any more which are needed.
     if let Some(problem) = effects.vault.problem(&effects.writes.secret_key_uses().await?) {

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use gaffer_domain::permissions::Action;
-use gaffer_protocol::rest::{self, Page, Secret};
+use gaffer_protocol::rest::{Page, Secret};
 
 use super::super::bodies;
 use super::super::description::{Answer, Description, Done, Operation, Schemas, SecretBody};
@@ -61,13 +61,8 @@ impl IntoResponse for StoredSecret {
 
 impl Answer for StoredSecret {
     fn describe(description: &mut Description, schemas: &mut Schemas) {
-        description.answers_json::<rest::Secret>(StatusCode::CREATED, "The new secret", &[], schemas);
-        description.answers_json::<rest::Secret>(
-            StatusCode::OK,
-            "The secret with its new value",
-            &[],
-            schemas,
-        );
+        description.answers_json::<Secret>(StatusCode::CREATED, "The new secret", &[], schemas);
+        description.answers_json::<Secret>(StatusCode::OK, "The secret with its new value", &[], schemas);
     }
 }
 
