@@ -14,9 +14,11 @@ use super::tenants::{dead_letter, neighbour};
 
 /// In names of what the first project has, and nowhere else.
 const OWN: &str = "zq7-own";
+/// The name of its secret.
+const SECRET: &str = "ZQ7_OWN";
 
 /// Operations whose path has the name of what they make, which may be free in each project.
-const NAMES_WHAT_IT_MAKES: [&str; 3] = ["save_template", "apply_service", "diff_service"];
+const NAMES_WHAT_IT_MAKES: [&str; 4] = ["save_template", "apply_service", "diff_service", "set_secret"];
 
 /// What the first project has, to be addressed by both.
 struct Targets {
@@ -53,6 +55,11 @@ impl Targets {
             let saved = self.stage.client.post(&format!("/templates/{OWN}"), &template).await;
             assert!(saved.status.is_success(), "{}", saved.text);
         }
+        if path.contains("secret") {
+            let request = self.stage.client.request(Method::PUT, &format!("/secrets/{SECRET}"));
+            let set = request.json(&json!({"value": "of the matrix"})).send().await.unwrap();
+            assert!(set.status().is_success(), "{set:?}");
+        }
         if path.contains("{letter}") {
             self.letter = dead_letter(&self.stage, self.job).await;
         }
@@ -65,6 +72,7 @@ impl Targets {
             .replace("{worker}", &self.worker.to_string())
             .replace("{key}", &self.key.to_string())
             .replace("{template}", OWN)
+            .replace("{secret}", SECRET)
             .replace("{letter}", &self.letter.to_string())
     }
 }
@@ -117,6 +125,7 @@ impl Operation {
             "apply_service" | "diff_service" => service,
             "scale_job" | "scale_service" => json!({"count": 2}),
             "signal_task" => json!({"signal": "SIGINT"}),
+            "set_secret" => json!({"value": "of the matrix"}),
             "create_key" => json!({"kind": "worker", "name": "of the matrix"}),
             _ => json!({}),
         }
@@ -200,7 +209,7 @@ async fn each_route_is_open_to_keys_of_its_scope_and_project_and_to_no_other_key
                     true => assert_eq!(status, 404, "{cell}: {text}"),
                     false => assert!(![401, 403, 404].contains(&status) && status < 500, "{cell}: {text}"),
                 }
-                let shows = status == 200 && text.contains(OWN);
+                let shows = status == 200 && (text.contains(OWN) || text.contains(SECRET));
                 assert!(!shows, "{cell} shows what is not theirs: {text}");
             }
         }
@@ -240,6 +249,7 @@ const PUBLIC: [&str; 5] = ["/login", "/logout", "/theme", "/static/{name}", "/fa
 async fn each_page_is_open_to_sessions_of_its_project_and_to_no_key() {
     let (mut targets, _worker) = Targets::set().await;
     targets.renew("{template}").await;
+    targets.renew("/secrets").await;
     let stage = &targets.stage;
     let (eve, _) = neighbour(stage).await;
     let (cookie, eves) = (stage.sign_in(&stage.client).await, stage.sign_in(&eve).await);

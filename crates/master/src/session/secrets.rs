@@ -52,5 +52,9 @@ pub(super) async fn secrets_of(
             "together they have {bytes} bytes, more than the {MAX_BYTES_OF_TASK} that are allowed for a task"
         ));
     }
+    // It does not wait for a lock that somebody has on one of them, or fail for it.
+    if let Err(error) = store.secrets_used(definition.job, &names).await {
+        tracing::debug!(%error, "the use of secrets was not noted");
+    }
     Ok(Some(Secrets { attempt, values, problem: None }))
 }

@@ -186,7 +186,7 @@ impl ReadStore {
 }
 
 impl Store {
-    /// The secrets of these names in the project of a job, if that is the project of the worker, too. Notes that they are used.
+    /// The secrets of these names in the project of a job, if that is the project of the worker, too.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -206,6 +206,14 @@ impl Store {
         .bind(names)
         .fetch_all(&self.pool)
         .await?;
+        Ok(rows.into_iter().map(SealedSecret::from).collect())
+    }
+
+    /// Notes that an attempt of a job has got the secrets of these names, unless that was noted a moment ago.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn secrets_used(&self, job: JobId, names: &[&str]) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         sqlx::query(
             "UPDATE secrets SET last_used_at = now() \
@@ -217,7 +225,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
-        Ok(rows.into_iter().map(SealedSecret::from).collect())
+        Ok(())
     }
 
     /// Some secrets that are encrypted with this master key, after a place in their order.

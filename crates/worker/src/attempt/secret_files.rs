@@ -75,6 +75,12 @@ impl SecretFiles {
         }
     }
 
+    /// Where the files of the worker with this data directory are.
+    #[cfg(test)]
+    pub fn place_of(data_dir: &Path) -> PathBuf {
+        base_in_memory().map_or_else(|| data_dir.join("secrets"), |base| directory(base, data_dir))
+    }
+
     /// What the worker's operator should know; none if the files are in memory.
     pub fn shortcoming() -> Option<String> {
         base_in_memory().is_none().then(|| {
