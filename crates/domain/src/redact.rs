@@ -369,6 +369,7 @@ impl Flow {
             if start > at {
                 shown.extend_from_slice(self.pending.get(at..start).unwrap_or_default());
                 self.in_mark = false;
+                at = start;
             }
             if end > start {
                 if !self.in_mark {

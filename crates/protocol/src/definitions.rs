@@ -336,6 +336,7 @@ mod tests {
             stdin: false,
             action: Action::Script(script.to_owned()),
             env: BTreeMap::new(),
+            secrets: Vec::new(),
             resources: Resources { cpu: Cpu::from_millis(0), memory: Bytes(0), disk: Bytes(0) },
             countables: BTreeMap::new(),
             timeout: None,

@@ -68,9 +68,17 @@ pub(super) const SECRETS: Field = Field::new(
 
 /// The fields of a member of `secrets`.
 pub const SECRET: &[Field] = &[
-    Field::new("name", Kind::text("the name of a secret", Most::Bytes(MAX_NAME_BYTES)), "Name of the secret")
-        .required()
-        .example("TLS_KEY"),
+    Field::new(
+        "name",
+        Kind::Text {
+            what: "the name of a secret",
+            pattern: "^[A-Za-z_][A-Za-z0-9_]*$",
+            most: Most::Bytes(MAX_NAME_BYTES),
+        },
+        "Name of the secret",
+    )
+    .required()
+    .example("TLS_KEY"),
     Field::new(
         "file",
         Kind::Text { what: "a path", pattern: "^[^\\u0000]+$", most: Most::Bytes(MAX_PATH_BYTES) },

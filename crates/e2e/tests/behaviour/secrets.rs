@@ -509,8 +509,9 @@ async fn a_canary_in_a_job_is_found_in_no_file_no_process_no_page_and_no_backup(
         .await
         .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let unpacked = tokio::process::Command::new("tar").args(["xf", "all.backup"]).current_dir(backups.path());
-    assert!({ unpacked }.status().await.unwrap().success());
+    let mut unpack = tokio::process::Command::new("tar");
+    let unpacked = unpack.args(["xf", "all.backup"]).current_dir(backups.path()).status().await;
+    assert!(unpacked.unwrap().success());
     let dump = backups.path().join("gaffer.dump");
     if let Ok(restored) =
         tokio::process::Command::new("pg_restore").args(["-f", "-"]).arg(&dump).output().await

@@ -33,7 +33,7 @@ fn a_secret_is_a_variable_or_a_file() {
 
 #[test]
 fn a_name_or_a_path_that_cannot_be_one_is_refused() {
-    let named = |name: &str| mistake(with(json!({ "secrets": [name] })));
+    let named = |name: &str| told(&with(json!({ "secrets": [name] }))).concat();
     for name in ["A-B", "1A", "", "A=B"] {
         assert!(named(name).contains("cannot be the name of a secret"), "{name}");
     }
@@ -42,7 +42,7 @@ fn a_name_or_a_path_that_cannot_be_one_is_refused() {
         let told = told(&with(json!({"secrets": [{"name": "A", "file": path}]})));
         assert!(told[0].contains("is not a path without"), "{path:?}: {told:?}");
     }
-    let absolute = mistake(with(json!({"secrets": [{"name": "A", "file": "/etc/a"}]})));
+    let absolute = told(&with(json!({"secrets": [{"name": "A", "file": "/etc/a"}]}))).concat();
     assert!(absolute.contains("which only a container can have"), "{absolute}");
     assert!(mistake(with(json!({"secrets": [{"file": "a"}]}))).contains("needs a `name`"));
     let many: Vec<String> = (0..33).map(|n| format!("S{n}")).collect();
@@ -51,7 +51,7 @@ fn a_name_or_a_path_that_cannot_be_one_is_refused() {
 
 #[test]
 fn two_uses_cannot_have_one_place() {
-    let of = |secrets: Value| mistake(with(json!({ "secrets": secrets })));
+    let of = |secrets: Value| told(&with(json!({ "secrets": secrets }))).concat();
     assert!(of(json!(["A", "A"])).contains("A is in the list twice"));
     assert!(
         mistake(with(json!({"env": {"A": "x"}, "secrets": ["A"]}))).contains("a variable of `env` as well")

@@ -136,7 +136,7 @@ async fn templates_are_used(client: &Client, round: u32) {
 /// Secrets are set, listed, used by a task and deleted.
 async fn secrets_are_used(client: &Client) {
     for name in ["PLANS", "PLANS_2"] {
-        let request = client.request(reqwest::Method::PUT, &format!("/secrets/{name}"));
+        let request = client.request(Method::PUT, &format!("/secrets/{name}"));
         let set = request.json(&json!({"value": "of the plans"})).send().await.unwrap();
         assert!(set.status().is_success(), "{set:?}");
     }
