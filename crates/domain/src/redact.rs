@@ -3,8 +3,8 @@
 //! [`Masks`] are the values of one attempt with the forms in which programs print them ([`forms`]); a [`Flow`] is what is known
 //! of one of its streams. The result is the same for every way to cut the input: what is shown depends on the bytes
 //! before it alone. So a flow holds back what may be the beginning of a form, and nothing else: at most as many bytes as the
-//! longest form has. It never shows them earlier because nothing comes for a while: whoever reads the stream again from its
-//! beginning gets the same.
+//! longest form has. It never shows them earlier because nothing comes for a while, so a reader that begins again with the stream gets the
+//! same.
 //!
 //! This is a best effort. A program that prints a value reversed, in hexadecimal, or letter by letter with something in between
 //! is not stopped.
@@ -21,12 +21,10 @@ use aho_corasick::automaton::{Automaton as _, StateID};
 use aho_corasick::nfa::contiguous::NFA;
 use aho_corasick::{Anchored, MatchKind};
 
-use crate::secrets::SecretValue;
+use crate::secrets::{MIN_HIDDEN_BYTES, SecretValue};
 
 /// What stands in the place of a value. It does not tell how long the value is.
 pub const MARK: &[u8] = b"***";
-/// Shorter values are not hidden: they would be found everywhere.
-pub const MIN_BYTES: usize = 4;
 /// A line that begins with this names a value to hide from then on.
 pub const ADD_MASK: &[u8] = b"::add-mask::";
 /// A longer value after [`ADD_MASK`] is not understood.
@@ -69,7 +67,7 @@ impl Masks {
 
     /// Hides a further value from now on. Values that are too short or too many are left out.
     fn add(&mut self, value: &[u8]) {
-        if value.len() < MIN_BYTES
+        if value.len() < MIN_HIDDEN_BYTES
             || self.added == MAX_ADDED
             || self.added_bytes + value.len() > MAX_ALL_ADDED_BYTES
         {

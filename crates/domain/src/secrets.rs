@@ -5,8 +5,6 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use crate::quantity::shown;
-use crate::redact::MIN_BYTES;
-use crate::spec::{JobSpec, SecretUse};
 
 /// The longest value, in bytes. A variable of a process cannot be much longer.
 pub const MAX_VALUE_BYTES: usize = 64 << 10;
@@ -18,6 +16,9 @@ pub const MAX_SECRETS: usize = 1_000;
 pub const MAX_USES: usize = 32;
 /// The most bytes that all secrets of a task have together.
 pub const MAX_BYTES_OF_TASK: usize = 256 << 10;
+
+/// Shorter values are not hidden in output: they would be found everywhere.
+pub const MIN_HIDDEN_BYTES: usize = 4;
 
 /// The value of a secret. It is overwritten when it is dropped, and is in no message.
 #[derive(Clone, PartialEq, Eq)]
@@ -81,61 +82,9 @@ pub fn wrong_value(value: &[u8]) -> Option<String> {
 pub fn warning(value: &[u8]) -> Option<String> {
     let line_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
     let visible = value.len() - value.iter().rev().take_while(|byte| line_end(byte)).count();
-    (visible < MIN_BYTES).then(|| {
-        format!("a value of fewer than {MIN_BYTES} bytes is not hidden in the output of tasks: it would be found everywhere")
+    (visible < MIN_HIDDEN_BYTES).then(|| {
+        format!("a value of fewer than {MIN_HIDDEN_BYTES} bytes is not hidden in the output of tasks: it would be found everywhere")
     })
-}
-
-/// A place in a specification that names a secret which does not exist.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownSecret {
-    /// Its name.
-    pub name: String,
-    /// Position of the task definition.
-    pub task: usize,
-    /// Position in its list.
-    pub place: usize,
-}
-
-/// Every use of a secret that is not among these names.
-pub fn unknown(spec: &JobSpec, exists: impl Fn(&str) -> bool) -> Vec<UnknownSecret> {
-    let mut unknown = Vec::new();
-    for (task, definition) in spec.tasks.iter().enumerate() {
-        for (place, used) in definition.secrets.iter().enumerate() {
-            if !exists(&used.name) {
-                unknown.push(UnknownSecret { name: used.name.clone(), task, place });
-            }
-        }
-    }
-    unknown
-}
-
-/// The names of all secrets that a job uses, each once, in order.
-pub fn names(spec: &JobSpec) -> Vec<&str> {
-    let mut names: Vec<&str> = spec.tasks.iter().flat_map(|task| of_uses(&task.secrets)).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// The names of the secrets that a task uses, each once, in order.
-pub fn of_uses(uses: &[SecretUse]) -> Vec<&str> {
-    let mut names: Vec<&str> = uses.iter().map(|used| used.name.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// Why an attempt cannot start: these secrets of its task do not exist. One sentence without a full stop.
-pub fn missing(names: &[&str]) -> String {
-    let (noun, verb, pronoun) = match names {
-        [_] => ("secret", "does", "it"),
-        _ => ("secrets", "do", "them"),
-    };
-    format!(
-        "the {noun} {} {verb} not exist; set {pronoun} with `gaffer secrets set NAME < FILE` and run the job again",
-        names.join(", ")
-    )
 }
 
 #[cfg(test)]
@@ -162,11 +111,5 @@ mod tests {
         assert_eq!(SecretValue::new(b"hunter2".to_vec()).as_variable(), Ok("hunter2"));
         assert!(SecretValue::new(vec![b'a', 0]).as_variable().is_err());
         assert!(SecretValue::new(vec![0xff]).as_variable().is_err());
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        assert!(missing(&["A"]).starts_with("the secret A does not exist; set it with"));
-        assert!(missing(&["A", "B"]).starts_with("the secrets A, B do not exist; set them with"));
     }
 }

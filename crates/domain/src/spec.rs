@@ -62,7 +62,7 @@ pub use reservation::Reservation;
 pub use restart::{Backoff, OnLost, Restart, RestartPolicy};
 pub use retention::Retention;
 pub use scheduling::{Affinity, Concurrency, OnDrain, Placement};
-pub use secrets::{SECRET, SecretUse};
+pub use secrets::{SECRET, SecretUse, UnknownSecret, missing_secrets, secret_names, unknown_secrets};
 pub use stop::{StopSignal, StopSpec, UnknownSignal};
 pub use stored::{STORED_VERSION, UnreadableSpec};
 pub use strategy::{Strategy, UnknownStrategy};

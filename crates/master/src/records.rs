@@ -21,7 +21,7 @@ pub use health::{AttemptHealth, CheckSummary, HealthResult};
 pub use job::{Job, JobUpdate, RunningTasks};
 pub use key::{Key, KeyKind, KeyState, UnknownKeyKind};
 pub use scheduling::{LiveChange, LiveOnWorker, OnWorker, PlaceInQueue};
-pub use secret::{KeyUse, Secret};
+pub use secret::{KeyUse, Sealed, Secret};
 pub use task::{Attempt, ResultOf, Task, TaskPorts};
 pub use template::{Template, TemplateVersion, VersionEntry};
 pub use timeline::{AttemptTimes, DefinitionTimes};

@@ -6,8 +6,6 @@
 
 pub mod master_key;
 
-use std::fmt;
-
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 use gaffer_domain::ProjectId;
@@ -15,7 +13,7 @@ use gaffer_domain::secrets::SecretValue;
 use rand::RngCore as _;
 use zeroize::Zeroizing;
 
-use crate::records::KeyUse;
+use crate::records::{KeyUse, Sealed};
 use master_key::{KeyBytes, KeyRing, MasterKey, NoKey};
 
 const NONCE_BYTES: usize = 24;
@@ -29,23 +27,6 @@ pub struct Place<'a> {
     pub project: ProjectId,
     pub name: &'a str,
     pub version: i64,
-}
-
-/// A value as it is stored.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Sealed {
-    /// Which master key opens it.
-    pub key_id: String,
-    /// The data key, encrypted with the master key.
-    pub data_key: Vec<u8>,
-    /// The value, encrypted with the data key.
-    pub value: Vec<u8>,
-}
-
-impl fmt::Debug for Sealed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sealed(key {})", self.key_id)
-    }
 }
 
 /// Why a value cannot be encrypted or decrypted. The text says what to do.

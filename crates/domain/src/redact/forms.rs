@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
-use super::MIN_BYTES;
+use crate::secrets::MIN_HIDDEN_BYTES;
 
 /// Of longer values only the value itself and its lines are hidden.
 pub const MAX_ENCODED_BYTES: usize = 4 << 10;
@@ -19,7 +19,7 @@ pub fn of(value: &[u8]) -> BTreeSet<Vec<u8>> {
     let mut forms = BTreeSet::new();
     // A line end behind it is most often that of the file that it was read from.
     let core = trimmed(value);
-    if core.len() < MIN_BYTES {
+    if core.len() < MIN_HIDDEN_BYTES {
         return forms;
     }
     forms.insert(core.to_vec());
@@ -30,7 +30,7 @@ pub fn of(value: &[u8]) -> BTreeSet<Vec<u8>> {
         forms.extend(in_urls(core));
         forms.extend(in_json(core));
     }
-    forms.retain(|form| form.len() >= MIN_BYTES);
+    forms.retain(|form| form.len() >= MIN_HIDDEN_BYTES);
     forms
 }
 

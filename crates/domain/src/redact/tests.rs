@@ -80,7 +80,7 @@ fn a_million_ways_to_cut_a_stream_give_the_same_and_nothing_of_a_value() {
     for _ in 0..200 {
         // Values that overlap each other and themselves.
         let value = |rng: &mut StdRng| -> Vec<u8> {
-            let bytes = rng.random_range(MIN_BYTES..10);
+            let bytes = rng.random_range(MIN_HIDDEN_BYTES..10);
             (0..bytes).map(|_| b"aab"[rng.random_range(0..3)]).collect()
         };
         let values: Vec<Vec<u8>> = (0..rng.random_range(1..4)).map(|_| value(&mut rng)).collect();

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::driver::DriverKind;
 use super::field::{Field, Kind, Most};
+use super::job::JobSpec;
 use super::node::{Node, Object};
 use crate::quantity::shown;
 use crate::secrets::{MAX_NAME_BYTES, MAX_USES, wrong_name};
@@ -168,4 +169,48 @@ fn path(node: &Node<'_>, driver: DriverKind) -> Option<String> {
         ));
     }
     Some(path.to_owned())
+}
+
+/// A place in a specification that names a secret which does not exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownSecret {
+    /// Its name.
+    pub name: String,
+    /// Position of the task definition.
+    pub task: usize,
+    /// Position in its list.
+    pub place: usize,
+}
+
+/// Every use of a secret that is not among these names.
+pub fn unknown_secrets(spec: &JobSpec, exists: impl Fn(&str) -> bool) -> Vec<UnknownSecret> {
+    let mut unknown = Vec::new();
+    for (task, definition) in spec.tasks.iter().enumerate() {
+        for (place, used) in definition.secrets.iter().enumerate() {
+            if !exists(&used.name) {
+                unknown.push(UnknownSecret { name: used.name.clone(), task, place });
+            }
+        }
+    }
+    unknown
+}
+
+/// The names of the secrets that a task uses, each once, in order.
+pub fn secret_names(uses: &[SecretUse]) -> Vec<&str> {
+    let mut names: Vec<&str> = uses.iter().map(|used| used.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Why an attempt cannot start: these secrets of its task do not exist. One sentence without a full stop.
+pub fn missing_secrets(names: &[&str]) -> String {
+    let (noun, verb, pronoun) = match names {
+        [_] => ("secret", "does", "it"),
+        _ => ("secrets", "do", "them"),
+    };
+    format!(
+        "the {noun} {} {verb} not exist; set {pronoun} with `gaffer secrets set NAME < FILE` and run the job again",
+        names.join(", ")
+    )
 }

@@ -441,9 +441,8 @@ async fn a_canary_in_a_job_is_found_in_no_file_no_process_no_page_and_no_backup(
     let failing = json!({"script": format!("{script}; exit 3"), "secrets": secrets});
     let failed = client.submit(failing).await;
     client.finished(failed).await;
-    let check = json!({"command": ["sh", "-c", "echo $CANARY; exit 1"], "interval": "1s", "failures": 100});
-    let running =
-        json!({"script": format!("{script}; echo ready; sleep 1000"), "secrets": secrets, "health": check});
+    let check = json!({"command": ["sh", "-c", "echo $CANARY; exit 1"], "interval": "1s"});
+    let running = json!({"script": format!("{script}; echo ready; sleep 1000"), "secrets": secrets, "readiness": check});
     let running = client.submit(running).await;
     eventually("it has printed everything, and was checked", async || {
         let output = String::from_utf8(client.output(running).await).unwrap();

@@ -1,8 +1,7 @@
 //! What tasks will lack when their turn comes: secrets that do not exist, or cannot be read.
 
 use gaffer_domain::ProjectId;
-use gaffer_domain::secrets::{missing, names, of_uses};
-use gaffer_domain::spec::{JobSpec, TaskSpec};
+use gaffer_domain::spec::{JobSpec, TaskSpec, missing_secrets, secret_names};
 
 use crate::records::WaitingTasks;
 use crate::store::StoreError;
@@ -18,7 +17,7 @@ pub(super) struct Lacking {
 
 impl Lacking {
     pub async fn of(views: &Views, project: ProjectId, spec: &JobSpec) -> Result<Lacking, StoreError> {
-        if names(spec).is_empty() {
+        if spec.tasks.iter().all(|task| task.secrets.is_empty()) {
             return Ok(Lacking { known: Vec::new(), problem: None });
         }
         let problem = views.status.vault.ring().err().map(|error| error.to_string());
@@ -27,12 +26,12 @@ impl Lacking {
 
     /// The explanation of waiting tasks, with what they will lack.
     pub fn added_to(&self, task: &TaskSpec, waiting: WaitingTasks) -> WaitingTasks {
-        let used = of_uses(&task.secrets);
+        let used = secret_names(&task.secrets);
         let unknown: Vec<&str> =
             used.iter().copied().filter(|name| !self.known.iter().any(|known| known == name)).collect();
         let lacks = match (unknown.is_empty(), &self.problem) {
             _ if used.is_empty() => return waiting,
-            (false, _) => missing(&unknown),
+            (false, _) => missing_secrets(&unknown),
             (true, Some(problem)) => problem.clone(),
             (true, None) => return waiting,
         };

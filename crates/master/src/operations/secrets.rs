@@ -3,8 +3,8 @@
 use gaffer_domain::ProjectId;
 use gaffer_domain::permissions::Action;
 use gaffer_domain::quantity::shown;
-use gaffer_domain::secrets::{self, MAX_SECRETS, SecretValue, UnknownSecret};
-use gaffer_domain::spec::JobSpec;
+use gaffer_domain::secrets::{self, MAX_SECRETS, SecretValue};
+use gaffer_domain::spec::{JobSpec, UnknownSecret, unknown_secrets};
 use gaffer_domain::spelling::{did_you_mean, with_suggestion};
 
 use super::context::Effects;
@@ -87,7 +87,7 @@ pub(super) async fn must_exist(
         return Ok(());
     }
     let names = effects.writes.secret_names(project).await?;
-    let unknown = secrets::unknown(spec, |name| names.iter().any(|known| known == name));
+    let unknown = unknown_secrets(spec, |name| names.iter().any(|known| known == name));
     if unknown.is_empty() {
         return Ok(());
     }

@@ -1,5 +1,7 @@
 //! Secrets without their values.
 
+use std::fmt;
+
 use gaffer_domain::Time;
 
 /// A secret, without its value.
@@ -22,4 +24,21 @@ pub struct Secret {
 pub struct KeyUse {
     pub key_id: String,
     pub secrets: u64,
+}
+
+/// A value as it is stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// Which master key opens it.
+    pub key_id: String,
+    /// The data key, encrypted with the master key.
+    pub data_key: Vec<u8>,
+    /// The value, encrypted with the data key.
+    pub value: Vec<u8>,
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sealed(key {})", self.key_id)
+    }
 }

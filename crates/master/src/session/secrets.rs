@@ -1,7 +1,8 @@
 //! Gives an attempt that is about to start the secrets that its task names, and nobody else any.
 
 use gaffer_domain::AttemptRef;
-use gaffer_domain::secrets::{MAX_BYTES_OF_TASK, missing, of_uses};
+use gaffer_domain::secrets::MAX_BYTES_OF_TASK;
+use gaffer_domain::spec::{missing_secrets, secret_names};
 use gaffer_protocol::secrets::{Secrets, SentSecret, SentValue};
 
 use super::Session;
@@ -25,13 +26,13 @@ pub(super) async fn secrets_of(
     }
     let Some(spec) = store.spec_of_attempt((definition.job, version)).await? else { return Ok(None) };
     let Some(task) = spec.tasks.get(usize::from(definition.position)) else { return Ok(None) };
-    let names = of_uses(&task.secrets);
+    let names = secret_names(&task.secrets);
     let refused = |problem: String| Ok(Some(Secrets { attempt, values: Vec::new(), problem: Some(problem) }));
     let found = store.secrets_for_attempt(worker, definition.job, &names).await?;
     let lacking: Vec<&str> =
         names.iter().copied().filter(|name| !found.iter().any(|secret| secret.name == *name)).collect();
     if !lacking.is_empty() {
-        return refused(missing(&lacking));
+        return refused(missing_secrets(&lacking));
     }
     let (mut values, mut bytes) = (Vec::with_capacity(found.len()), 0);
     for secret in &found {

@@ -4,8 +4,7 @@ use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use sqlx::FromRow;
 
 use super::{ReadStore, Store, StoreError, WriteStore};
-use crate::records::{KeyUse, Secret};
-use crate::vault::Sealed;
+use crate::records::{KeyUse, Sealed, Secret};
 
 /// What became of a value that was to be stored.
 #[derive(Debug)]

@@ -191,7 +191,7 @@ fn read_key(word: &str) -> Option<KeyBytes> {
 
 fn read_file(path: &Path) -> io::Result<Zeroizing<String>> {
     let metadata = fs::metadata(path)?;
-    // A pipe has no mode of its own.
+    // The mode of a pipe says nothing.
     if metadata.is_file() && metadata.mode() & 0o077 != 0 {
         let mode = metadata.mode() & 0o777;
         tracing::warn!(path = %path.display(), mode = format!("{mode:o}"), "others than its owner may read the master key of secrets: chmod 600");

@@ -73,3 +73,15 @@ fn a_task_with_secrets_needs_a_worker_that_knows_of_them() {
     assert_eq!(features(json!({"secrets": ["A"]})), [Feature::Secrets]);
     assert_eq!(features(json!({})), []);
 }
+
+#[test]
+fn what_does_not_exist_is_named_with_its_place() {
+    let spec =
+        read(tasks_with(&[("a", json!({"secrets": ["X"]})), ("b", json!({"secrets": ["Y", "Z", "X"]}))]));
+    let unknown = unknown_secrets(&spec, |name| name == "X");
+    let places: Vec<_> = unknown.iter().map(|one| (one.name.as_str(), one.task, one.place)).collect();
+    assert_eq!(places, [("Y", 1, 0), ("Z", 1, 1)]);
+    assert_eq!(secret_names(&spec.tasks[1].secrets), ["X", "Y", "Z"]);
+    assert!(missing_secrets(&["A"]).starts_with("the secret A does not exist; set it with"));
+    assert!(missing_secrets(&["A", "B"]).starts_with("the secrets A, B do not exist; set them with"));
+}

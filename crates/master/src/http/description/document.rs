@@ -38,6 +38,7 @@ const PATH_PARAMETERS: [Parameter; 7] = [
     ),
     Parameter::new("worker", Values::Text, "Name or number of the worker."),
     Parameter::new("key", NUMBER, "Key number."),
+    Parameter::new("secret", Values::Text, "Name of the secret."),
     Parameter::new("template", Values::Text, "Name of the template."),
     Parameter::new("letter", NUMBER, "Number of the dead letter."),
 ];
