@@ -20,7 +20,7 @@ use crate::data_dir::create_private_dir;
 /// File systems in memory, the best first.
 const BASES: [&str; 2] = ["/dev/shm", "/run"];
 /// What the kernel calls such a file system: `TMPFS_MAGIC`.
-const TMPFS: i64 = 0x0102_1994;
+const TMPFS: i128 = 0x0102_1994;
 /// In an attempt's directory: the files that the task sees.
 const FILES: &str = "files";
 /// In an attempt's directory: what its output must not show, for an executor that adopts it.
@@ -166,7 +166,7 @@ impl Drop for AttemptSecrets {
 /// Where files are in memory, if there is such a place for this user.
 fn base_in_memory() -> Option<&'static Path> {
     let is_good = |path: &&Path| {
-        rustix::fs::statfs(*path).is_ok_and(|found| found.f_type as i64 == TMPFS)
+        rustix::fs::statfs(*path).is_ok_and(|found| i128::from(found.f_type) == TMPFS)
             && access(*path, AccessFlags::W_OK | AccessFlags::X_OK).is_ok()
     };
     BASES.into_iter().map(Path::new).find(is_good)

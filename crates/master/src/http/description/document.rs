@@ -24,7 +24,7 @@ pub struct Document {
 }
 
 /// What can stand in a path.
-const PATH_PARAMETERS: [Parameter; 7] = [
+const PATH_PARAMETERS: [Parameter; 8] = [
     Parameter::new("job", NUMBER, "Job number."),
     Parameter::new(
         "task",
