@@ -1,5 +1,6 @@
 //! Bodies of the REST API. Fields may be added; existing ones stay.
 
+mod audit;
 mod health;
 mod keys;
 mod output;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ports::NamedPort;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
+pub use audit::AuditEntry;
 pub use health::{CheckedResult, HealthResult, TaskChecks, TaskHealth};
 pub use keys::{Key, NewKey, RotateRequest};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
