@@ -16,6 +16,7 @@ pub mod keys;
 pub mod metrics;
 pub mod output;
 pub mod readiness;
+mod recent;
 pub mod retention;
 pub mod services;
 pub mod sign_in;

@@ -1,6 +1,5 @@
 //! Domain records of the master, with states as enums and nothing formatted. `http` makes bodies and pages of them.
 
-mod audit;
 mod dead_letter;
 mod event;
 mod figures;
@@ -14,7 +13,6 @@ mod timeline;
 mod waiting;
 mod worker;
 
-pub use audit::{AuditEntry, AuditOutcome};
 pub use dead_letter::{DeadLetter, LetterKind};
 pub use event::Event;
 pub use figures::{DispatchStage, PoolUse, PriorityTotals, TaskChanges};

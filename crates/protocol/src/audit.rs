@@ -1,11 +1,82 @@
 //! The chain of audit entries: each line has the hash of the line before it, so that a change of the past shows.
 
 use std::fmt::Write;
+use std::str::FromStr;
 
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::rest::AuditEntry;
+/// How something ended that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditOutcome {
+    Done,
+    /// It was not allowed, invalid, or not possible in that state.
+    Refused,
+    /// The database did not do its part.
+    Failed,
+    /// Nobody noted how it ended: the master or the request ended first.
+    Unknown,
+}
+
+impl AuditOutcome {
+    /// All of them.
+    pub const ALL: [AuditOutcome; 4] =
+        [AuditOutcome::Done, AuditOutcome::Refused, AuditOutcome::Failed, AuditOutcome::Unknown];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AuditOutcome::Done => "done",
+            AuditOutcome::Refused => "refused",
+            AuditOutcome::Failed => "failed",
+            AuditOutcome::Unknown => "unknown",
+        }
+    }
+}
+
+impl FromStr for AuditOutcome {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<AuditOutcome, ()> {
+        AuditOutcome::ALL.into_iter().find(|outcome| outcome.as_str() == text).ok_or(())
+    }
+}
+
+/// Who changed what, or tried to. Lines of the export have these members in this order, and their hash as the last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AuditEntry {
+    /// Place in the chain of its project, without gaps; null until it has one, a few seconds after its end.
+    pub number: Option<u64>,
+    /// SHA-256 of the line before it in the chain; null as long as `number`.
+    pub previous: Option<String>,
+    /// Number of the entry, unique in the installation.
+    pub id: i64,
+    /// Project; null if it concerns the installation.
+    pub project: Option<String>,
+    /// When it was asked for.
+    pub at: DateTime<Utc>,
+    /// Name of the user.
+    pub user: String,
+    /// Key or browser session that was used; null if the master itself did it.
+    pub credential: Option<String>,
+    /// Address that it came from: of the client, or of the reverse proxy before the master.
+    pub address: Option<String>,
+    /// What was done.
+    pub action: String,
+    /// What it was done to.
+    pub target: String,
+    /// How it ended; null until it has.
+    pub outcome: Option<AuditOutcome>,
+    /// Why it was refused or failed.
+    pub detail: Option<String>,
+    /// What it was before, as far as it was changed.
+    pub before: Option<Value>,
+    /// What it is since then.
+    pub after: Option<Value>,
+}
 
 /// What the first line of a chain has in the place of an earlier hash.
 pub const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -96,7 +167,6 @@ impl End {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use chrono::DateTime;
     use serde_json::json;
 
     use super::*;
@@ -115,7 +185,7 @@ mod tests {
                 address: Some("127.0.0.1".to_owned()),
                 action: "stop_job".to_owned(),
                 target: format!("job {number}"),
-                outcome: Some("done".to_owned()),
+                outcome: Some(AuditOutcome::Done),
                 detail: None,
                 before: Some(json!({ "state": "running" })),
                 after: Some(json!({ "note": "a \",\"hash\":\" in a text" })),

@@ -1,6 +1,5 @@
 //! Bodies of the REST API. Fields may be added; existing ones stay.
 
-mod audit;
 mod health;
 mod keys;
 mod output;
@@ -29,9 +28,9 @@ use gaffer_domain::{JobId, WorkerId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::audit::{AuditEntry, AuditOutcome};
 use crate::ports::NamedPort;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
-pub use audit::AuditEntry;
 pub use health::{CheckedResult, HealthResult, TaskChecks, TaskHealth};
 pub use keys::{Key, NewKey, RotateRequest};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use gaffer_protocol::audit::{Broken, End, NO_HASH};
-use gaffer_protocol::rest::AuditEntry;
+use gaffer_protocol::rest::{AuditEntry, AuditOutcome};
 
 use crate::client::{Client, Query};
 use crate::config;
@@ -44,9 +44,9 @@ enum AuditAction {
     Export(ExportArgs),
     /// Check that no line was changed, removed or inserted
     #[command(after_help = "\
-Each line has the hash of the line before it. Whoever can write to the database
-could make the whole chain anew, or cut off its end: keep the hash that this
-prints, or an export, elsewhere, and compare with --expect.")]
+Each line has the hash of the line before it. A person who can write to the
+database could make the whole chain anew, or cut off its end: keep the hash that
+this prints, or an export, elsewhere, and compare with --expect.")]
     Verify(VerifyArgs),
 }
 
@@ -278,7 +278,7 @@ impl Entry for AuditEntry {
             Cell::text(&self.user),
             Cell::text(&self.action),
             Cell::text(&self.target),
-            Cell::text(self.outcome.as_deref().unwrap_or("under way")),
+            Cell::text(self.outcome.map_or("in progress", AuditOutcome::as_str)),
             Cell::maybe(self.credential.clone()),
             Cell::maybe(self.address.clone()),
         ]

@@ -1,25 +1,16 @@
 //! The audit log: every change by a user is noted before it is made, and how it ended afterwards.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
+use gaffer_domain::ProjectId;
 use gaffer_domain::permissions::Action;
+use gaffer_protocol::audit::{AuditEntry, AuditOutcome};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::context::Effects;
 use super::{Actor, Context, OperationError};
-use crate::records::{AuditEntry, AuditOutcome};
 use crate::store::audit::{AuditFilter, Ended, NewEntry};
 
-/// What is repeated again and again fills no table: it is noted once in this time.
-const NOTED_EVERY: Duration = Duration::from_secs(60);
-/// What is remembered of that.
-const MAX_RECENT: usize = 10_000;
 /// The longest text about what is changed.
 const MAX_TARGET_CHARS: usize = 200;
 
@@ -39,7 +30,7 @@ impl Chain {
         }
     }
 
-    fn project(self, actor: &Actor) -> Option<gaffer_domain::ProjectId> {
+    fn project(self, actor: &Actor) -> Option<ProjectId> {
         (self == Chain::Project).then_some(actor.project)
     }
 }
@@ -104,33 +95,6 @@ fn outcome_of(error: &OperationError) -> AuditOutcome {
         | OperationError::InvalidSpec(_)
         | OperationError::KeyReused
         | OperationError::Conflict { .. } => AuditOutcome::Refused,
-    }
-}
-
-/// What was noted a short time ago, and need not be noted again.
-#[derive(Debug)]
-pub(super) struct Recent<K>(Mutex<HashMap<K, Instant>>);
-
-impl<K> Default for Recent<K> {
-    fn default() -> Recent<K> {
-        Recent(Mutex::default())
-    }
-}
-
-impl<K: Eq + Hash> Recent<K> {
-    /// Whether this is to be noted.
-    pub fn is_news(&self, what: K, now: Instant) -> bool {
-        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if noted.len() >= MAX_RECENT {
-            noted.retain(|_, at| now.duration_since(*at) < NOTED_EVERY);
-        }
-        let has_room = noted.len() < MAX_RECENT;
-        match noted.entry(what) {
-            Entry::Occupied(mut at) if now.duration_since(*at.get()) >= NOTED_EVERY => drop(at.insert(now)),
-            Entry::Vacant(free) if has_room => drop(free.insert(now)),
-            Entry::Occupied(_) | Entry::Vacant(_) => return false,
-        }
-        true
     }
 }
 
@@ -254,28 +218,6 @@ pub async fn lines(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_repeated_is_noted_once_a_minute() {
-        let (recent, now) = (Recent::default(), Instant::now());
-        assert!(recent.is_news(("key 1", Action::StopJob), now));
-        assert!(!recent.is_news(("key 1", Action::StopJob), now + NOTED_EVERY / 2));
-        assert!(recent.is_news(("key 1", Action::DeleteJob), now));
-        assert!(recent.is_news(("key 2", Action::StopJob), now));
-        assert!(recent.is_news(("key 1", Action::StopJob), now + NOTED_EVERY));
-    }
-
-    #[test]
-    fn a_crowd_does_not_grow_the_memory() {
-        let (recent, now) = (Recent::default(), Instant::now());
-        for key in 0..MAX_RECENT + 10 {
-            recent.is_news(key, now);
-        }
-        let len = || recent.0.lock().map(|noted| noted.len());
-        assert_eq!(len().ok(), Some(MAX_RECENT));
-        assert!(recent.is_news(usize::MAX, now + NOTED_EVERY));
-        assert_eq!(len().ok(), Some(1));
-    }
 
     #[test]
     fn a_target_is_one_short_line() {

@@ -7,7 +7,7 @@ use gaffer_domain::scopes::Scopes;
 use gaffer_domain::{AttemptRef, ProjectId, Time};
 use tokio::sync::Mutex;
 
-use super::audit::Recent;
+use super::recent::Recent;
 use super::{Actor, OperationError, Shown};
 use crate::changes::Changes;
 use crate::control::Control;

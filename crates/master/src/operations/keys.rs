@@ -90,7 +90,8 @@ pub async fn create(context: &Context, actor: &Actor, new: NewKey) -> Result<Cre
 
 /// What the audit log says of a new key.
 fn about(key: &Key) -> Value {
-    json!({ "key": key.id, "scopes": key.scopes.to_string(), "expires_at": key.expires_at })
+    let scopes = Some(key.scopes.to_string()).filter(|scopes| !scopes.is_empty());
+    json!({ "key": key.id, "scopes": scopes, "expires_at": key.expires_at })
 }
 
 async fn make(effects: &Effects, actor: &Actor, new: NewKey) -> Result<Created, OperationError> {

@@ -7,13 +7,14 @@ use chrono::{TimeDelta, Utc};
 use gaffer_domain::Time;
 use gaffer_domain::permissions::Action;
 use gaffer_domain::scopes::Scopes;
+use gaffer_protocol::audit::AuditOutcome;
 
 use super::context::Effects;
 use super::{Actor, Context, OperationError, Shown, audit};
 use crate::guesses::{Presented, TooMany};
 use crate::listener::network_of;
 use crate::open_streams::Credential;
-use crate::records::{AuditOutcome, KeyKind};
+use crate::records::KeyKind;
 use crate::secret::{NewSecret, Purpose, beginning_of, hash_of};
 use crate::store::StoreError;
 use crate::store::audit::NewEntry;

@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 
 use gaffer_domain::{ProjectId, Time};
-use gaffer_protocol::audit::{End, exported, hash_of};
-use gaffer_protocol::rest;
+use gaffer_protocol::audit::{AuditEntry, AuditOutcome, End, exported, hash_of};
 use serde_json::Value;
 use sqlx::FromRow;
 use sqlx::types::Json;
 
 use super::forms::known;
 use super::{ReadStore, Store, StoreError, WriteStore};
-use crate::records::{AuditEntry, AuditOutcome};
 
 /// Something that nobody has noted the end of has none after this long: no request takes so long.
 const UNKNOWN_AFTER_SECS: f64 = 120.0;
@@ -93,13 +91,14 @@ impl EntryRow {
     fn entry(self) -> Result<AuditEntry, StoreError> {
         if let Some(line) = &self.line {
             let unreadable = |error| StoreError::Unreadable(format!("audit entry {}: {error}", self.id));
-            return of_line(serde_json::from_str(line).map_err(unreadable)?);
+            return serde_json::from_str(line).map_err(unreadable);
         }
         let mut rest = self.rest.map(|Json(rest)| rest).unwrap_or_default();
         let mut taken = |name| rest.get_mut(name).map(Value::take);
         Ok(AuditEntry {
             id: self.id,
-            link: None,
+            number: None,
+            previous: None,
             project: project_name(self.project_id, self.project),
             at: self.at,
             user: self.user_name,
@@ -124,47 +123,6 @@ fn project_name(id: i64, name: Option<String>) -> Option<String> {
     (id != 0).then(|| name.unwrap_or_else(|| format!("deleted project {id}")))
 }
 
-fn of_line(line: rest::AuditEntry) -> Result<AuditEntry, StoreError> {
-    Ok(AuditEntry {
-        id: line.id,
-        link: line.number.zip(line.previous),
-        project: line.project,
-        at: line.at,
-        user: line.user,
-        credential: line.credential,
-        address: line.address,
-        action: line.action,
-        target: line.target,
-        outcome: outcome_of(line.outcome.as_deref())?,
-        detail: line.detail,
-        before: line.before,
-        after: line.after,
-    })
-}
-
-impl AuditEntry {
-    /// As the API shows it, and as its line says it.
-    pub fn shown(self) -> rest::AuditEntry {
-        let (number, previous) = self.link.unzip();
-        rest::AuditEntry {
-            number,
-            previous,
-            id: self.id,
-            project: self.project,
-            at: self.at,
-            user: self.user,
-            credential: self.credential,
-            address: self.address,
-            action: self.action,
-            target: self.target,
-            outcome: self.outcome.map(|outcome| outcome.as_str().to_owned()),
-            detail: self.detail,
-            before: self.before,
-            after: self.after,
-        }
-    }
-}
-
 impl WriteStore {
     /// Notes that something is asked for, or how it ended at once. Returns its number.
     ///
@@ -172,8 +130,9 @@ impl WriteStore {
     /// When the database does not answer.
     pub async fn audit_begin(&self, new: &NewEntry<'_>, ended: Option<&Ended>) -> Result<i64, StoreError> {
         Ok(sqlx::query_scalar(
-            "INSERT INTO audit_entries (project_id, at, user_name, credential, address, action, target, outcome, rest) \
-             VALUES ($1, now(), $2, $3, $4, $5, $6, $7, $8) RETURNING id",
+            "WITH led AS MATERIALIZED (SELECT leader_check($9) AS leads) \
+             INSERT INTO audit_entries (project_id, at, user_name, credential, address, action, target, outcome, rest) \
+             SELECT $1, now(), $2, $3, $4, $5, $6, $7, $8 FROM led RETURNING id",
         )
         .bind(new.project.map_or(0, |project| project.0))
         .bind(new.user)
@@ -183,6 +142,7 @@ impl WriteStore {
         .bind(new.target)
         .bind(ended.map(|ended| ended.outcome.as_str()))
         .bind(ended.map(|ended| Json(ended.rest())))
+        .bind(self.leadership.term())
         .fetch_one(&self.pool)
         .await?)
     }
@@ -192,12 +152,16 @@ impl WriteStore {
     /// # Errors
     /// When the database does not answer.
     pub async fn audit_end(&self, id: i64, ended: &Ended) -> Result<(), StoreError> {
-        sqlx::query("UPDATE audit_entries SET outcome = $2, rest = $3 WHERE id = $1 AND number IS NULL")
-            .bind(id)
-            .bind(ended.outcome.as_str())
-            .bind(Json(ended.rest()))
-            .execute(&self.pool)
-            .await?;
+        sqlx::query(
+            "WITH led AS MATERIALIZED (SELECT leader_check($4) AS leads) \
+             UPDATE audit_entries e SET outcome = $2, rest = $3 FROM led WHERE e.id = $1 AND e.number IS NULL",
+        )
+        .bind(id)
+        .bind(ended.outcome.as_str())
+        .bind(Json(ended.rest()))
+        .bind(self.leadership.term())
+        .execute(&self.pool)
+        .await?;
         Ok(())
     }
 }
@@ -253,9 +217,9 @@ impl Store {
             let end = ends.entry(project).or_default();
             let outcome = entry.outcome.unwrap_or(AuditOutcome::Unknown);
             entry.outcome = Some(outcome);
-            entry.link = Some((end.number + 1, end.hash.clone()));
+            (entry.number, entry.previous) = (Some(end.number + 1), Some(end.hash.clone()));
             let unwritable = |error| StoreError::Unreadable(format!("audit entry {id}: {error}"));
-            let line = serde_json::to_string(&entry.shown()).map_err(unwritable)?;
+            let line = serde_json::to_string(&entry).map_err(unwritable)?;
             *end = End { number: end.number + 1, hash: hash_of(&line) };
             links.ids.push(id);
             links.outcomes.push(outcome.as_str());
@@ -296,9 +260,10 @@ impl Store {
     pub async fn audit_remove(&self, older_than: Time, limit: u32) -> Result<u64, StoreError> {
         let mut tx = self.begin_short().await?;
         let removed = sqlx::query(
-            "DELETE FROM audit_entries WHERE id = ANY(ARRAY(SELECT e.id FROM audit_entries e \
+            "DELETE FROM audit_entries WHERE id = ANY(ARRAY(SELECT e.id \
+                 FROM (SELECT id, at, project_id, number FROM audit_entries ORDER BY id LIMIT $2) e \
                  WHERE e.number IS NOT NULL AND e.at < $1 AND EXISTS (SELECT FROM audit_entries later \
-                     WHERE later.project_id = e.project_id AND later.number > e.number) ORDER BY e.id LIMIT $2))",
+                     WHERE later.project_id = e.project_id AND later.number > e.number)))",
         )
         .bind(older_than)
         .bind(i64::from(limit))

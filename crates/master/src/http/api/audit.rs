@@ -7,7 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use gaffer_domain::Time;
 use gaffer_domain::permissions::Action;
-use gaffer_protocol::rest::AuditEntry;
+use gaffer_protocol::rest::{AuditEntry, AuditOutcome};
 use serde_json::json;
 
 use super::super::description::{
@@ -17,7 +17,6 @@ use super::super::error::Error;
 use super::super::params::{Params, page_of, wrong};
 use crate::operations::audit::{self, Chain};
 use crate::operations::{Actor, Context};
-use crate::records::AuditOutcome;
 use crate::store::audit::AuditFilter;
 
 /// Whose chain.
@@ -65,7 +64,7 @@ pub async fn list(
     let limit = params.limit()?;
     let filter = AuditFilter { before: params.cursor()?, ..filter(&params)? };
     let entries = audit::list(&context, &actor, chain(&params)?, &filter, limit + 1).await?;
-    let page = page_of(entries, limit, |entry| entry.id).map(crate::records::AuditEntry::shown);
+    let page = page_of(entries, limit, |entry| entry.id);
     Ok(Listed::of(&params, page))
 }
 

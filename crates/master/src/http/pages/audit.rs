@@ -6,6 +6,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use gaffer_domain::permissions::Action;
+use gaffer_protocol::rest::{AuditEntry, AuditOutcome};
 use serde_json::Value;
 
 use super::super::Site;
@@ -18,7 +19,6 @@ use super::jobs::curl;
 use super::page;
 use crate::operations::Context;
 use crate::operations::audit::{self, Chain};
-use crate::records::{AuditEntry, AuditOutcome};
 use crate::store::audit::AuditFilter;
 
 const PAGE_ROWS: u32 = 100;
@@ -69,14 +69,14 @@ impl Row {
         let job = entry.target.strip_prefix("job ").and_then(|rest| rest.split(' ').next());
         let job = job.filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
         Row {
-            number: entry.link.map_or_else(|| "—".to_owned(), |(number, _)| number.to_string()),
+            number: entry.number.map_or_else(|| "—".to_owned(), |number| number.to_string()),
             at: Some(entry.at.timestamp_millis()),
             user: entry.user,
             through: if through.is_empty() { "the master itself".to_owned() } else { through.join(" from ") },
             action: entry.action.replace('_', " "),
             job: job.map(|number| format!("/jobs/{number}")),
             target: entry.target,
-            outcome: entry.outcome.map_or("under way", AuditOutcome::as_str),
+            outcome: entry.outcome.map_or("in progress", AuditOutcome::as_str),
             detail: entry.detail.unwrap_or_default(),
             change: change(entry.before.as_ref(), entry.after.as_ref()),
         }
