@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use gaffer_master::config::MasterConfig;
 
+use crate::commands::audit::AuditArgs;
 use crate::commands::backup::{BackupArgs, RestoreArgs};
 use crate::commands::bench::BenchArgs;
 use crate::commands::bench::load::LoadArgs;
@@ -131,6 +132,8 @@ pub enum Command {
     Retention(RetentionArgs),
     /// List, create, rotate and revoke API keys
     Keys(KeysArgs),
+    /// Show who changed what, and check that log
+    Audit(AuditArgs),
     /// Show database problems and background loops
     System(SystemArgs),
     /// List, retry and delete dead letters

@@ -131,6 +131,7 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Retention(args) => commands::retention::run(args, out).await,
         Command::Keys(args) => commands::keys::run(args, out).await,
         Command::System(args) => commands::system::run(args, out).await,
+        Command::Audit(args) => commands::audit::run(args, out).await,
         Command::DeadLetters(args) => commands::dead_letters::run(args, out).await,
         Command::Login(args) => commands::login::run(args, out).await,
         Command::Dashboard => commands::dashboard::run(out).await,

@@ -64,6 +64,10 @@ pub enum Action {
     LookAtScheduler,
     /// Read the metrics, which count what all projects do.
     ReadMetrics,
+    /// Read who changed what in the project.
+    ReadAudit,
+    /// Read who changed what in the installation as a whole.
+    ReadAuditOfInstallation,
 }
 
 /// Why somebody may not do something.
@@ -134,6 +138,8 @@ fn allowed(action: Action) -> &'static [Role] {
         Action::LookAtSystem => &[Operator, User],
         Action::LookAtScheduler => &[Operator],
         Action::ReadMetrics => &[Operator, Monitor],
+        Action::ReadAudit => &[Operator, User],
+        Action::ReadAuditOfInstallation => &[Operator],
     }
 }
 
@@ -159,16 +165,19 @@ impl Action {
             | Action::RemoveWorker
             | Action::RetryDeadLetter
             | Action::DeleteDeadLetter => Scopes::only(Scope::Operate),
-            Action::ListKeys | Action::CreateKey | Action::RotateKey | Action::RevokeKey => {
-                Scopes::only(Scope::Admin)
-            }
+            Action::ListKeys
+            | Action::CreateKey
+            | Action::RotateKey
+            | Action::RevokeKey
+            | Action::ReadAudit
+            | Action::ReadAuditOfInstallation => Scopes::only(Scope::Admin),
             // The session that the link opens may do all that its user may.
             Action::CreateSignInLink => Scopes::ALL,
         }
     }
 
     /// All of them.
-    pub const ALL: [Action; 22] = [
+    pub const ALL: [Action; 24] = [
         Action::Look,
         Action::SubmitJob,
         Action::ManageTemplates,
@@ -191,7 +200,54 @@ impl Action {
         Action::LookAtSystem,
         Action::LookAtScheduler,
         Action::ReadMetrics,
+        Action::ReadAudit,
+        Action::ReadAuditOfInstallation,
     ];
+
+    /// Its name for programs, as the audit log has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Action::Look => "look",
+            Action::SubmitJob => "submit_job",
+            Action::ManageTemplates => "manage_templates",
+            Action::StopJob => "stop_job",
+            Action::ScaleService => "scale_service",
+            Action::DeleteJob => "delete_job",
+            Action::PinJob => "pin_job",
+            Action::SignalTask => "signal_task",
+            Action::WriteToTask => "write_to_task",
+            Action::DirectWorker => "direct_worker",
+            Action::RemoveWorker => "remove_worker",
+            Action::ListKeys => "list_keys",
+            Action::CreateKey => "create_key",
+            Action::RotateKey => "rotate_key",
+            Action::RevokeKey => "revoke_key",
+            Action::CreateSignInLink => "create_sign_in_link",
+            Action::ListDeadLetters => "list_dead_letters",
+            Action::RetryDeadLetter => "retry_dead_letter",
+            Action::DeleteDeadLetter => "delete_dead_letter",
+            Action::LookAtSystem => "look_at_system",
+            Action::LookAtScheduler => "look_at_scheduler",
+            Action::ReadMetrics => "read_metrics",
+            Action::ReadAudit => "read_audit",
+            Action::ReadAuditOfInstallation => "read_audit_of_installation",
+        }
+    }
+
+    /// Whether it changes nothing: what does is in the audit log.
+    pub const fn only_reads(self) -> bool {
+        matches!(
+            self,
+            Action::Look
+                | Action::ListKeys
+                | Action::ListDeadLetters
+                | Action::LookAtSystem
+                | Action::LookAtScheduler
+                | Action::ReadMetrics
+                | Action::ReadAudit
+                | Action::ReadAuditOfInstallation
+        )
+    }
 }
 
 /// What follows "may", in an error and in the table.
@@ -220,6 +276,8 @@ impl fmt::Display for Action {
             Action::LookAtSystem => "read the state of the master",
             Action::LookAtScheduler => "read the scheduler's statistics of all projects",
             Action::ReadMetrics => "read the metrics of all projects",
+            Action::ReadAudit => "read the audit log",
+            Action::ReadAuditOfInstallation => "read the audit log of the installation",
         })
     }
 }

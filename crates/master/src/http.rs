@@ -39,8 +39,8 @@ use crate::operations::Context;
 use crate::operations::metrics::StandbyMetrics;
 use crate::views::Views;
 use api::{
-    events, health, jobs, keys, metrics, openapi, output, ports, queue, retention, scale, schema, system,
-    tasks, templates, versions, workers,
+    audit, events, health, jobs, keys, metrics, openapi, output, ports, queue, retention, scale, schema,
+    system, tasks, templates, versions, workers,
 };
 use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
@@ -121,6 +121,8 @@ fn api_v1() -> Api {
         .get("/trace", &queue::TRACE, queue::trace)
         .section("Administration")
         .get("/events", &events::OF_PROJECT, events::of_project)
+        .get("/audit", &audit::LIST, audit::list)
+        .get("/audit/lines", &audit::LINES, audit::lines)
         .get("/keys", &keys::LIST, keys::list)
         .post("/keys", &keys::CREATE, keys::create)
         .delete("/keys/{key}", &keys::REVOKE, keys::revoke)

@@ -5,6 +5,7 @@
 //! API and pages encode both, with the same text.
 
 mod actor;
+pub mod audit;
 mod context;
 pub mod dead_letters;
 mod each_worker;
@@ -15,6 +16,7 @@ pub mod keys;
 pub mod metrics;
 pub mod output;
 pub mod readiness;
+mod recent;
 pub mod retention;
 pub mod services;
 pub mod sign_in;
@@ -25,6 +27,6 @@ pub mod templates;
 pub mod updates;
 pub mod workers;
 
-pub use actor::Actor;
+pub use actor::{Actor, Shown};
 pub use context::Context;
 pub use error::{OperationError, no_job};

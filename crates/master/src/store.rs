@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::leadership::Leadership;
 
+pub mod audit;
 pub mod bench;
 pub mod classes;
 mod counts;

@@ -8,6 +8,7 @@
 )]
 
 mod acknowledgements;
+mod audit;
 mod authorisation;
 mod backup;
 mod bench;

@@ -14,8 +14,8 @@ use super::Doors;
 use super::error::Error;
 use super::peer::Peer;
 use super::readers;
-use crate::operations::Actor;
 use crate::operations::sign_in::{self, Refused};
+use crate::operations::{Actor, audit};
 
 /// Name of the session cookie.
 pub const SESSION_COOKIE: &str = "gaffer_session";
@@ -53,7 +53,10 @@ impl FromRequestParts<Doors> for Actor {
             );
             return Err(Error::Internal);
         };
-        actor.must_be_allowed(*action)?;
+        if let Err(refused) = actor.must_be_allowed(*action) {
+            audit::note_refusal(&doors.context, &actor, *action, parts.uri.path(), &refused).await;
+            return Err(refused.into());
+        }
         readers::note(&parts.extensions, &actor);
         Ok(actor)
     }

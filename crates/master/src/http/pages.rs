@@ -4,6 +4,7 @@
 //! it changes in place: `fields` and `rows` carry the same values that the template showed, by the same names.
 
 mod assets;
+mod audit;
 mod checks;
 mod events;
 mod fleet;
@@ -125,6 +126,7 @@ pub fn routes() -> Pages {
         .route("/system/dead-letters/{letter}/delete", post(system::delete))
         .route("/retention", get(retention::show))
         .route("/reference", get(reference::show))
+        .route("/audit", get(audit::list))
         .route("/events", get(events::list))
         .route("/events/live", get(events::live))
         .route("/static/{name}", get(assets::serve))

@@ -1,5 +1,6 @@
 //! The actor of an operation.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use gaffer_domain::ProjectId;
@@ -20,8 +21,18 @@ pub struct Actor {
     pub user_id: i64,
     /// Name of the user, as history tells it.
     pub user: Arc<str>,
-    /// What they have shown; none for the master itself and for monitoring.
+    /// What they have shown, and from where.
+    pub shown: Shown,
+}
+
+/// What somebody has shown to prove who they are, and from where: nothing for the master itself and for monitoring.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
     pub credential: Option<Credential>,
+    /// The credential in words, for the audit log.
+    pub name: Option<Arc<str>>,
+    /// Address of the client, or of its proxy.
+    pub address: Option<IpAddr>,
 }
 
 impl Actor {
@@ -61,7 +72,7 @@ mod tests {
             scopes,
             user_id: 1,
             user: "ana".into(),
-            credential: Some(Credential::Key(1)),
+            shown: Shown::default(),
         };
         let error = actor(Role::Worker, Scopes::ALL).must_be_allowed(Action::StopJob).unwrap_err();
         assert_eq!(error.to_string(), "the role worker may not stop jobs");

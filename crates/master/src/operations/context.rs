@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use gaffer_domain::permissions::{Action, Role};
 use gaffer_domain::scopes::Scopes;
-use gaffer_domain::{ProjectId, Time};
+use gaffer_domain::{AttemptRef, ProjectId, Time};
 use tokio::sync::Mutex;
 
-use super::{Actor, OperationError};
+use super::recent::Recent;
+use super::{Actor, OperationError, Shown};
 use crate::changes::Changes;
 use crate::control::Control;
 use crate::guesses::Guesses;
@@ -57,6 +58,10 @@ pub(super) struct Effects {
     pub scheduling: SchedulingState,
     /// Rate limits for unknown keys.
     pub guesses: Guesses,
+    /// What was refused a short time ago.
+    pub refusals: Recent<(Option<Credential>, Action)>,
+    /// Who wrote to standard input a short time ago.
+    pub writers: Recent<(Option<Credential>, AttemptRef)>,
     /// Held while the first version of a service is submitted by its name, so that two requests make one service. Nobody else
     /// submits: only one master leads.
     pub new_services: Mutex<()>,
@@ -83,6 +88,8 @@ impl Context {
             large_jobs: control.large_jobs.clone(),
             scheduling: control.scheduling.clone(),
             guesses: Guesses::default(),
+            refusals: Recent::default(),
+            writers: Recent::default(),
             new_services: Mutex::default(),
         };
         Context { effects, views, first_project, metrics_token }
@@ -111,10 +118,10 @@ impl Context {
         project: ProjectId,
         (user_id, user): (i64, &str),
         scopes: Scopes,
-        credential: Option<Credential>,
+        shown: Shown,
     ) -> Actor {
         let role = if project == self.first_project { Role::Operator } else { Role::User };
-        Actor { project, role, scopes, user_id, user: user.into(), credential }
+        Actor { project, role, scopes, user_id, user: user.into(), shown }
     }
 
     /// The monitoring system, if this is its token.
@@ -122,7 +129,7 @@ impl Context {
         self.metrics_token.as_ref().filter(|token| token.is(presented))?;
         let project = self.first_project;
         let (role, user) = (Role::Monitor, Role::Monitor.as_str().into());
-        Some(Actor { project, role, scopes: Scopes::ALL, user_id: 0, user, credential: None })
+        Some(Actor { project, role, scopes: Scopes::ALL, user_id: 0, user, shown: Shown::default() })
     }
 
     /// Since when the database accepts nothing, while that lasts.

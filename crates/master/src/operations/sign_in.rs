@@ -7,15 +7,17 @@ use chrono::{TimeDelta, Utc};
 use gaffer_domain::Time;
 use gaffer_domain::permissions::Action;
 use gaffer_domain::scopes::Scopes;
+use gaffer_protocol::audit::AuditOutcome;
 
 use super::context::Effects;
-use super::{Actor, Context, OperationError};
+use super::{Actor, Context, OperationError, Shown, audit};
 use crate::guesses::{Presented, TooMany};
 use crate::listener::network_of;
 use crate::open_streams::Credential;
 use crate::records::KeyKind;
 use crate::secret::{NewSecret, Purpose, beginning_of, hash_of};
 use crate::store::StoreError;
+use crate::store::audit::NewEntry;
 use crate::store::keys::{KeyHolder, KeyRefusal};
 
 /// Idle timeout of a browser session.
@@ -26,6 +28,8 @@ pub const SESSION_SECS: u32 = 30 * 24 * 3_600;
 const MAX_SESSIONS: usize = 4;
 /// Lifetime of a requested sign-in link.
 const LINK_VALID_SECS: u32 = 15 * 60;
+/// A browser session, as the audit log calls it.
+const BROWSER_SESSION: &str = "browser session";
 /// The user that a new installation has.
 pub const FIRST_USER: &str = "admin";
 
@@ -64,8 +68,10 @@ pub async fn user_of_key(context: &Context, key: &str, address: Option<IpAddr>) 
     let holder = holder_of_key(context, KeyKind::User, key, address).await?;
     match (holder.user_id, &holder.user) {
         (Some(user_id), Some(user)) => {
+            let name = format!("key {} ({})", holder.key, holder.name);
             let credential = Some(Credential::Key(holder.key));
-            Ok(context.user(holder.project, (user_id, user), holder.scopes, credential))
+            let shown = Shown { credential, name: Some(name.into()), address };
+            Ok(context.user(holder.project, (user_id, user), holder.scopes, shown))
         }
         _ => Err(refused("key_wrong_kind", "not a user key")),
     }
@@ -140,8 +146,9 @@ pub async fn user_of_session(
             let beside = wrong.iter().map(|(sha256, token)| self::presented(sha256, token, address));
             beside.for_each(|stale| effects.guesses.is_no_guess(stale));
             let credential = Some(Credential::WebSession(sha256));
+            let shown = Shown { credential, name: Some(BROWSER_SESSION.into()), address };
             let user = (session.user_id, &*session.user);
-            return Ok(Some(context.user(session.project, user, Scopes::ALL, credential)));
+            return Ok(Some(context.user(session.project, user, Scopes::ALL, shown)));
         }
         wrong.push((sha256, token));
     }
@@ -170,16 +177,50 @@ pub async fn use_link(
         return Ok(None);
     }
     effects.guesses.is_made(&session.sha256);
+    note(context, Noted { session: &session.sha256, action: "sign_in", address }).await;
     Ok(Some(session.text))
+}
+
+/// A browser session that begins or ends.
+struct Noted<'a> {
+    session: &'a [u8; 32],
+    action: &'static str,
+    address: Option<IpAddr>,
+}
+
+/// Notes in the audit log that a browser session begins or ends.
+async fn note(context: &Context, Noted { session, action, address }: Noted<'_>) {
+    let effects = context.for_nobody();
+    match effects.writes.web_session_check(session, SESSION_IDLE_SECS).await {
+        Ok(Some(found)) => {
+            let address = address.map(|address| address.to_string());
+            let new = NewEntry {
+                project: Some(found.project),
+                user: &found.user,
+                credential: Some(BROWSER_SESSION),
+                address: address.as_deref(),
+                action,
+                target: &format!("user {}", found.user),
+            };
+            audit::note(effects, &new, AuditOutcome::Done, None).await;
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, action, "cannot note something in the audit log"),
+    }
 }
 
 /// Ends browser sessions, and the responses that they read.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn sign_out(context: &Context, sessions: impl Iterator<Item = &str>) -> Result<(), StoreError> {
+pub async fn sign_out(
+    context: &Context,
+    sessions: impl Iterator<Item = &str>,
+    address: Option<IpAddr>,
+) -> Result<(), StoreError> {
     let effects = context.for_nobody();
     for (sha256, _) in well_formed(sessions) {
+        note(context, Noted { session: &sha256, action: "sign_out", address }).await;
         effects.writes.web_session_delete(&sha256).await?;
         effects.open_streams.end(&Credential::WebSession(sha256));
     }
@@ -191,8 +232,9 @@ pub async fn sign_out(context: &Context, sessions: impl Iterator<Item = &str>) -
 /// # Errors
 /// When the database does not answer.
 pub async fn create_link(context: &Context, actor: &Actor) -> Result<Link, OperationError> {
-    let effects = context.permit(actor, Action::CreateSignInLink)?;
-    Ok(link(effects, actor.user_id, LINK_VALID_SECS).await?)
+    let change = context.change(actor, Action::CreateSignInLink, &format!("user {}", actor.user)).await?;
+    let link = link(change.effects, actor.user_id, LINK_VALID_SECS).await;
+    change.end(link.map_err(OperationError::from)).await
 }
 
 /// The user that every installation has: the operator, who starts the master.
@@ -202,7 +244,7 @@ pub async fn create_link(context: &Context, actor: &Actor) -> Result<Link, Opera
 pub async fn operator(context: &Context) -> Result<Actor, StoreError> {
     let project = context.first_project();
     let user_id = context.for_nobody().writes.user_ensure(FIRST_USER, project).await?;
-    Ok(context.user(project, (user_id, FIRST_USER), Scopes::ALL, None))
+    Ok(context.user(project, (user_id, FIRST_USER), Scopes::ALL, Shown::default()))
 }
 
 /// A link for the operator, who sees it where the master is started.

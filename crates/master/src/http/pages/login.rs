@@ -80,8 +80,9 @@ pub async fn sign_out(
     State(context): State<Arc<Context>>,
     State(site): State<Arc<Site>>,
     headers: HeaderMap,
+    peer: Peer,
 ) -> Result<Response, Error> {
-    sign_in::sign_out(&context, sessions(&headers)).await?;
+    sign_in::sign_out(&context, sessions(&headers), peer.address()).await?;
     let mut response = Redirect::to("/login").into_response();
     set_session(&site, &mut response, "", 0);
     Ok(response)
