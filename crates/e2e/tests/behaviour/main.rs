@@ -38,6 +38,7 @@ mod networks;
 mod output_store;
 mod pages;
 mod parameters;
+mod people;
 mod pictures;
 mod placement;
 mod plans;

@@ -49,7 +49,7 @@ async fn a_job_is_made_watched_live_and_stopped_in_the_browser() {
     browser
         .fill("textarea[name=script]", "echo \"first line\"; while :; do echo tick; sleep 0.1; done")
         .await;
-    browser.click("form[action='/jobs/new'] button.primary").await;
+    browser.click("form[action$='/jobs/new'] button.primary").await;
     browser.shows("first line").await;
     browser.shows("running").await;
     let rows = "document.querySelectorAll('[id^=L]').length";
@@ -350,9 +350,9 @@ async fn everything_works_without_javascript() {
     assert_eq!(made.status(), 303, "{}", made.text().await.unwrap());
     let job: i64 = made.headers()[LOCATION].to_str().unwrap().rsplit('/').next().unwrap().parse().unwrap();
     dev.client.finished(job).await;
-    let shown = page(&format!("/jobs/{job}"), &cookie).await.text().await.unwrap();
+    let shown = page(&format!("/projects/default/jobs/{job}"), &cookie).await.text().await.unwrap();
     assert!(shown.contains("from a form") && shown.contains("completed"), "{shown}");
-    let listed = page("/jobs", &cookie).await.text().await.unwrap();
+    let listed = page("/projects/default/jobs", &cookie).await.text().await.unwrap();
     assert!(listed.contains("formed"));
 
     let foreign = http
@@ -360,7 +360,9 @@ async fn everything_works_without_javascript() {
         .header(COOKIE, &cookie)
         .header("origin", "https://evil.example");
     assert_eq!(foreign.send().await.unwrap().status(), 403);
-    let policy =
-        page("/jobs", &cookie).await.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    let policy = page("/projects/default/jobs", &cookie).await.headers()["content-security-policy"]
+        .to_str()
+        .unwrap()
+        .to_owned();
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
 }
