@@ -102,8 +102,8 @@ impl MemberRole {
     pub const fn meaning(self) -> &'static str {
         match self {
             MemberRole::Viewer => "read jobs, output, history and workers",
-            MemberRole::Operator => "run and stop jobs, direct workers, change templates, too",
-            MemberRole::Admin => "manage members and keys of workers, too",
+            MemberRole::Operator => "also run and stop jobs, direct workers, change templates",
+            MemberRole::Admin => "also manage members and keys of workers",
         }
     }
 }

@@ -103,7 +103,7 @@ impl Stage {
     pub async fn page(&self, path: &str, cookie: &str) -> reqwest::Response {
         let response = self.page_at(path, cookie).await;
         let place = response.headers().get(LOCATION).map(|place| place.to_str().unwrap().to_owned());
-        match place.filter(|place| place.starts_with("/projects/")) {
+        match place.filter(|place| place.contains("/projects/")) {
             Some(place) => self.page_at(&place, cookie).await,
             None => response,
         }

@@ -64,7 +64,8 @@ impl Targets {
             assert_eq!(set.status, 200, "{}", set.text);
         }
         if path.contains("{key}") {
-            let key = of.post("/keys", &json!({"kind": "user", "name": OWN})).await;
+            let new = json!({"kind": "user", "name": OWN, "scopes": ["admin"]});
+            let key = of.post("/keys", &new).await;
             self.key = key.body["id"].as_i64().unwrap();
         }
         if path.contains("{template}") {

@@ -88,6 +88,12 @@ async fn every_page_fits_light_and_dark_wide_and_narrow() {
     let wishing = json!({"name": "wishes for a card", "script": "true", "count": 12, "resources": {"gpu": 8},
         "constraints": ["labels.rack == b or cpu >= 64"], "priority": 80});
     dev.client.submit(wishing).await;
+    dev.client.post("/projects", &json!({"name": "lab"})).await;
+    for name in ["ana", "somebody-with-a-really-long-name-0123456"] {
+        dev.client.post("/users", &json!({"name": name})).await;
+        let member = format!("/projects/default/members/{name}");
+        dev.client.post(&member, &json!({"role": "operator"})).await;
+    }
     dev.client.post("/workers/docker-box/drain", &json!({"deadline": "1h"})).await;
 
     let Some(browser) = Browser::open(1280, 900, Scheme::Light).await else { return };
@@ -115,6 +121,9 @@ async fn every_page_fits_light_and_dark_wide_and_narrow() {
         ("add-worker", "/workers/new".to_owned()),
         ("keys", "/keys".to_owned()),
         ("events", "/events".to_owned()),
+        ("members", "/members".to_owned()),
+        ("projects", "/projects".to_owned()),
+        ("users", "/users".to_owned()),
         ("nothing", "/jobs/424242".to_owned()),
     ];
     for (name, path) in &pages {

@@ -68,7 +68,8 @@ pub async fn create(context: &Context, actor: &Actor, name: &str) -> Result<Proj
     if !effects.writes.project_create(&name, actor.user_id).await? {
         return Err(taken(&name));
     }
-    reach(context, actor, name.as_str(), Action::LookAtProjects).await
+    let made = effects.writes.project_find(looker(actor), name.as_str()).await?;
+    made.ok_or_else(|| no_project(name.as_str()))
 }
 
 /// Gives a project another name. Its addresses change with it.

@@ -75,6 +75,11 @@ impl Frame {
         *self.project == *project
     }
 
+    /// Whether the session leads to this project.
+    pub fn leads_to(&self, project: &str) -> bool {
+        self.projects.iter().any(|name| name == project)
+    }
+
     /// Whether the user may do that here: pages show no button that would be refused.
     pub fn may(&self, action: Action) -> bool {
         self.standing.is_some_and(|standing| standing.may(action))
