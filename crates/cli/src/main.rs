@@ -130,6 +130,8 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Worker(WorkerArgs::Act(action)) => commands::workers::act(action, out).await,
         Command::Retention(args) => commands::retention::run(args, out).await,
         Command::Keys(args) => commands::keys::run(args, out).await,
+        Command::Projects(args) => commands::projects::run(args, out).await,
+        Command::Users(args) => commands::users::run(args, out).await,
         Command::System(args) => commands::system::run(args, out).await,
         Command::Audit(args) => commands::audit::run(args, out).await,
         Command::DeadLetters(args) => commands::dead_letters::run(args, out).await,

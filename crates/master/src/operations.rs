@@ -13,8 +13,10 @@ mod error;
 pub mod events;
 pub mod jobs;
 pub mod keys;
+pub mod members;
 pub mod metrics;
 pub mod output;
+pub mod projects;
 pub mod readiness;
 mod recent;
 pub mod retention;
@@ -25,6 +27,7 @@ pub mod system;
 pub mod tasks;
 pub mod templates;
 pub mod updates;
+pub mod users;
 pub mod workers;
 
 pub use actor::{Actor, Shown};

@@ -166,7 +166,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let store = stores.control.clone();
     store.migrate().await?;
     let project = store.project_default().await?;
-    store.user_ensure(sign_in::FIRST_USER, project).await?;
+    store.first_user_ensure(sign_in::FIRST_USER, project).await?;
     store.workers_amnesty(grace).await?;
 
     let absences = Absences::since(BootTime::now(), grace.to_std());

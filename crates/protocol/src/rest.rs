@@ -4,6 +4,7 @@ mod health;
 mod keys;
 mod output;
 mod parameters;
+mod people;
 mod ports;
 mod problem;
 mod queue;
@@ -35,6 +36,7 @@ pub use health::{CheckedResult, HealthResult, TaskChecks, TaskHealth};
 pub use keys::{Key, NewKey, RotateRequest};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
 pub use parameters::{JobSource, ParameterValue, SubmitRequest};
+pub use people::{Member, NewProject, NewUser, Project, SetMember, User};
 pub use ports::{
     TargetGroup, TaskPorts, TraefikBalancer, TraefikConfiguration, TraefikHttp, TraefikServer, TraefikService,
 };

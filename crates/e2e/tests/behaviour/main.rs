@@ -39,6 +39,7 @@ mod networks;
 mod output_store;
 mod pages;
 mod parameters;
+mod people;
 mod pictures;
 mod placement;
 mod plans;

@@ -49,8 +49,14 @@ pub async fn end_with_credential(
 /// How such a response ends, by its form.
 fn ending(credential: Credential, headers: &HeaderMap) -> Ending {
     let (code, detail) = match credential {
-        Credential::Key(_) => ("key_revoked", "the key was revoked or has expired"),
-        Credential::WebSession(_) => ("session_ended", "the browser session has ended; sign in again"),
+        Credential::Key(_) => (
+            "key_revoked",
+            "the key was revoked or has expired, or its user is no member of the project any more",
+        ),
+        Credential::WebSession(..) => (
+            "session_ended",
+            "the browser session has ended, or its user is no member of the project any more; sign in again",
+        ),
     };
     let problem = problem(StatusCode::UNAUTHORIZED, code, detail);
     let form = headers.get(header::CONTENT_TYPE).and_then(|form| form.to_str().ok()).unwrap_or_default();

@@ -134,6 +134,20 @@ impl Context {
         action: Action,
         target: &str,
     ) -> Result<Change<'_>, OperationError> {
+        self.change_in(Some(actor.project), actor, action, target).await
+    }
+
+    /// The same for what is in the chain of another project, or with none in that of the installation.
+    ///
+    /// # Errors
+    /// When it is not allowed, or cannot be noted.
+    pub(super) async fn change_in(
+        &self,
+        project: Option<ProjectId>,
+        actor: &Actor,
+        action: Action,
+        target: &str,
+    ) -> Result<Change<'_>, OperationError> {
         let effects = match self.permit(actor, action) {
             Ok(effects) => effects,
             Err(refused) => {
@@ -142,7 +156,7 @@ impl Context {
             }
         };
         let (target, address) = (one_line(target), actor.address_text());
-        let new = actor.entry(action.name(), &target, address.as_deref());
+        let new = NewEntry { project, ..actor.entry(action.name(), &target, address.as_deref()) };
         let entry = effects.writes.audit_begin(&new, None).await?;
         Ok(Change { effects, entry, before: None, after: None })
     }

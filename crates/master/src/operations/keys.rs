@@ -103,6 +103,9 @@ async fn make(effects: &Effects, actor: &Actor, new: NewKey) -> Result<Created, 
         let detail = "expected seconds, at most 100 years";
         return Err(OperationError::field("/expires_in_seconds", detail));
     }
+    if new.kind == KeyKind::Worker {
+        actor.must_be_allowed(Action::ManageProjectKeys)?;
+    }
     let (purpose, user_id) = match new.kind {
         KeyKind::Worker => (Purpose::WorkerKey, None),
         KeyKind::User => (Purpose::UserKey, Some(actor.user_id)),
@@ -173,7 +176,9 @@ async fn replace(
         return Err(OperationError::field("/overlap", "expected a duration of at most 30 days"));
     }
     let none = || OperationError::NotFound(format!("key {key}"));
-    let old = effects.writes.key_find(actor.project, key).await?.ok_or_else(none)?;
+    let own = others_if_allowed(actor);
+    let is_theirs = |old: &Key| own.is_none() || old.user_id == own;
+    let old = effects.writes.key_find(actor.project, key).await?.filter(is_theirs).ok_or_else(none)?;
     // The holder of the new key acts as the user of the old one.
     if old.user_id.is_some_and(|user| user != actor.user_id) {
         let detail = format!("key {key} belongs to another user, who alone can rotate it; revoke it instead");
@@ -206,7 +211,7 @@ async fn replace(
 /// Revokes a key and ends the sessions that it opened, and the responses that its user reads.
 ///
 /// # Errors
-/// When there is no such key.
+/// When there is no such key, or it is not theirs.
 pub async fn revoke(context: &Context, actor: &Actor, key: i64) -> Result<(), OperationError> {
     let change = context.change(actor, Action::RevokeKey, &format!("key {key}")).await?;
     let revoked = end(change.effects, actor, key).await;
@@ -216,7 +221,7 @@ pub async fn revoke(context: &Context, actor: &Actor, key: i64) -> Result<(), Op
 async fn end(effects: &Effects, actor: &Actor, key: i64) -> Result<(), OperationError> {
     // Also if the database does not say whether it was revoked, or nobody waits for the answer any more.
     let _checked = effects.wakes.key_check.call_on_drop();
-    if !effects.writes.key_revoke(actor.project, key).await? {
+    if !effects.writes.key_revoke(actor.project, others_if_allowed(actor), key).await? {
         return Err(OperationError::NotFound(format!("key {key}")));
     }
     for session in effects.hub.all().iter().filter(|session| session.key == key) {
@@ -226,7 +231,15 @@ async fn end(effects: &Effects, actor: &Actor, key: i64) -> Result<(), Operation
     Ok(())
 }
 
-/// The keys of the actor's project, newest first, from below a number on.
+/// The user whose keys alone the actor sees; none if they see all of the project.
+fn others_if_allowed(actor: &Actor) -> Option<i64> {
+    match actor.must_be_allowed(Action::ManageProjectKeys) {
+        Ok(()) => None,
+        Err(_) => Some(actor.user_id),
+    }
+}
+
+/// The actor's keys in the project, or all of the project, newest first, from below a number on.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -237,5 +250,5 @@ pub async fn list(
     limit: u32,
 ) -> Result<Vec<Key>, OperationError> {
     let views = context.permit_to_look(actor, Action::ListKeys)?;
-    Ok(views.reads.key_list(actor.project, before, limit).await?)
+    Ok(views.reads.key_list(actor.project, others_if_allowed(actor), before, limit).await?)
 }

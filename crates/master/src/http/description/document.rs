@@ -24,7 +24,7 @@ pub struct Document {
 }
 
 /// What can stand in a path.
-const PATH_PARAMETERS: [Parameter; 7] = [
+const PATH_PARAMETERS: [Parameter; 9] = [
     Parameter::new("job", NUMBER, "Job number."),
     Parameter::new(
         "task",
@@ -39,6 +39,8 @@ const PATH_PARAMETERS: [Parameter; 7] = [
     Parameter::new("worker", Values::Text, "Name or number of the worker."),
     Parameter::new("key", NUMBER, "Key number."),
     Parameter::new("template", Values::Text, "Name of the template."),
+    Parameter::new("project", Values::Text, "Name of the project."),
+    Parameter::new("user", Values::Text, "Name of the user."),
     Parameter::new("letter", NUMBER, "Number of the dead letter."),
 ];
 
@@ -149,6 +151,10 @@ fn operation(description: &Description) -> Value {
             None => json!([]),
         },
     });
+    if let Some(action) = description.operation.action {
+        let roles = action.roles().iter().map(|role| role.as_str());
+        operation["x-roles"] = json!(roles.collect::<Vec<_>>());
+    }
     if !text.is_empty() {
         operation["description"] = json!(text);
     }
