@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use gaffer_master::config::MasterConfig;
 
+use crate::commands::audit::AuditArgs;
 use crate::commands::backup::{BackupArgs, RestoreArgs};
 use crate::commands::bench::BenchArgs;
 use crate::commands::bench::load::LoadArgs;
@@ -21,6 +22,7 @@ use crate::commands::login::LoginArgs;
 use crate::commands::logs::LogsArgs;
 use crate::commands::pin::PinArgs;
 use crate::commands::ports::PortsArgs;
+use crate::commands::projects::ProjectsArgs;
 use crate::commands::queue::QueueArgs;
 use crate::commands::rerun::RerunArgs;
 use crate::commands::retention::RetentionArgs;
@@ -33,6 +35,7 @@ use crate::commands::stop::StopArgs;
 use crate::commands::submit::SubmitArgs;
 use crate::commands::system::SystemArgs;
 use crate::commands::templates::TemplatesArgs;
+use crate::commands::users::UsersArgs;
 use crate::commands::version::VersionArgs;
 use crate::commands::versions::{DiffArgs, PromoteArgs, RollbackArgs, VersionsArgs};
 use crate::commands::wait::WaitArgs;
@@ -135,6 +138,14 @@ pub enum Command {
     /// List, set and delete secrets
     #[command(visible_alias = "secret")]
     Secrets(SecretsArgs),
+    /// Show who changed what, and check that log
+    Audit(AuditArgs),
+    /// Manage projects and their members
+    #[command(visible_alias = "project")]
+    Projects(ProjectsArgs),
+    /// Manage the users of the installation
+    #[command(visible_alias = "user")]
+    Users(UsersArgs),
     /// Show database problems and background loops
     System(SystemArgs),
     /// List, retry and delete dead letters
@@ -279,6 +290,13 @@ mod tests {
             "secrets set --exact TLS_KEY",
             "secrets rm DB_PASSWORD",
             "run --secret DB_PASSWORD --secret TOKEN -- x",
+            "projects",
+            "projects set-member lab ana operator",
+            "projects members lab -o json",
+            "project delete lab --confirm lab",
+            "users -o name",
+            "users create ana --admin",
+            "user disable ana",
             "events -f 42",
             "system -o json",
             "dead-letters list --job 42",
@@ -321,6 +339,9 @@ mod tests {
             "keys create --scope read",
             "keys create ci --scope root",
             "keys --all revoke 3",
+            "projects set-member lab ana owner",
+            "projects create",
+            "users disable",
             "run --count 2 --array 0-1 -- x",
             "run --count 2 --each a -- x",
             "run --each a --each-line b -- x",

@@ -221,6 +221,15 @@ impl Client {
             .map(|_| ())
     }
 
+    /// Deletes; `confirm` repeats the name of what goes with all that it has.
+    ///
+    /// # Errors
+    /// Errors of the API or the network.
+    pub async fn delete_confirmed(&self, path: &[&str], confirm: Option<String>) -> Result<(), Failure> {
+        let query: Query = confirm.into_iter().map(|name| ("confirm", name)).collect();
+        self.answer(self.request(Method::DELETE, path, &query).timeout(ANSWER_TIMEOUT)).await.map(|_| ())
+    }
+
     /// Opens a stream in the given format.
     ///
     /// # Errors

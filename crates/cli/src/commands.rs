@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod audit;
 pub mod backup;
 pub mod bench;
 pub mod bulk;
@@ -19,6 +20,7 @@ pub mod login;
 pub mod logs;
 pub mod pin;
 pub mod ports;
+pub mod projects;
 pub mod queue;
 pub mod rerun;
 pub mod retention;
@@ -33,6 +35,7 @@ pub mod submit;
 pub mod supervisor;
 pub mod system;
 pub mod templates;
+pub mod users;
 pub mod version;
 pub mod versions;
 pub mod wait;

@@ -4,17 +4,30 @@ use std::fmt;
 
 use crate::scopes::{Scope, Scopes};
 
-/// The role of an actor.
+/// The role of an actor. Members of a project are viewers, operators or admins of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// A user of the first project, whose key or browser session it is: the installation is theirs.
+    /// A member who only reads.
+    Viewer,
+    /// A member who runs jobs and directs workers.
     Operator,
-    /// A user of another project, with a key or a browser session.
-    User,
+    /// A member who also decides who the members are, and manages the keys of workers.
+    Admin,
+    /// An administrator of the installation, whatever their role in the project is.
+    InstallationAdmin,
     /// A worker, with its key: it takes work, and asks for nothing.
     Worker,
     /// A monitoring system, with the token for metrics.
     Monitor,
+}
+
+/// What somebody is: their role in the project, and whether they administer the installation, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Standing {
+    /// Their role in the project.
+    pub role: Role,
+    /// Whether they are also an administrator of the installation.
+    pub is_installation_admin: bool,
 }
 
 /// An action in the actor's project, unless its name says that it concerns the whole installation.
@@ -42,14 +55,16 @@ pub enum Action {
     DirectWorker,
     /// Remove a disconnected worker.
     RemoveWorker,
-    /// List keys, without what they are.
+    /// List one's own keys, without what they are.
     ListKeys,
-    /// Create a key.
+    /// Create a key of one's own.
     CreateKey,
     /// Replace a key with a new one, and let the old one expire.
     RotateKey,
-    /// Revoke a key.
+    /// Revoke a key of one's own.
     RevokeKey,
+    /// Create and rotate keys of workers; list and revoke those of workers and of other users.
+    ManageProjectKeys,
     /// List secrets, without their values.
     ListSecrets,
     /// Store the value of a secret.
@@ -70,6 +85,22 @@ pub enum Action {
     LookAtScheduler,
     /// Read the metrics, which count what all projects do.
     ReadMetrics,
+    /// Read who changed what in the project.
+    ReadAudit,
+    /// Read who changed what in the installation as a whole.
+    ReadAuditOfInstallation,
+    /// List the projects that one is a member of, and their members.
+    LookAtProjects,
+    /// Rename or delete the project.
+    ManageProject,
+    /// Add members to the project, change their roles, remove them.
+    ManageMembers,
+    /// Create a project.
+    CreateProject,
+    /// List the users of the installation.
+    ListUsers,
+    /// Create, disable, enable and delete users, and say who administers the installation.
+    ManageUsers,
 }
 
 /// Why somebody may not do something.
@@ -81,13 +112,13 @@ pub enum Denied {
     Scopes(Scopes),
 }
 
-/// Whether this role may do that with a key of these scopes. The role decides first: a scope gives nothing that its user may
+/// Whether they may do that with a key of these scopes. The role decides first: a scope gives nothing that its user may
 /// not do.
 ///
 /// # Errors
 /// When it may not, with the reason.
-pub fn check(role: Role, scopes: Scopes, action: Action) -> Result<(), Denied> {
-    if !role.may(action) {
+pub fn check(standing: Standing, scopes: Scopes, action: Action) -> Result<(), Denied> {
+    if !standing.may(action) {
         return Err(Denied::Role);
     }
     let missing = action.scopes().without(scopes);
@@ -96,7 +127,8 @@ pub fn check(role: Role, scopes: Scopes, action: Action) -> Result<(), Denied> {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Role; 4] = [Role::Operator, Role::User, Role::Worker, Role::Monitor];
+    pub const ALL: [Role; 6] =
+        [Role::Viewer, Role::Operator, Role::Admin, Role::InstallationAdmin, Role::Worker, Role::Monitor];
 
     /// Whether this one may do that.
     pub fn may(self, action: Action) -> bool {
@@ -106,47 +138,75 @@ impl Role {
     /// Its name.
     pub fn as_str(self) -> &'static str {
         match self {
+            Role::Viewer => "viewer",
             Role::Operator => "operator",
-            Role::User => "user",
+            Role::Admin => "admin",
+            Role::InstallationAdmin => "installation admin",
             Role::Worker => "worker",
             Role::Monitor => "monitor",
         }
     }
 }
 
+impl Standing {
+    /// A role, and nothing beyond it.
+    pub fn only(role: Role) -> Standing {
+        Standing { role, is_installation_admin: false }
+    }
+
+    /// Whether somebody like this may do that.
+    pub fn may(self, action: Action) -> bool {
+        self.role.may(action) || (self.is_installation_admin && Role::InstallationAdmin.may(action))
+    }
+}
+
 /// The list: who may do this.
 fn allowed(action: Action) -> &'static [Role] {
-    use Role::{Monitor, Operator, User};
+    use Role::{Admin, InstallationAdmin, Monitor, Operator, Viewer};
     match action {
-        Action::Look => &[Operator, User],
-        Action::SubmitJob => &[Operator, User],
-        Action::ManageTemplates => &[Operator, User],
-        Action::StopJob => &[Operator, User],
-        Action::ScaleService => &[Operator, User],
-        Action::DeleteJob => &[Operator, User],
-        Action::PinJob => &[Operator, User],
-        Action::SignalTask => &[Operator, User],
-        Action::WriteToTask => &[Operator, User],
-        Action::DirectWorker => &[Operator, User],
-        Action::RemoveWorker => &[Operator, User],
-        Action::ListKeys => &[Operator, User],
-        Action::CreateKey => &[Operator, User],
-        Action::RotateKey => &[Operator, User],
-        Action::RevokeKey => &[Operator, User],
-        Action::ListSecrets => &[Operator, User],
-        Action::SetSecret => &[Operator, User],
-        Action::DeleteSecret => &[Operator, User],
-        Action::CreateSignInLink => &[Operator, User],
-        Action::ListDeadLetters => &[Operator, User],
-        Action::RetryDeadLetter => &[Operator, User],
-        Action::DeleteDeadLetter => &[Operator, User],
-        Action::LookAtSystem => &[Operator, User],
-        Action::LookAtScheduler => &[Operator],
-        Action::ReadMetrics => &[Operator, Monitor],
+        Action::Look => &[Viewer, Operator, Admin],
+        Action::SubmitJob => &[Operator, Admin],
+        Action::ManageTemplates => &[Operator, Admin],
+        Action::StopJob => &[Operator, Admin],
+        Action::ScaleService => &[Operator, Admin],
+        Action::DeleteJob => &[Operator, Admin],
+        Action::PinJob => &[Operator, Admin],
+        Action::SignalTask => &[Operator, Admin],
+        Action::WriteToTask => &[Operator, Admin],
+        Action::DirectWorker => &[Operator, Admin],
+        Action::RemoveWorker => &[Operator, Admin],
+        Action::ListKeys => &[Viewer, Operator, Admin],
+        Action::CreateKey => &[Viewer, Operator, Admin],
+        Action::RotateKey => &[Viewer, Operator, Admin],
+        Action::RevokeKey => &[Viewer, Operator, Admin],
+        Action::ManageProjectKeys => &[Admin],
+        Action::ListSecrets => &[Operator, Admin],
+        Action::SetSecret => &[Admin],
+        Action::DeleteSecret => &[Admin],
+        Action::CreateSignInLink => &[Viewer, Operator, Admin],
+        Action::ListDeadLetters => &[Viewer, Operator, Admin],
+        Action::RetryDeadLetter => &[Operator, Admin],
+        Action::DeleteDeadLetter => &[Operator, Admin],
+        Action::LookAtSystem => &[Viewer, Operator, Admin],
+        Action::LookAtScheduler => &[InstallationAdmin],
+        Action::ReadMetrics => &[InstallationAdmin, Monitor],
+        Action::ReadAudit => &[Admin],
+        Action::ReadAuditOfInstallation => &[InstallationAdmin],
+        Action::LookAtProjects => &[Viewer, Operator, Admin, InstallationAdmin],
+        Action::ManageProject => &[Admin, InstallationAdmin],
+        Action::ManageMembers => &[Admin, InstallationAdmin],
+        Action::CreateProject => &[InstallationAdmin],
+        Action::ListUsers => &[InstallationAdmin],
+        Action::ManageUsers => &[InstallationAdmin],
     }
 }
 
 impl Action {
+    /// The roles that may do this.
+    pub fn roles(self) -> &'static [Role] {
+        allowed(self)
+    }
+
     /// The scopes that a user key needs for this, all of them.
     pub const fn scopes(self) -> Scopes {
         match self {
@@ -154,6 +214,7 @@ impl Action {
             | Action::ListDeadLetters
             | Action::LookAtSystem
             | Action::LookAtScheduler
+            | Action::LookAtProjects
             | Action::ReadMetrics => Scopes::only(Scope::Read),
             Action::SubmitJob => Scopes::only(Scope::Submit),
             // A changed template changes what others submit.
@@ -167,21 +228,27 @@ impl Action {
             | Action::DirectWorker
             | Action::RemoveWorker
             | Action::RetryDeadLetter
-            | Action::DeleteDeadLetter
-            // Their names, for those who write specifications and see why tasks do not start.
-            | Action::ListSecrets => Scopes::only(Scope::Operate),
-            // A secret that is replaced changes what every job does that uses it.
-            Action::SetSecret | Action::DeleteSecret => Scopes::only(Scope::Admin),
-            Action::ListKeys | Action::CreateKey | Action::RotateKey | Action::RevokeKey => {
-                Scopes::only(Scope::Admin)
-            }
-            // The session that the link opens may do all that its user may.
-            Action::CreateSignInLink => Scopes::ALL,
+            | Action::ListSecrets
+            | Action::DeleteDeadLetter => Scopes::only(Scope::Operate),
+            Action::ListKeys
+            | Action::CreateKey
+            | Action::RotateKey
+            | Action::RevokeKey
+            | Action::ManageProjectKeys
+            | Action::SetSecret
+            | Action::DeleteSecret
+            | Action::ManageProject
+            | Action::CreateProject
+            | Action::ListUsers
+            | Action::ReadAudit
+            | Action::ReadAuditOfInstallation => Scopes::only(Scope::Admin),
+            // The session that a link opens may do all that its user may, and so may who becomes a member or a user.
+            Action::CreateSignInLink | Action::ManageMembers | Action::ManageUsers => Scopes::ALL,
         }
     }
 
     /// All of them.
-    pub const ALL: [Action; 25] = [
+    pub const ALL: [Action; 34] = [
         Action::Look,
         Action::SubmitJob,
         Action::ManageTemplates,
@@ -197,6 +264,7 @@ impl Action {
         Action::CreateKey,
         Action::RotateKey,
         Action::RevokeKey,
+        Action::ManageProjectKeys,
         Action::ListSecrets,
         Action::SetSecret,
         Action::DeleteSecret,
@@ -207,7 +275,73 @@ impl Action {
         Action::LookAtSystem,
         Action::LookAtScheduler,
         Action::ReadMetrics,
+        Action::ReadAudit,
+        Action::ReadAuditOfInstallation,
+        Action::LookAtProjects,
+        Action::ManageProject,
+        Action::ManageMembers,
+        Action::CreateProject,
+        Action::ListUsers,
+        Action::ManageUsers,
     ];
+
+    /// Its name for programs, as the audit log has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Action::Look => "look",
+            Action::SubmitJob => "submit_job",
+            Action::ManageTemplates => "manage_templates",
+            Action::StopJob => "stop_job",
+            Action::ScaleService => "scale_service",
+            Action::DeleteJob => "delete_job",
+            Action::PinJob => "pin_job",
+            Action::SignalTask => "signal_task",
+            Action::WriteToTask => "write_to_task",
+            Action::DirectWorker => "direct_worker",
+            Action::RemoveWorker => "remove_worker",
+            Action::ListKeys => "list_keys",
+            Action::CreateKey => "create_key",
+            Action::RotateKey => "rotate_key",
+            Action::RevokeKey => "revoke_key",
+            Action::CreateSignInLink => "create_sign_in_link",
+            Action::ListDeadLetters => "list_dead_letters",
+            Action::RetryDeadLetter => "retry_dead_letter",
+            Action::DeleteDeadLetter => "delete_dead_letter",
+            Action::LookAtSystem => "look_at_system",
+            Action::LookAtScheduler => "look_at_scheduler",
+            Action::ReadMetrics => "read_metrics",
+            Action::ReadAudit => "read_audit",
+            Action::ReadAuditOfInstallation => "read_audit_of_installation",
+            Action::ManageProjectKeys => "manage_project_keys",
+            Action::ListSecrets => "list_secrets",
+            Action::SetSecret => "set_secret",
+            Action::DeleteSecret => "delete_secret",
+            Action::LookAtProjects => "look_at_projects",
+            Action::ManageProject => "manage_project",
+            Action::ManageMembers => "manage_members",
+            Action::CreateProject => "create_project",
+            Action::ListUsers => "list_users",
+            Action::ManageUsers => "manage_users",
+        }
+    }
+
+    /// Whether it changes nothing: what does is in the audit log.
+    pub const fn only_reads(self) -> bool {
+        matches!(
+            self,
+            Action::Look
+                | Action::ListKeys
+                | Action::ListSecrets
+                | Action::ListDeadLetters
+                | Action::LookAtSystem
+                | Action::LookAtScheduler
+                | Action::ReadMetrics
+                | Action::ReadAudit
+                | Action::ReadAuditOfInstallation
+                | Action::LookAtProjects
+                | Action::ListUsers
+        )
+    }
 }
 
 /// What follows "may", in an error and in the table.
@@ -225,10 +359,13 @@ impl fmt::Display for Action {
             Action::WriteToTask => "write to the standard input of tasks",
             Action::DirectWorker => "drain, cordon and resume workers",
             Action::RemoveWorker => "remove workers",
-            Action::ListKeys => "list keys",
-            Action::CreateKey => "create keys",
-            Action::RotateKey => "rotate keys",
-            Action::RevokeKey => "revoke keys",
+            Action::ListKeys => "list their own keys",
+            Action::CreateKey => "create keys of their own",
+            Action::RotateKey => "rotate their own keys",
+            Action::RevokeKey => "revoke their own keys",
+            Action::ManageProjectKeys => {
+                "create and rotate keys of workers, list and revoke those of workers and of other users"
+            }
             Action::ListSecrets => "list secrets",
             Action::SetSecret => "set secrets",
             Action::DeleteSecret => "delete secrets",
@@ -239,6 +376,14 @@ impl fmt::Display for Action {
             Action::LookAtSystem => "read the state of the master",
             Action::LookAtScheduler => "read the scheduler's statistics of all projects",
             Action::ReadMetrics => "read the metrics of all projects",
+            Action::ReadAudit => "read the audit log",
+            Action::ReadAuditOfInstallation => "read the audit log of the installation",
+            Action::LookAtProjects => "list their projects and the members",
+            Action::ManageProject => "rename and delete the project",
+            Action::ManageMembers => "add and remove members, change their roles",
+            Action::CreateProject => "create projects",
+            Action::ListUsers => "list users",
+            Action::ManageUsers => "create, disable, enable and delete users",
         })
     }
 }
@@ -271,10 +416,13 @@ mod tests {
         assert_eq!(table.lines().count(), Action::ALL.len() + 2);
     }
 
+    /// Somebody who may do as much as anybody may in a project, and beyond it.
+    const OWNER: Standing = Standing { role: Role::Admin, is_installation_admin: true };
+
     #[test]
     fn a_key_may_do_what_its_scopes_say_and_nothing_else() {
         let allowed = |scope| {
-            let of = |action: &Action| check(Role::Operator, Scopes::only(scope), *action).is_ok();
+            let of = |action: &Action| check(OWNER, Scopes::only(scope), *action).is_ok();
             Action::ALL.iter().copied().filter(of).collect::<Vec<_>>()
         };
         assert_eq!(
@@ -284,7 +432,8 @@ mod tests {
                 Action::ListDeadLetters,
                 Action::LookAtSystem,
                 Action::LookAtScheduler,
-                Action::ReadMetrics
+                Action::ReadMetrics,
+                Action::LookAtProjects
             ]
         );
         assert_eq!(allowed(Scope::Submit), [Action::SubmitJob]);
@@ -295,27 +444,33 @@ mod tests {
                 Action::CreateKey,
                 Action::RotateKey,
                 Action::RevokeKey,
+                Action::ManageProjectKeys,
                 Action::SetSecret,
-                Action::DeleteSecret
+                Action::DeleteSecret,
+                Action::ManageProject,
+                Action::CreateProject,
+                Action::ListUsers
             ]
         );
-        // All the rest is operating, except what opens a session that may do everything.
+        // All the rest is operating, except what gives somebody a session that may do everything.
+        let needs_all = [Action::CreateSignInLink, Action::ManageMembers, Action::ManageUsers];
         let one_is_enough = Scope::ALL.into_iter().map(|scope| allowed(scope).len()).sum::<usize>();
-        assert_eq!(one_is_enough, Action::ALL.len() - 1);
-        for scope in Scope::ALL {
+        assert_eq!(one_is_enough, Action::ALL.len() - needs_all.len());
+        for (scope, action) in
+            Scope::ALL.into_iter().flat_map(|scope| needs_all.map(|action| (scope, action)))
+        {
             let without = Scopes::ALL.without(Scopes::only(scope));
-            let denied = check(Role::Operator, without, Action::CreateSignInLink);
-            assert_eq!(denied, Err(Denied::Scopes(Scopes::only(scope))));
+            assert_eq!(check(OWNER, without, action), Err(Denied::Scopes(Scopes::only(scope))), "{action}");
         }
     }
 
     #[test]
     fn a_key_with_all_scopes_may_do_what_its_user_may_and_one_without_scopes_nothing() {
         for action in Action::ALL {
-            for role in Role::ALL {
-                assert_eq!(check(role, Scopes::ALL, action).is_ok(), role.may(action), "{action}");
-                let denied = check(role, Scopes::NONE, action);
-                let why = if role.may(action) { Denied::Scopes(action.scopes()) } else { Denied::Role };
+            for standing in Role::ALL.map(Standing::only).into_iter().chain([OWNER]) {
+                assert_eq!(check(standing, Scopes::ALL, action).is_ok(), standing.may(action), "{action}");
+                let denied = check(standing, Scopes::NONE, action);
+                let why = if standing.may(action) { Denied::Scopes(action.scopes()) } else { Denied::Role };
                 assert_eq!(denied, Err(why), "{action}");
             }
             assert!(!action.scopes().is_empty(), "{action}");
@@ -323,12 +478,56 @@ mod tests {
     }
 
     #[test]
-    fn users_may_do_everything_in_their_project_and_workers_nothing() {
+    fn each_role_of_a_project_may_do_what_the_one_below_may_and_more() {
+        let allowed = |role: Role| Action::ALL.into_iter().filter(|action| role.may(*action)).count();
+        for (lower, higher) in [(Role::Viewer, Role::Operator), (Role::Operator, Role::Admin)] {
+            for action in Action::ALL {
+                assert!(higher.may(action) || !lower.may(action), "{action}");
+            }
+            assert!(allowed(lower) < allowed(higher));
+        }
+        assert_eq!(allowed(Role::Worker), 0);
+    }
+
+    #[test]
+    fn a_viewer_changes_nothing_but_their_own_keys() {
+        let own = [Action::CreateKey, Action::RotateKey, Action::RevokeKey, Action::CreateSignInLink];
+        let looks = [
+            Action::Look,
+            Action::ListKeys,
+            Action::ListDeadLetters,
+            Action::LookAtSystem,
+            Action::LookAtProjects,
+        ];
         for action in Action::ALL {
-            assert!(Role::Operator.may(action), "{action}");
-            let is_of_all_projects = [Action::LookAtScheduler, Action::ReadMetrics].contains(&action);
-            assert_eq!(Role::User.may(action), !is_of_all_projects, "{action}");
-            assert!(!Role::Worker.may(action), "{action}");
+            assert_eq!(
+                Role::Viewer.may(action),
+                own.contains(&action) || looks.contains(&action),
+                "{action}"
+            );
+        }
+    }
+
+    #[test]
+    fn who_administers_the_installation_sees_nothing_of_a_project_without_a_role_in_it() {
+        let allowed: Vec<Action> =
+            Action::ALL.into_iter().filter(|action| Role::InstallationAdmin.may(*action)).collect();
+        assert_eq!(
+            allowed,
+            [
+                Action::LookAtScheduler,
+                Action::ReadMetrics,
+                Action::LookAtProjects,
+                Action::ManageProject,
+                Action::ManageMembers,
+                Action::CreateProject,
+                Action::ListUsers,
+                Action::ManageUsers
+            ]
+        );
+        for action in Action::ALL {
+            let viewer = Standing { role: Role::Viewer, is_installation_admin: true };
+            assert_eq!(viewer.may(action), Role::Viewer.may(action) || allowed.contains(&action), "{action}");
             assert_eq!(Role::Monitor.may(action), action == Action::ReadMetrics, "{action}");
         }
     }

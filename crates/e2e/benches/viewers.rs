@@ -175,7 +175,11 @@ async fn end(stage: &Stage, job: i64) {
 
 /// The rate at which tasks end, with so many pages open.
 async fn turn(stage: &Stage, cookie: &str, job: i64, path: &str, open: usize, done: &AtomicU64) -> f64 {
-    let url = format!("http://{}{}", stage.running.dashboard, path.replace("{job}", &job.to_string()));
+    let url = format!(
+        "http://{}/projects/default{}",
+        stage.running.dashboard,
+        path.replace("{job}", &job.to_string())
+    );
     let mut pages = JoinSet::new();
     let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
     for _ in 0..open {

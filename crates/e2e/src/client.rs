@@ -39,6 +39,11 @@ impl Client {
         Client { key: key.to_owned(), ..self.clone() }
     }
 
+    /// The address that it asks, without `/api/v1`.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -129,10 +134,16 @@ impl Client {
 }
 
 async fn answer(request: reqwest::RequestBuilder) -> Answer {
-    let response = request.send().await.unwrap();
-    let (status, headers) = (response.status(), response.headers().clone());
-    let text = response.text().await.unwrap();
-    Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::Null), text }
+    Answer::of(request.send().await.unwrap()).await
+}
+
+impl Answer {
+    /// Reads a whole response.
+    pub async fn of(response: Response) -> Answer {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(Value::Null), text }
+    }
 }
 
 /// A job of one host task that runs a shell script.

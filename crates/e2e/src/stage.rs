@@ -11,7 +11,7 @@ use gaffer_master::operations::sign_in::FIRST_USER;
 use gaffer_master::records::KeyKind;
 use gaffer_master::secret::{NewSecret, Purpose};
 use gaffer_master::store::keys::NewKey;
-use reqwest::header::{ACCEPT, COOKIE, SET_COOKIE};
+use reqwest::header::{ACCEPT, COOKIE, LOCATION, SET_COOKIE};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
@@ -43,9 +43,22 @@ impl Stage {
 
     /// Starts a master with settings of one's own.
     pub async fn with(database_url: String, change: impl FnOnce(&mut MasterConfig)) -> Stage {
+        let running = Stage::start(&database_url, change).await;
+        let key = key(&running.control, Purpose::UserKey).await;
+        let worker_key = key_of_worker(&running.control).await;
+        let client = Client::new(&format!("http://{}", running.api), &key);
+        Stage { running, database_url, client, worker_key }
+    }
+
+    /// Starts a master, and adds no user of the tests.
+    pub async fn without_user(database_url: String) -> Running {
+        Stage::start(&database_url, |_| {}).await
+    }
+
+    async fn start(database_url: &str, change: impl FnOnce(&mut MasterConfig)) -> Running {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut config = MasterConfig {
-            database_url: Some(DatabaseUrl(database_url.clone())),
+            database_url: Some(DatabaseUrl(database_url.to_owned())),
             dashboard_addr: "127.0.0.1:0".to_owned(),
             api_addr: "127.0.0.1:0".to_owned(),
             worker_addr: "127.0.0.1:0".to_owned(),
@@ -56,6 +69,7 @@ impl Stage {
             rebalance: Default::default(),
             connections: Default::default(),
             forget_workers: Default::default(),
+            audit_retention: Default::default(),
             retention: Default::default(),
             leader_lease: Default::default(),
             output_store: None,
@@ -67,11 +81,7 @@ impl Stage {
             },
         };
         change(&mut config);
-        let running = Box::pin(gaffer_master::start(&config, CancellationToken::new())).await.unwrap();
-        let key = key(&running.control, Purpose::UserKey).await;
-        let worker_key = key_of_worker(&running.control).await;
-        let client = Client::new(&format!("http://{}", running.api), &key);
-        Stage { running, database_url, client, worker_key }
+        Box::pin(gaffer_master::start(&config, CancellationToken::new())).await.unwrap()
     }
 
     /// A client with the key of another user of the same project.
@@ -97,8 +107,18 @@ impl Stage {
         cookie.split(';').next().unwrap().to_owned()
     }
 
-    /// A page of the dashboard, as a browser without JavaScript asks for it.
+    /// A page of the dashboard, as a browser without JavaScript asks for it. An address without a project leads to one with it.
     pub async fn page(&self, path: &str, cookie: &str) -> reqwest::Response {
+        let response = self.page_at(path, cookie).await;
+        let place = response.headers().get(LOCATION).map(|place| place.to_str().unwrap().to_owned());
+        match place.filter(|place| place.contains("/projects/")) {
+            Some(place) => self.page_at(&place, cookie).await,
+            None => response,
+        }
+    }
+
+    /// The same without a way from one address to another.
+    pub async fn page_at(&self, path: &str, cookie: &str) -> reqwest::Response {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         let request = http.get(format!("http://{}{path}", self.running.dashboard));
         request.header(ACCEPT, "text/html").header(COOKIE, cookie).send().await.unwrap()

@@ -39,8 +39,8 @@ use crate::operations::Context;
 use crate::operations::metrics::StandbyMetrics;
 use crate::views::Views;
 use api::{
-    events, health, jobs, keys, metrics, openapi, output, ports, queue, retention, scale, schema, secrets,
-    system, tasks, templates, versions, workers,
+    audit, events, health, jobs, keys, members, metrics, openapi, output, ports, projects, queue, retention,
+    scale, schema, secrets, system, tasks, templates, users, versions, workers,
 };
 use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
@@ -119,8 +119,27 @@ fn api_v1() -> Api {
         .post("/workers/{worker}/resume", &workers::RESUME, workers::resume)
         .get("/queue", &queue::SHOW, queue::show)
         .get("/trace", &queue::TRACE, queue::trace)
+        .section("Users and projects")
+        .get("/projects", &projects::LIST, projects::list)
+        .post("/projects", &projects::CREATE, projects::create)
+        .get("/projects/{project}", &projects::SHOW, projects::show)
+        .post("/projects/{project}/rename", &projects::RENAME, projects::rename)
+        .delete("/projects/{project}", &projects::DELETE, projects::delete)
+        .get("/projects/{project}/members", &members::LIST, members::list)
+        .post("/projects/{project}/members/{user}", &members::SET, members::set)
+        .delete("/projects/{project}/members/{user}", &members::REMOVE, members::remove)
+        .get("/users", &users::LIST, users::list)
+        .post("/users", &users::CREATE, users::create)
+        .delete("/users/{user}", &users::DELETE, users::delete)
+        .post("/users/{user}/disable", &users::DISABLE, users::disable)
+        .post("/users/{user}/enable", &users::ENABLE, users::enable)
+        .post("/users/{user}/grant-admin", &users::GRANT_ADMIN, users::grant_admin)
+        .post("/users/{user}/revoke-admin", &users::REVOKE_ADMIN, users::revoke_admin)
+        .post("/users/{user}/login-link", &users::LOGIN_LINK, users::login_link)
         .section("Administration")
         .get("/events", &events::OF_PROJECT, events::of_project)
+        .get("/audit", &audit::LIST, audit::list)
+        .get("/audit/lines", &audit::LINES, audit::lines)
         .get("/keys", &keys::LIST, keys::list)
         .post("/keys", &keys::CREATE, keys::create)
         .delete("/keys/{key}", &keys::REVOKE, keys::revoke)
@@ -262,7 +281,8 @@ fn finished(router: Router<Doors>, doors: Doors, port: &'static str) -> Router {
     let router = router
         .fallback(problems::no_such_route)
         .layer(axum::middleware::from_fn_with_state(views, readers::end_with_credential));
-    base_path::below(doors.site.base_path.clone(), dressed(router, metrics, port).with_state(doors))
+    let base = doors.site.base_path.clone();
+    base_path::below(base, dressed(router, metrics, port).with_state(doors), port == "dashboard")
 }
 
 /// How long a client is told to wait when the database is away.

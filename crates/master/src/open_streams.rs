@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use gaffer_domain::ProjectId;
 use tokio_util::sync::CancellationToken;
 
 /// What somebody has shown to prove who they are.
@@ -10,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 pub enum Credential {
     /// An API key, by its number.
     Key(i64),
-    /// A browser session, by the hash of its token.
-    WebSession([u8; 32]),
+    /// A browser session, by the hash of its token, in one of its user's projects.
+    WebSession([u8; 32], ProjectId),
 }
 
 /// The responses that are under way.
@@ -56,6 +57,15 @@ impl OpenStreams {
         open.streams
     }
 
+    /// A browser session is over: its responses end, in all projects.
+    pub fn end_session(&self, sha256: &[u8; 32]) {
+        let is_of_it =
+            |credential: &Credential| matches!(credential, Credential::WebSession(of, _) if of == sha256);
+        for credential in self.credentials().iter().filter(|credential| is_of_it(credential)) {
+            self.end(credential);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Credential, Open>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -88,7 +98,7 @@ mod tests {
     #[tokio::test]
     async fn responses_are_known_as_long_as_they_last_and_end_with_their_credential() {
         let streams = OpenStreams::default();
-        let (one, other) = (Credential::Key(1), Credential::WebSession([7; 32]));
+        let (one, other) = (Credential::Key(1), Credential::WebSession([7; 32], ProjectId(1)));
         let (first, second) = (streams.begin(one), streams.begin(one));
         let third = streams.begin(other);
         drop(second);
@@ -104,5 +114,16 @@ mod tests {
         assert_eq!(streams.credentials().len(), 2);
         drop((late, third));
         assert!(streams.credentials().is_empty());
+        // A session that is over is over in all projects; one that has lost a project goes on in the others.
+        let [first, second] =
+            [1, 2].map(|project| streams.begin(Credential::WebSession([7; 32], ProjectId(project))));
+        let others = streams.begin(Credential::WebSession([8; 32], ProjectId(1)));
+        assert_eq!(streams.end(&Credential::WebSession([7; 32], ProjectId(1))), 1);
+        first.ended().await;
+        assert_eq!(streams.credentials().len(), 2);
+        streams.end_session(&[7; 32]);
+        second.ended().await;
+        assert_eq!(streams.credentials(), [Credential::WebSession([8; 32], ProjectId(1))]);
+        drop(others);
     }
 }

@@ -5,6 +5,7 @@
 //! API and pages encode both, with the same text.
 
 mod actor;
+pub mod audit;
 mod context;
 pub mod dead_letters;
 mod each_worker;
@@ -12,9 +13,12 @@ mod error;
 pub mod events;
 pub mod jobs;
 pub mod keys;
+pub mod members;
 pub mod metrics;
 pub mod output;
+pub mod projects;
 pub mod readiness;
+mod recent;
 pub mod retention;
 pub mod secrets;
 pub mod services;
@@ -24,8 +28,9 @@ pub mod system;
 pub mod tasks;
 pub mod templates;
 pub mod updates;
+pub mod users;
 pub mod workers;
 
-pub use actor::Actor;
+pub use actor::{Actor, Shown};
 pub use context::Context;
 pub use error::{OperationError, no_job};

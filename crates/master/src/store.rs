@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::leadership::Leadership;
 
+pub mod audit;
 pub mod bench;
 pub mod classes;
 mod counts;
@@ -29,11 +30,13 @@ pub(crate) mod kept;
 pub mod keys;
 pub mod leadership;
 pub mod leaving;
+pub mod members;
 pub mod output;
 pub mod placement;
 pub mod places;
 mod pools;
 mod ports;
+pub mod projects;
 pub mod reruns;
 pub mod restored;
 pub mod retention;
@@ -51,6 +54,7 @@ mod unnest;
 pub mod updates;
 pub mod users;
 pub mod versions;
+pub mod web_sessions;
 pub mod workers;
 
 use classes::ClassCache;

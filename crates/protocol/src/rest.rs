@@ -4,6 +4,7 @@ mod health;
 mod keys;
 mod output;
 mod parameters;
+mod people;
 mod ports;
 mod problem;
 mod queue;
@@ -29,12 +30,14 @@ use gaffer_domain::{JobId, WorkerId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::audit::{AuditEntry, AuditOutcome};
 use crate::ports::NamedPort;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
 pub use health::{CheckedResult, HealthResult, TaskChecks, TaskHealth};
 pub use keys::{Key, NewKey, RotateRequest};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
 pub use parameters::{JobSource, ParameterValue, SubmitRequest};
+pub use people::{Member, NewProject, NewUser, Project, SetMember, User};
 pub use ports::{
     TargetGroup, TaskPorts, TraefikBalancer, TraefikConfiguration, TraefikHttp, TraefikServer, TraefikService,
 };

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::driver::DriverKind;
 use super::field::{Field, Kind, Most};
-use super::job::JobSpec;
 use super::node::{Node, Object};
 use crate::quantity::shown;
 use crate::secrets::{MAX_NAME_BYTES, MAX_USES, wrong_name};
@@ -182,11 +181,14 @@ pub struct UnknownSecret {
     pub place: usize,
 }
 
-/// Every use of a secret that is not among these names.
-pub fn unknown_secrets(spec: &JobSpec, exists: impl Fn(&str) -> bool) -> Vec<UnknownSecret> {
+/// Every use of a secret that does not exist. `tasks`: the uses of each task definition.
+pub fn unknown_secrets<'a>(
+    tasks: impl Iterator<Item = &'a [SecretUse]>,
+    exists: impl Fn(&str) -> bool,
+) -> Vec<UnknownSecret> {
     let mut unknown = Vec::new();
-    for (task, definition) in spec.tasks.iter().enumerate() {
-        for (place, used) in definition.secrets.iter().enumerate() {
+    for (task, uses) in tasks.enumerate() {
+        for (place, used) in uses.iter().enumerate() {
             if !exists(&used.name) {
                 unknown.push(UnknownSecret { name: used.name.clone(), task, place });
             }

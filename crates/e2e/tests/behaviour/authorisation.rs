@@ -1,5 +1,8 @@
 //! The authorisation matrix, made from the API's own description and from the list of pages: a door that is added later is in it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use gaffer_domain::members::MemberRole;
 use gaffer_domain::scopes::{Scope, Scopes};
 use gaffer_e2e::client::Client;
 use gaffer_e2e::openapi;
@@ -10,6 +13,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, COOKIE};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
+use super::people::Person;
 use super::tenants::{dead_letter, neighbour};
 
 /// In names of what the first project has, and nowhere else.
@@ -17,8 +21,20 @@ const OWN: &str = "zq7-own";
 /// The name of its secret.
 const SECRET: &str = "ZQ7_OWN";
 
+/// Makes names that nobody has.
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
 /// Operations whose path has the name of what they make, which may be free in each project.
 const NAMES_WHAT_IT_MAKES: [&str; 4] = ["save_template", "apply_service", "diff_service", "set_secret"];
+
+/// Operations that are asked for by `POST`, and change nothing.
+const CHANGES_NOTHING: [&str; 2] = ["diff_service", "check_output_store"];
+
+/// The newest entry of the project's audit log.
+async fn noted(client: &Client) -> i64 {
+    let answer = client.get("/audit?limit=1").await;
+    answer.body["items"][0]["id"].as_i64().unwrap()
+}
 
 /// What the first project has, to be addressed by both.
 struct Targets {
@@ -48,8 +64,21 @@ impl Targets {
         (Targets { stage, worker: number, job, key: key.as_i64().unwrap(), letter }, worker)
     }
 
-    /// Puts back what an allowed request has deleted.
-    async fn renew(&mut self, path: &str) {
+    /// Puts back what an allowed request has deleted or used up. `of`: a client of the user who asks, who has all scopes.
+    async fn renew(&mut self, path: &str, of: &Client) {
+        if path.contains("{user}") {
+            let admin = &self.stage.client;
+            admin.post("/users", &json!({"name": OWN})).await;
+            admin.post(&format!("/users/{OWN}/enable"), &json!({})).await;
+            let member = format!("/projects/default/members/{OWN}");
+            let set = admin.post(&member, &json!({"role": "viewer"})).await;
+            assert_eq!(set.status, 200, "{}", set.text);
+        }
+        if path.contains("{key}") {
+            let new = json!({"kind": "user", "name": OWN, "scopes": ["admin"]});
+            let key = of.post("/keys", &new).await;
+            self.key = key.body["id"].as_i64().unwrap();
+        }
         if path.contains("{template}") {
             let template = json!({"script": "true"});
             let saved = self.stage.client.post(&format!("/templates/{OWN}"), &template).await;
@@ -73,6 +102,9 @@ impl Targets {
             .replace("{key}", &self.key.to_string())
             .replace("{template}", OWN)
             .replace("{secret}", SECRET)
+            .replace("{project}", "default")
+            .replace("{user}", OWN)
+            .replace("{verb}", "disable")
             .replace("{letter}", &self.letter.to_string())
     }
 }
@@ -83,12 +115,15 @@ struct Operation {
     method: Method,
     path: String,
     needs: Scopes,
+    /// Names of the roles that may do it.
+    roles: Vec<String>,
     has_body: bool,
 }
 
 /// All routes that need a key.
 fn operations() -> Vec<Operation> {
     let document = openapi::present();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
     let mut all = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
@@ -98,6 +133,7 @@ fn operations() -> Vec<Operation> {
                 id: operation["operationId"].as_str().unwrap().to_owned(),
                 method: method.to_uppercase().parse().unwrap(),
                 path: path.clone(),
+                roles: operation["x-roles"].as_array().unwrap().iter().map(text).collect(),
                 needs: scopes.map(|scope| scope.as_str().unwrap().parse::<Scope>().unwrap()).collect(),
                 has_body: operation.pointer("/requestBody/content/application~1json").is_some(),
             });
@@ -126,13 +162,18 @@ impl Operation {
             "scale_job" | "scale_service" => json!({"count": 2}),
             "signal_task" => json!({"signal": "SIGINT"}),
             "set_secret" => json!({"value": "of the matrix"}),
-            "create_key" => json!({"kind": "worker", "name": "of the matrix"}),
+            "create_key" => json!({"kind": "user", "name": "of the matrix"}),
+            "set_member" => json!({"role": "viewer"}),
+            "rename_project" => json!({"name": "default"}),
+            "create_project" | "create_user" => {
+                json!({"name": format!("{OWN}-{}", NUMBER.fetch_add(1, Ordering::Relaxed))})
+            }
             _ => json!({}),
         }
     }
 }
 
-/// Keys of a user: of one scope, of all but one, and of all.
+/// Keys of a user in their project: of one scope, of all but one, and of all, which is the last.
 async fn keys(client: &Client) -> Vec<(Scopes, Client)> {
     let each = Scope::ALL.map(Scopes::only);
     let sets = each.into_iter().chain(each.map(|one| Scopes::ALL.without(one))).chain([Scopes::ALL]);
@@ -147,6 +188,44 @@ async fn keys(client: &Client) -> Vec<(Scopes, Client)> {
     keys
 }
 
+/// Somebody with keys of their project.
+struct Holder {
+    /// Names of what they are: their role, and whether they administer the installation.
+    roles: Vec<&'static str>,
+    is_of_project: bool,
+    keys: Vec<(Scopes, Client)>,
+}
+
+impl Holder {
+    /// A client that may do all that they may.
+    fn whole(&self) -> &Client {
+        &self.keys.last().unwrap().1
+    }
+
+    fn may(&self, operation: &Operation) -> bool {
+        operation.roles.iter().any(|role| self.roles.contains(&role.as_str()))
+    }
+}
+
+/// A holder for each role in the first project, one who also administers the installation, and an admin of another project.
+async fn holders(stage: &Stage) -> Vec<Holder> {
+    let mut holders = Vec::new();
+    for role in MemberRole::ALL {
+        let person = Person::join(stage, &format!("a-{role}"), "default", role.as_str()).await;
+        let keys = keys(&person.key("default").await).await;
+        holders.push(Holder { roles: vec![role.as_str()], is_of_project: true, keys });
+    }
+    let keys_of_admin = keys(&stage.client).await;
+    holders.push(Holder {
+        roles: vec!["admin", "installation admin"],
+        is_of_project: true,
+        keys: keys_of_admin,
+    });
+    let (eve, _) = neighbour(stage).await;
+    holders.push(Holder { roles: vec!["admin"], is_of_project: false, keys: keys(&eve).await });
+    holders
+}
+
 /// Refused because scopes are missing, with each of them and the way to get them.
 async fn assert_refused(cell: &str, response: Response, missing: Scopes) {
     let status = response.status().as_u16();
@@ -157,18 +236,25 @@ async fn assert_refused(cell: &str, response: Response, missing: Scopes) {
     assert!(detail.contains("gaffer keys create NAME --scope"), "{cell}: {detail}");
 }
 
+/// Refused because of the role, whatever the key.
+async fn assert_forbidden(cell: &str, response: Response) {
+    let status = response.status().as_u16();
+    let body: Value = response.json().await.unwrap();
+    assert_eq!((status, body["code"].as_str()), (403, Some("forbidden")), "{cell}: {body}");
+}
+
 #[tokio::test]
-async fn each_route_is_open_to_keys_of_its_scope_and_project_and_to_no_other_key() {
+async fn each_route_is_open_to_keys_of_its_roles_scopes_and_project_and_to_no_other_key() {
     let (mut targets, _worker) = Targets::set().await;
-    let (eve, _) = neighbour(&targets.stage).await;
-    let (own, foreign) = (keys(&targets.stage.client).await, keys(&eve).await);
+    let holders = holders(&targets.stage).await;
     let nobody = targets.stage.client.with_key("");
     let worker_key = targets.stage.client.with_key(&targets.stage.worker_key);
+    let administrator = targets.stage.client.clone();
     let operations = operations();
     let mut cells = 0;
     // First all that must be refused, or find nothing.
     for operation in &operations {
-        targets.renew(&operation.path).await;
+        targets.renew(&operation.path, &administrator).await;
         let address = targets.address(&operation.path);
         let name = format!("{} {}", operation.method, operation.path);
         for (client, code) in [(&nobody, "key_malformed"), (&worker_key, "key_wrong_kind")] {
@@ -177,40 +263,40 @@ async fn each_route_is_open_to_keys_of_its_scope_and_project_and_to_no_other_key
             assert_eq!(response.json::<Value>().await.unwrap()["code"], code, "{name}");
             cells += 1;
         }
-        for (scopes, client) in &own {
-            let missing = operation.needs.without(*scopes);
-            if missing.is_empty() {
-                continue;
-            }
-            let cell = format!("{name} with {scopes:?}");
-            for accept in ["application/json", "text/event-stream", "application/x-ndjson", "text/html"] {
-                assert_refused(&cell, operation.ask(client, &address, accept).await, missing).await;
-            }
-            cells += 1;
-        }
-        for (scopes, client) in &foreign {
-            let missing = operation.needs.without(*scopes);
-            let cell = format!("{name} of another project with {scopes:?}");
-            let response = operation.ask(client, &address, "application/json").await;
-            let status = response.status().as_u16();
-            cells += 1;
-            if operation.id == "get_metrics" {
-                // They count what all projects do: the role decides before the scope.
-                assert_eq!(status, 403, "{cell}");
-                assert_eq!(response.json::<Value>().await.unwrap()["code"], "forbidden", "{cell}");
-            } else if !missing.is_empty() {
-                assert_refused(&cell, response, missing).await;
-            } else {
-                let text = response.text().await.unwrap();
-                let is_of_something =
-                    operation.path.contains('{') && !NAMES_WHAT_IT_MAKES.contains(&&*operation.id);
-                match is_of_something {
-                    // Nothing says that it exists.
-                    true => assert_eq!(status, 404, "{cell}: {text}"),
-                    false => assert!(![401, 403, 404].contains(&status) && status < 500, "{cell}: {text}"),
+        for holder in &holders {
+            for (scopes, client) in &holder.keys {
+                let missing = operation.needs.without(*scopes);
+                let cell = format!("{name} as {:?} with {scopes:?}", holder.roles);
+                let ask = async |accept| operation.ask(client, &address, accept).await;
+                // The role decides first.
+                if !holder.may(operation) {
+                    assert_forbidden(&cell, ask("application/json").await).await;
+                } else if !missing.is_empty() {
+                    for accept in
+                        ["application/json", "text/event-stream", "application/x-ndjson", "text/html"]
+                    {
+                        assert_refused(&cell, ask(accept).await, missing).await;
+                    }
+                } else if !holder.is_of_project {
+                    let is_of_something =
+                        operation.path.contains('{') && !NAMES_WHAT_IT_MAKES.contains(&&*operation.id);
+                    let body = if is_of_something { operation.valid_body() } else { json!({}) };
+                    let response = operation.ask_with(client, &address, "application/json", &body).await;
+                    let status = response.status().as_u16();
+                    let text = response.text().await.unwrap();
+                    match is_of_something {
+                        // Nothing says that it exists.
+                        true => assert_eq!(status, 404, "{cell}: {text}"),
+                        false => {
+                            assert!(![401, 403, 404].contains(&status) && status < 500, "{cell}: {text}")
+                        }
+                    }
+                    let shows = status == 200 && (text.contains(OWN) || text.contains(SECRET));
+                    assert!(!shows, "{cell} shows what is not theirs: {text}");
+                } else {
+                    continue;
                 }
-                let shows = status == 200 && (text.contains(OWN) || text.contains(SECRET));
-                assert!(!shows, "{cell} shows what is not theirs: {text}");
+                cells += 1;
             }
         }
     }
@@ -219,27 +305,40 @@ async fn each_route_is_open_to_keys_of_its_scope_and_project_and_to_no_other_key
     assert_eq!(client.job(targets.job).await.state, "running");
     assert_eq!(client.get(&format!("/workers/{}", targets.worker)).await.body["state"], "online");
     assert_eq!(client.get(&format!("/services/{OWN}")).await.status, 200);
-    let listed = client.get("/keys").await.body;
+    let listed = client.get("/keys?limit=500").await.body;
     let items = listed["items"].as_array().unwrap();
     assert!(items.iter().all(|key| key["revoked_at"].is_null() && key["replaced_by"].is_null()), "{listed}");
 
     // Then all that must be let in.
     for operation in &operations {
-        let name = format!("{} {}", operation.method, operation.path);
-        for (scopes, client) in &own {
-            if operation.needs.without(*scopes).is_empty() {
-                targets.renew(&operation.path).await;
+        for holder in holders.iter().filter(|holder| holder.is_of_project && holder.may(operation)) {
+            for (scopes, client) in &holder.keys {
+                if !operation.needs.without(*scopes).is_empty() {
+                    continue;
+                }
+                let cell =
+                    format!("{} {} as {:?} with {scopes:?}", operation.method, operation.path, holder.roles);
+                targets.renew(&operation.path, holder.whole()).await;
                 let (address, body) = (targets.address(&operation.path), operation.valid_body());
+                let noted = noted(&targets.stage.client).await;
                 let response = operation.ask_with(client, &address, "application/json", &body).await;
                 let status = response.status().as_u16();
                 let text = response.text().await.unwrap();
-                assert!(![401, 403, 404].contains(&status) && status < 500, "{name} with {scopes:?}: {text}");
+                assert!(![401, 403, 404].contains(&status) && status < 500, "{cell}: {text}");
+                // What changes something is in the audit log, and what only reads is not.
+                let is_change = operation.method != Method::GET && !CHANGES_NOTHING.contains(&&*operation.id);
+                let has_entry = self::noted(&targets.stage.client).await != noted;
+                // One that was refused for its contents may be in it or not.
+                assert!(
+                    has_entry == is_change || status >= 400,
+                    "{cell} is noted: {has_entry}; {status}: {text}"
+                );
                 cells += 1;
             }
         }
     }
-    assert_eq!(cells, operations.len() * (2 + own.len() + foreign.len()));
-    assert!(operations.len() > 50, "{}", operations.len());
+    assert_eq!(cells, operations.len() * (2 + holders.len() * holders[0].keys.len()));
+    assert!(operations.len() > 65, "{}", operations.len());
 }
 
 /// Pages that anybody gets.
@@ -248,8 +347,8 @@ const PUBLIC: [&str; 5] = ["/login", "/logout", "/theme", "/static/{name}", "/fa
 #[tokio::test]
 async fn each_page_is_open_to_sessions_of_its_project_and_to_no_key() {
     let (mut targets, _worker) = Targets::set().await;
-    targets.renew("{template}").await;
-    targets.renew("/secrets").await;
+    let administrator = targets.stage.client.clone();
+    targets.renew("{template} {user} /secrets", &administrator).await;
     let stage = &targets.stage;
     let (eve, _) = neighbour(stage).await;
     let (cookie, eves) = (stage.sign_in(&stage.client).await, stage.sign_in(&eve).await);
@@ -269,11 +368,17 @@ async fn each_page_is_open_to_sessions_of_its_project_and_to_no_key() {
             if !path.contains('{') {
                 continue;
             }
-            let found = request().header(COOKIE, &eves).send().await.unwrap().status().as_u16();
-            match method {
-                Method::GET => assert!([404, 405].contains(&found), "{path} for another project: {found}"),
-                // A form without its fields may be refused for that.
-                _ => assert!((400..500).contains(&found), "{path} from another project: {found}"),
+            for project in ["neighbour", "default", "nowhere"] {
+                let address = format!("{base}/projects/{project}{}", targets.address(path));
+                let request = http.request(method.clone(), &address).header(ACCEPT, "text/html");
+                let found = request.header(COOKIE, &eves).send().await.unwrap().status().as_u16();
+                match method {
+                    Method::GET => {
+                        assert!([404, 405].contains(&found), "{address} for another project: {found}")
+                    }
+                    // A form without its fields may be refused for that.
+                    _ => assert!((400..500).contains(&found), "{address} from another project: {found}"),
+                }
             }
         }
         pages += 1;

@@ -306,9 +306,18 @@ async fn every_route_answers_as_it_is_described() {
     let letter = super::tenants::dead_letter(&stage, waiting.as_i64().unwrap()).await;
     reader.must(200, get("/dead-letters", "/dead-letters")).await;
     reader.must(200, get("/retention", "/retention")).await;
+    eventually("the audit log has lines", async || {
+        let noted = reader.must(200, get("/audit", "/audit?outcome=done")).await;
+        noted["items"][0]["number"].is_number().then_some(())
+    })
+    .await;
+    reader.must(200, get("/audit/lines", "/audit/lines?limit=2")).await;
+    reader.must(400, get("/audit", "/audit?outcome=good")).await;
     reader.must(200, post("/system/output-store/check", "/system/output-store/check")).await;
     reader.must(409, post("/dead-letters/{letter}/retry", &format!("/dead-letters/{letter}/retry"))).await;
     reader.must(204, delete("/dead-letters/{letter}", &format!("/dead-letters/{letter}"))).await;
+
+    people(&mut reader).await;
 
     // Answers to a body that is too large, to invalid requests, and to requests without a key.
     reader
@@ -321,6 +330,39 @@ async fn every_route_answers_as_it_is_described() {
 
     // A letter with output that the database takes is another test's business.
     assert_eq!(reader.unseen(), ["retry_dead_letter"]);
+}
+
+/// Users, projects and members, until they are gone.
+async fn people(reader: &mut Reader) {
+    let (projects, lab) = ("/projects", "/projects/lab");
+    reader.must(201, post(projects, projects).json(&json!({ "name": "lab" }))).await;
+    reader.must(409, post(projects, projects).json(&json!({ "name": "lab" }))).await;
+    reader.must(422, post(projects, projects).json(&json!({ "name": "Lab" }))).await;
+    let users = "/users";
+    let user = reader.must(201, post(users, users).json(&json!({ "name": "ana" }))).await;
+    assert!(user["login_url"].is_string(), "{user}");
+    reader.must(200, get(users, users)).await;
+    let member = "/projects/{project}/members/{user}";
+    let role = json!({ "role": "viewer" });
+    reader.must(200, post(member, "/projects/lab/members/ana").json(&role)).await;
+    reader.must(409, post(member, "/projects/lab/members/admin").json(&role)).await;
+    reader.must(404, post(member, "/projects/lab/members/bob").json(&role)).await;
+    reader.must(200, get(projects, projects)).await;
+    reader.must(200, get("/projects/{project}", lab)).await;
+    reader.must(200, get("/projects/{project}/members", "/projects/lab/members")).await;
+    reader.must(204, delete(member, "/projects/lab/members/ana")).await;
+    let rename = "/projects/{project}/rename";
+    reader.must(200, post(rename, "/projects/lab/rename").json(&json!({ "name": "bench" }))).await;
+    reader.must(404, get("/projects/{project}", lab)).await;
+    reader.must(204, delete("/projects/{project}", "/projects/bench?confirm=bench")).await;
+    reader.must(201, post("/users/{user}/login-link", "/users/ana/login-link")).await;
+    for verb in ["disable", "enable", "grant-admin", "revoke-admin"] {
+        let (path, address) = (format!("/users/{{user}}/{verb}"), format!("/users/ana/{verb}"));
+        reader.must(200, post(&path, &address)).await;
+    }
+    reader.must(409, post("/users/{user}/disable", "/users/admin/disable")).await;
+    reader.must(204, delete("/users/{user}", "/users/ana?confirm=ana")).await;
+    reader.must(404, delete("/users/{user}", "/users/ana")).await;
 }
 
 #[tokio::test]

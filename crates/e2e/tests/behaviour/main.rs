@@ -8,6 +8,7 @@
 )]
 
 mod acknowledgements;
+mod audit;
 mod authorisation;
 mod backup;
 mod bench;
@@ -38,6 +39,7 @@ mod networks;
 mod output_store;
 mod pages;
 mod parameters;
+mod people;
 mod pictures;
 mod placement;
 mod plans;

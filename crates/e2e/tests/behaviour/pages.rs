@@ -49,7 +49,7 @@ async fn a_job_is_made_watched_live_and_stopped_in_the_browser() {
     browser
         .fill("textarea[name=script]", "echo \"first line\"; while :; do echo tick; sleep 0.1; done")
         .await;
-    browser.click("form[action='/jobs/new'] button.primary").await;
+    browser.click("form[action$='/jobs/new'] button.primary").await;
     browser.shows("first line").await;
     browser.shows("running").await;
     let rows = "document.querySelectorAll('[id^=L]').length";
@@ -88,6 +88,12 @@ async fn every_page_fits_light_and_dark_wide_and_narrow() {
     let wishing = json!({"name": "wishes for a card", "script": "true", "count": 12, "resources": {"gpu": 8},
         "constraints": ["labels.rack == b or cpu >= 64"], "priority": 80});
     dev.client.submit(wishing).await;
+    dev.client.post("/projects", &json!({"name": "lab"})).await;
+    for name in ["ana", "somebody-with-a-really-long-name-0123456"] {
+        dev.client.post("/users", &json!({"name": name})).await;
+        let member = format!("/projects/default/members/{name}");
+        dev.client.post(&member, &json!({"role": "operator"})).await;
+    }
     dev.client.post("/workers/docker-box/drain", &json!({"deadline": "1h"})).await;
 
     let Some(browser) = Browser::open(1280, 900, Scheme::Light).await else { return };
@@ -115,6 +121,9 @@ async fn every_page_fits_light_and_dark_wide_and_narrow() {
         ("add-worker", "/workers/new".to_owned()),
         ("keys", "/keys".to_owned()),
         ("events", "/events".to_owned()),
+        ("members", "/members".to_owned()),
+        ("projects", "/projects".to_owned()),
+        ("users", "/users".to_owned()),
         ("nothing", "/jobs/424242".to_owned()),
     ];
     for (name, path) in &pages {
@@ -350,9 +359,9 @@ async fn everything_works_without_javascript() {
     assert_eq!(made.status(), 303, "{}", made.text().await.unwrap());
     let job: i64 = made.headers()[LOCATION].to_str().unwrap().rsplit('/').next().unwrap().parse().unwrap();
     dev.client.finished(job).await;
-    let shown = page(&format!("/jobs/{job}"), &cookie).await.text().await.unwrap();
+    let shown = page(&format!("/projects/default/jobs/{job}"), &cookie).await.text().await.unwrap();
     assert!(shown.contains("from a form") && shown.contains("completed"), "{shown}");
-    let listed = page("/jobs", &cookie).await.text().await.unwrap();
+    let listed = page("/projects/default/jobs", &cookie).await.text().await.unwrap();
     assert!(listed.contains("formed"));
 
     let foreign = http
@@ -360,7 +369,9 @@ async fn everything_works_without_javascript() {
         .header(COOKIE, &cookie)
         .header("origin", "https://evil.example");
     assert_eq!(foreign.send().await.unwrap().status(), 403);
-    let policy =
-        page("/jobs", &cookie).await.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    let policy = page("/projects/default/jobs", &cookie).await.headers()["content-security-policy"]
+        .to_str()
+        .unwrap()
+        .to_owned();
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
 }

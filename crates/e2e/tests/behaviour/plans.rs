@@ -33,7 +33,8 @@ const MOVES_SOME: &str = "640h";
 /// Number of eras of history before everyday life begins.
 const ERAS: i64 = 60;
 /// The tables that grow with history.
-const GROWING: [&str; 10] = [
+const GROWING: [&str; 11] = [
+    "audit_entries",
     "jobs",
     "job_workers",
     "task_definitions",
@@ -70,7 +71,9 @@ auto_explain.log_nested_statements = on
 
 /// Beginnings of statements that the life of the installation below does not meet: they are about accidents, look at tables
 /// that do not grow, or name their rows by key.
-const NOT_MET: [&str; 54] = [
+const NOT_MET: [&str; 57] = [
+    // The oldest entries, in slices.
+    "DELETE FROM audit_entries",
     "FROM live_tasks WHERE job_id = $1 AND position = $2 AND index = ANY",
     "SELECT $3 || '-' || n FROM generate_series",
     "SELECT o.name FROM UNNEST",
@@ -95,10 +98,10 @@ const NOT_MET: [&str; 54] = [
     "SELECT id, attempt, job_id, position, index, coalesce(version, 1) FROM live_tasks WHERE id = ANY($1)",
     "SELECT NOT EXISTS (SELECT 1 FROM web_sessions)",
     "WITH used AS (UPDATE login_links",
-    "SELECT u.id, u.name, m.project_id, s.last_used_at",
+    "SELECT u.id AS user_id, u.name AS user_name",
     "UPDATE web_sessions",
     // Of those that have a stream open, each by its key.
-    "SELECT s.sha256 FROM UNNEST($1::bytea[]) AS s(sha256) WHERE NOT EXISTS ( SELECT 1 FROM web_sessions",
+    "SELECT s.sha256, s.project FROM UNNEST",
     "DELETE FROM web_sessions",
     "SELECT name, kind FROM jobs WHERE id = $1",
     "SELECT d.name, d.driver, d.single, (SELECT min(index)",
@@ -129,6 +132,9 @@ const NOT_MET: [&str; 54] = [
     "UPDATE output_object_eras SET looked_through",
     // An update that has failed, by its definition.
     "UPDATE task_definitions SET update_problem",
+    // The first user of an installation.
+    "SELECT id FROM users WHERE name = $1",
+    "INSERT INTO memberships (project_id, user_id, role) VALUES ($1, $2, 'admin') ON CONFLICT DO NOTHING",
     // The preview of retention looks at every job, when somebody asks for it.
     "WITH parts AS",
     "SELECT e.number AS era, j.state::text AS state",

@@ -527,7 +527,7 @@ async fn a_canary_in_a_job_is_found_in_no_file_no_process_no_page_and_no_backup(
     let mut in_memory = Vec::new();
     search(Path::new("/dev/shm"), &texts, &mut in_memory);
     assert_eq!(in_memory, Vec::<PathBuf>::new());
-    assert!(places > 40 && in_files > 1 << 20, "{places} places, {in_files} bytes in files");
+    assert!(places >= 35 && in_files > 1 << 20, "{places} places, {in_files} bytes in files");
     use std::io::Write as _;
     let line = format!(
         "looked for the canary in {places} answers, pages and processes ({bytes} bytes) and {in_files} bytes of files\n"

@@ -168,7 +168,7 @@ async fn the_page_of_a_service_scales_it() {
     settled(&dev, job, 2).await;
     let visitor = Visitor::of(&dev).await;
     let page = visitor.page(&format!("/jobs/{job}")).await;
-    assert!(page.contains(&format!("action=\"/jobs/{job}/scale\"")), "{page}");
+    assert!(page.contains(&format!("action=\"/projects/default/jobs/{job}/scale\"")), "{page}");
     assert!(page.contains("id=\"scale-main\" name=\"count\"") && page.contains("value=\"2\""), "{page}");
     let sent = visitor.send(&format!("/jobs/{job}/scale"), "task=main&count=1".to_owned()).await;
     assert_eq!(sent.status(), StatusCode::SEE_OTHER);

@@ -378,7 +378,11 @@ async fn a_system_job_without_a_worker_waits_for_one_and_can_be_stopped() {
     let small = small.body["id"].as_i64().unwrap();
     let cookie = stage.sign_in(&stage.client).await;
     let there = stage.page(&format!("/jobs/{job}"), &cookie).await;
-    assert_eq!(there.headers()["location"], format!("/jobs/{job}?tab=tasks"), "there is no output to show");
+    assert_eq!(
+        there.headers()["location"],
+        format!("/projects/default/jobs/{job}?tab=tasks"),
+        "there is no output to show"
+    );
     let page = stage.page(&format!("/jobs/{job}?tab=tasks"), &cookie).await.text().await.unwrap();
     assert!(page.contains("No worker matches.") && page.contains("0 of 0 available"), "{page}");
     assert!(stage.page("/jobs", &cookie).await.text().await.unwrap().contains("no worker matches"));

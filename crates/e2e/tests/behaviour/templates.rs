@@ -167,7 +167,7 @@ async fn the_page_of_a_template_is_a_form_of_its_parameters() {
     assert_eq!(save(TRAIN.to_owned()).await, StatusCode::CREATED);
     assert_eq!(save(TRAIN.to_owned()).await, StatusCode::OK);
     assert_eq!(save(TRAIN.replace("0.10", "0.2")).await, StatusCode::CREATED);
-    assert!(browser.page("/templates").await.contains("href=\"/templates/train\""));
+    assert!(browser.page("/templates").await.contains("href=\"/projects/default/templates/train\""));
 
     let page = browser.page("/templates/train").await;
     for words in
@@ -189,7 +189,10 @@ async fn the_page_of_a_template_is_a_form_of_its_parameters() {
     dev.client.finished(job).await;
     assert_eq!(dev.client.output(job).await, b"0.10 dogs\n");
     let page = browser.page(&format!("/jobs/{job}")).await;
-    assert!(page.contains("href=\"/templates/train?version=1\">template train, version 1</a>"), "{page}");
+    assert!(
+        page.contains("href=\"/projects/default/templates/train?version=1\">template train, version 1</a>"),
+        "{page}"
+    );
     browser.send_fields("/templates/train/delete", &[]).await.unwrap();
     assert!(browser.page("/templates").await.contains("No templates yet"));
 }

@@ -60,7 +60,8 @@ impl Visitor {
     }
 
     pub async fn page(&self, path: &str) -> String {
-        let request = self.http.get(format!("{}{path}", self.base)).header(COOKIE, &self.cookie);
+        let request =
+            self.http.get(format!("{}/projects/default{path}", self.base)).header(COOKIE, &self.cookie);
         request.header(ACCEPT, "text/html, application/json").send().await.unwrap().text().await.unwrap()
     }
 

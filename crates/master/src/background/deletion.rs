@@ -1,4 +1,5 @@
-//! Deletes the tasks, output and history of deleted jobs in batches. The jobs themselves are deleted at once.
+//! Deletes the tasks, output and history of deleted jobs in batches. The jobs themselves are deleted at once, except those of
+//! deleted projects.
 
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ pub struct Deletion {
 
 impl Background for Deletion {
     const NAME: &'static str = "deletion";
-    const DESCRIPTION: &'static str = "deletes the tasks, output and history of deleted jobs, in batches";
+    const DESCRIPTION: &'static str =
+        "deletes the jobs of deleted projects, and the tasks, output and history of deleted jobs, in batches";
 
     fn period(&self) -> Duration {
         Duration::from_secs(300)
@@ -29,6 +31,9 @@ impl Background for Deletion {
     }
 
     async fn run_once(&mut self) -> Result<Ran, StoreError> {
+        if let Some(jobs) = self.store.deleted_project_slice().await? {
+            return Ok(Ran { done: jobs, again_after: Some(PAUSE) });
+        }
         match self.store.deletion_slice().await? {
             Some(rows) => Ok(Ran { done: rows, again_after: Some(PAUSE) }),
             None => Ok(Ran::default()),

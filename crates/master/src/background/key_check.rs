@@ -1,5 +1,5 @@
 //! Ends worker sessions whose key was revoked or expired, and responses whose reader's key or browser session is no good any
-//! more.
+//! more, because of itself or because its user is disabled or no member of the project.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl Background for KeyCheck {
         for credential in credentials {
             match credential {
                 Credential::Key(key) => keys.push(key),
-                Credential::WebSession(sha256) => sessions.push(sha256),
+                Credential::WebSession(sha256, project) => sessions.push((sha256, project)),
             }
         }
         keys.sort_unstable();
@@ -62,7 +62,8 @@ impl Background for KeyCheck {
         }
         let over = self.store.web_sessions_over(&sessions, self.session_idle_secs).await?;
         let refused = refused.into_iter().map(Credential::Key);
-        for credential in refused.chain(over.into_iter().map(Credential::WebSession)) {
+        let over = over.into_iter().map(|(sha256, project)| Credential::WebSession(sha256, project));
+        for credential in refused.chain(over) {
             ended += self.open_streams.end(&credential) as u64;
         }
         // Whatever connects meanwhile: the next key that expires, if it is in use, is noticed at once.

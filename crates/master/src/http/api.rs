@@ -1,14 +1,17 @@
 //! The REST API, one file per noun. Handlers decode the request, call an operation or a view, and encode the
 //! response.
 
+pub mod audit;
 pub mod events;
 pub mod health;
 pub mod jobs;
 pub mod keys;
+pub mod members;
 pub mod metrics;
 pub mod openapi;
 pub mod output;
 pub mod ports;
+pub mod projects;
 pub mod queue;
 pub mod retention;
 pub mod scale;
@@ -17,5 +20,6 @@ pub mod secrets;
 pub mod system;
 pub mod tasks;
 pub mod templates;
+pub mod users;
 pub mod versions;
 pub mod workers;

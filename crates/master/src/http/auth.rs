@@ -5,17 +5,18 @@ mod origin;
 use axum::Extension;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{Extensions, HeaderMap, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use gaffer_domain::permissions::Action;
 
-use super::Doors;
+use super::base_path::BasePath;
 use super::error::Error;
 use super::peer::Peer;
-use super::readers;
-use crate::operations::Actor;
-use crate::operations::sign_in::{self, Refused};
+use super::{API_PREFIX, Doors, readers};
+use crate::operations::sign_in::{self, Refused, Visit};
+use crate::operations::{Actor, audit};
+use crate::store::web_sessions::Wanted;
 
 /// Name of the session cookie.
 pub const SESSION_COOKIE: &str = "gaffer_session";
@@ -41,7 +42,12 @@ impl FromRequestParts<Doors> for Actor {
         let actor = match bearer(&parts.headers)? {
             Some(key) => proven(sign_in::user_of_key(&doors.context, key, peer.address()).await, &peer)?,
             None if parts.extensions.get() == Some(&ListenerKind::Dashboard) => {
-                signed_in(doors, &parts.headers, &peer).await?.ok_or_else(key_missing)?
+                let wanted = wanted(&parts.extensions, &parts.uri);
+                match signed_in(doors, &parts.headers, &peer, wanted).await? {
+                    Visit::Member(visitor) => visitor.actor,
+                    Visit::Stranger => return Err(no_such_project(&parts.extensions)),
+                    Visit::Nobody => return Err(key_missing()),
+                }
             }
             None => return Err(key_missing()),
         };
@@ -53,7 +59,10 @@ impl FromRequestParts<Doors> for Actor {
             );
             return Err(Error::Internal);
         };
-        actor.must_be_allowed(*action)?;
+        if let Err(refused) = actor.must_be_allowed(*action) {
+            audit::note_refusal(&doors.context, &actor, *action, parts.uri.path(), &refused).await;
+            return Err(refused.into());
+        }
         readers::note(&parts.extensions, &actor);
         Ok(actor)
     }
@@ -82,13 +91,38 @@ fn key_missing() -> Error {
     Error::Unauthorized("key_missing", detail.to_owned())
 }
 
-/// Who is signed in with the request's cookies, if anybody.
-pub async fn signed_in(doors: &Doors, headers: &HeaderMap, peer: &Peer) -> Result<Option<Actor>, Error> {
-    let actor = sign_in::user_of_session(&doors.context, sessions(headers), peer.address()).await?;
-    if actor.is_some() {
+/// Which project a request of a browser is about: the one that its address names, else the one that has the job of its address.
+pub fn wanted<'a>(extensions: &'a Extensions, uri: &Uri) -> Wanted<'a> {
+    if let Some(name) = extensions.get::<BasePath>().and_then(BasePath::project) {
+        return Wanted::Named(name);
+    }
+    let path = uri.path().trim_start_matches(API_PREFIX);
+    let job = path.strip_prefix("/jobs/").and_then(|rest| rest.split('/').next()?.parse().ok());
+    job.map_or(Wanted::Any, Wanted::WithJob)
+}
+
+/// The answer to somebody who is signed in, and no member of the project that the address names.
+pub fn no_such_project(extensions: &Extensions) -> Error {
+    match extensions.get::<BasePath>().and_then(BasePath::project) {
+        Some(name) => Error::NotFound(format!("project {name}")),
+        None => Error::Forbidden(
+            "this session is for a project of which you are no member any more; sign in again".to_owned(),
+        ),
+    }
+}
+
+/// Who is signed in with the request's cookies, if anybody, and what they are in the wanted project.
+pub async fn signed_in(
+    doors: &Doors,
+    headers: &HeaderMap,
+    peer: &Peer,
+    wanted: Wanted<'_>,
+) -> Result<Visit, Error> {
+    let visit = sign_in::user_of_session(&doors.context, sessions(headers), peer.address(), wanted).await?;
+    if !matches!(visit, Visit::Nobody) {
         peer.prove();
     }
-    Ok(actor)
+    Ok(visit)
 }
 
 /// The sessions in a request's cookies. There may be several: browsers send cookies of another gaffer on the same

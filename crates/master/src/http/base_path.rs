@@ -1,4 +1,9 @@
-//! The base path: removed from requests, added to redirects and page addresses.
+//! The base path: removed from requests, added to redirects and page addresses. It has two parts: the path of the site, and
+//! the project of the page.
+//!
+//! `/projects/NAME` before the address of a page chooses the project that the page is about: `/projects/lab/jobs` shows the
+//! jobs of `lab`. Two tabs can show two projects, and a link names its project. Handlers know nothing of it: who is asking
+//! (`auth`) has the project from here.
 //!
 //! A reverse proxy may serve gaffer below a path (`https://example.org/gaffer/`), and either strip that path from
 //! requests or pass it on. Both work: with and without it, an address means the same here. All code inside knows
@@ -11,24 +16,29 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::Response;
+use gaffer_domain::members::Name;
 use gaffer_protocol::server_url::ServerUrl;
-use tower::ServiceBuilder;
+use tower::ServiceExt;
 
 /// First segments of addresses that exist without a base path: one of them as a base path would mean two things.
-const OWN_SEGMENTS: [&str; 27] = [
+const OWN_SEGMENTS: [&str; 32] = [
     "api",
     "dead-letters",
     "events",
     "favicon.ico",
     "jobs",
+    "join",
     "keys",
     "live",
     "livez",
     "login",
     "login-links",
     "logout",
+    "members",
     "metrics",
     "openapi.json",
+    "project",
+    "projects",
     "queue",
     "readyz",
     "reference",
@@ -40,14 +50,22 @@ const OWN_SEGMENTS: [&str; 27] = [
     "templates",
     "theme",
     "trace",
+    "users",
     "version",
     "worker",
     "workers",
 ];
 
-/// The path of the public address: empty, or like `/gaffer`.
+/// What goes before an address: the path of the public address, empty or like `/gaffer`, and the project, if the request named
+/// one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct BasePath(Arc<str>);
+pub struct BasePath {
+    site: Arc<str>,
+    project: Option<Arc<str>>,
+}
+
+/// Before the name of a project in an address.
+const PROJECTS: &str = "/projects/";
 
 /// A base path that is also the address of one of gaffer's own pages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,49 +81,86 @@ impl BasePath {
         let first = public.path().trim_start_matches('/').split('/').next().unwrap_or_default();
         match OWN_SEGMENTS.contains(&first) {
             true => Err(AmbiguousBasePath(first.to_owned())),
-            false => Ok(BasePath(public.path().into())),
+            false => Ok(BasePath { site: public.path().into(), project: None }),
         }
     }
 
     /// The path that a cookie of this site has.
     pub fn for_cookies(&self) -> &str {
-        if self.0.is_empty() { "/" } else { &self.0 }
+        if self.site.is_empty() { "/" } else { &self.site }
+    }
+
+    /// What goes before the address of what is the same in all projects.
+    pub fn site(&self) -> &str {
+        &self.site
+    }
+
+    /// Name of the project that the address has.
+    pub fn project(&self) -> Option<&str> {
+        self.project.as_deref()
+    }
+
+    /// What goes before addresses in this project.
+    pub fn in_project(&self, name: &str) -> BasePath {
+        BasePath { site: self.site.clone(), project: Some(name.into()) }
+    }
+
+    /// The same outside of all projects.
+    pub fn outside(&self) -> BasePath {
+        BasePath { site: self.site.clone(), project: None }
     }
 
     /// The address without the base path; none if it does not have it.
     fn stripped(&self, uri: &Uri) -> Option<Uri> {
         let whole = uri.path_and_query()?.as_str();
-        let rest = whole.strip_prefix(&*self.0).filter(|_| !self.0.is_empty())?;
-        let rest = match rest.as_bytes().first() {
-            Some(b'/') => rest.to_owned(),
-            None | Some(b'?') => format!("/{rest}"),
-            Some(_) => return None,
-        };
-        rest.parse().ok()
+        let rest = whole.strip_prefix(&*self.site).filter(|_| !self.site.is_empty())?;
+        rooted(rest)?.parse().ok()
     }
+}
+
+/// What is left of an address behind a whole segment.
+fn rooted(rest: &str) -> Option<String> {
+    match rest.as_bytes().first() {
+        Some(b'/') => Some(rest.to_owned()),
+        None | Some(b'?') => Some(format!("/{rest}")),
+        Some(_) => None,
+    }
+}
+
+/// The project that an address begins with, and the address in it. `/projects/NAME` itself is the project's overview.
+fn project_of(uri: &Uri) -> Option<(Name, Uri)> {
+    let rest = uri.path_and_query()?.as_str().strip_prefix(PROJECTS)?;
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (name, rest) = rest.split_at(end);
+    Some((name.parse().ok()?, rooted(rest)?.parse().ok()?))
 }
 
 impl fmt::Display for BasePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.site)?;
+        match &self.project {
+            Some(project) => write!(f, "{PROJECTS}{project}"),
+            None => Ok(()),
+        }
     }
 }
 
-/// The same routes below the base path, and at their own addresses.
-pub fn below(base: BasePath, routes: Router) -> Router {
-    let outward = base.clone();
-    let inward = move |mut request: Request| {
-        if let Some(uri) = base.stripped(request.uri()) {
+/// The same routes below the base path, and at their own addresses; with projects, if there are pages among them.
+pub fn below(site: BasePath, routes: Router, has_projects: bool) -> Router {
+    // Wraps the router instead of being a layer of it, because routes are matched after the path was removed.
+    let service = tower::service_fn(move |mut request: Request| {
+        if let Some(uri) = site.stripped(request.uri()) {
+            *request.uri_mut() = uri;
+        }
+        let mut base = site.clone();
+        if has_projects && let Some((project, uri)) = project_of(request.uri()) {
+            base = site.in_project(project.as_str());
             *request.uri_mut() = uri;
         }
         request.extensions_mut().insert(base.clone());
-        request
-    };
-    // Wraps the router instead of being a layer of it, because routes are matched after the path was removed.
-    let service = ServiceBuilder::new()
-        .map_request(inward)
-        .map_response(move |response: Response| with_base(&outward, response))
-        .service(routes);
+        let routes = routes.clone();
+        async move { routes.oneshot(request).await.map(|response| with_base(&base, response)) }
+    });
     Router::new().fallback_service(service)
 }
 
@@ -115,9 +170,12 @@ fn with_base(base: &BasePath, mut response: Response) -> Response {
     for (name, before) in [(header::LOCATION, ""), (header::LINK, "<")] {
         let local = headers.get(&name).and_then(|value| value.to_str().ok()?.strip_prefix(before));
         let local = local.filter(|rest| rest.starts_with('/') && !rest.starts_with("//"));
-        if let Some(value) =
-            local.and_then(|rest| HeaderValue::from_str(&format!("{before}{base}{rest}")).ok())
-        {
+        let whole = local.map(|rest| match rest.starts_with(PROJECTS) {
+            // It names its project.
+            true => format!("{before}{}{rest}", base.site()),
+            false => format!("{before}{base}{rest}"),
+        });
+        if let Some(value) = whole.and_then(|whole| HeaderValue::from_str(&whole).ok()) {
             headers.insert(name, value);
         }
     }
@@ -153,6 +211,35 @@ mod tests {
         }
         assert_eq!(stripped(&BasePath::default(), "/jobs"), None);
         assert_eq!((gaffer.for_cookies(), BasePath::default().for_cookies()), ("/tools/gaffer", "/"));
+    }
+
+    #[test]
+    fn a_project_is_taken_off_if_its_name_is_one() {
+        let of = |uri: &str| {
+            project_of(&uri.parse().unwrap()).map(|(name, uri)| (name.to_string(), uri.to_string()))
+        };
+        for (uri, name, rest) in [
+            ("/projects/lab", "lab", "/"),
+            ("/projects/lab/", "lab", "/"),
+            ("/projects/lab?a=b", "lab", "/?a=b"),
+            ("/projects/lab/jobs/4?tab=tasks", "lab", "/jobs/4?tab=tasks"),
+            ("/projects/lab/projects/lab", "lab", "/projects/lab"),
+        ] {
+            assert_eq!(of(uri), Some((name.to_owned(), rest.to_owned())), "{uri}");
+        }
+        for uri in [
+            "/projects",
+            "/projects/",
+            "/projects/La%62/jobs",
+            "/projects/../jobs",
+            "/jobs",
+            "/projectslab/jobs",
+        ] {
+            assert_eq!(of(uri), None, "{uri}");
+        }
+        let gaffer = base("https://example.org/gaffer");
+        assert_eq!(gaffer.in_project("lab").to_string(), "/gaffer/projects/lab");
+        assert_eq!(gaffer.in_project("lab").outside(), gaffer);
     }
 
     #[test]

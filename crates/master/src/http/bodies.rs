@@ -1,5 +1,7 @@
 //! REST bodies, made of records.
 
+pub mod people;
+
 use std::collections::BTreeMap;
 
 use gaffer_domain::spec::{Declared, FieldError, Resources};

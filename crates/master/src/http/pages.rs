@@ -4,6 +4,7 @@
 //! it changes in place: `fields` and `rows` carry the same values that the template showed, by the same names.
 
 mod assets;
+mod audit;
 mod checks;
 mod events;
 mod fleet;
@@ -21,10 +22,12 @@ mod lines;
 mod log;
 mod log_search;
 mod login;
+mod members;
 mod new_job;
 mod overview;
 mod parameter_form;
 mod plot;
+mod projects;
 mod queue;
 pub(super) mod reference;
 mod retention;
@@ -37,6 +40,7 @@ mod task;
 mod templates;
 mod theme;
 mod timeline;
+mod users;
 mod view;
 mod worker;
 mod workers;
@@ -54,7 +58,7 @@ use gaffer_protocol::rest::Problem;
 use super::error::Error;
 use super::{CONTENT_SECURITY_POLICY, Doors};
 pub use frame::PageContext;
-use frame::{Frame, sign_in_address};
+use frame::{Frame, OutsideOfProjects, sign_in_address};
 pub use stream::Feeds;
 
 /// Pages and what their forms send. Each route is served and listed by the same call, so none can be left out of the list.
@@ -123,11 +127,22 @@ pub fn routes() -> Pages {
         .route("/keys/{key}/revoke", post(keys::revoke))
         .route("/secrets", get(secrets::list).post(secrets::set))
         .route("/secrets/{secret}/delete", post(secrets::delete))
+        .route("/members", get(members::list).post(members::set))
+        .route("/members/{user}/remove", post(members::remove))
+        .route("/project/rename", post(members::rename))
+        .route("/project/delete", post(members::delete))
+        .route("/projects", get(projects::list).post(projects::create))
+        .route("/join", post(projects::join))
+        .route("/users", get(users::list).post(users::create))
+        .route("/users/{user}/login-link", post(users::login_link))
+        .route("/users/{user}/delete", post(users::delete))
+        .route("/users/{user}/{verb}", post(users::change))
         .route("/system", get(system::show))
         .route("/system/dead-letters/{letter}/retry", post(system::retry))
         .route("/system/dead-letters/{letter}/delete", post(system::delete))
         .route("/retention", get(retention::show))
         .route("/reference", get(reference::show))
+        .route("/audit", get(audit::list))
         .route("/events", get(events::list))
         .route("/events/live", get(events::live))
         .route("/static/{name}", get(assets::serve))
@@ -175,6 +190,10 @@ pub fn error_page(problem: &Problem, surroundings: PageContext, mut response: Re
     if problem.status == 401 {
         return Redirect::to(&sign_in_address(surroundings.here.as_deref())).into_response();
     }
+    let surroundings = match response.extensions_mut().remove::<OutsideOfProjects>() {
+        Some(_) => surroundings.outside(),
+        None => surroundings,
+    };
     let heading = match problem.status {
         404 => "Not found",
         403 => "Not allowed",

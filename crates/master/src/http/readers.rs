@@ -21,7 +21,7 @@ struct Reader(Arc<OnceLock<Credential>>);
 
 /// The request with these extensions is the actor's.
 pub fn note(extensions: &Extensions, actor: &Actor) {
-    if let (Some(reader), Some(credential)) = (extensions.get::<Reader>(), actor.credential) {
+    if let (Some(reader), Some(credential)) = (extensions.get::<Reader>(), actor.shown.credential) {
         let _ = reader.0.set(credential);
     }
 }
@@ -49,8 +49,14 @@ pub async fn end_with_credential(
 /// How such a response ends, by its form.
 fn ending(credential: Credential, headers: &HeaderMap) -> Ending {
     let (code, detail) = match credential {
-        Credential::Key(_) => ("key_revoked", "the key was revoked or has expired"),
-        Credential::WebSession(_) => ("session_ended", "the browser session has ended; sign in again"),
+        Credential::Key(_) => (
+            "key_revoked",
+            "the key was revoked or has expired, or its user is no member of the project any more",
+        ),
+        Credential::WebSession(..) => (
+            "session_ended",
+            "the browser session has ended, or its user is no member of the project any more; sign in again",
+        ),
     };
     let problem = problem(StatusCode::UNAUTHORIZED, code, detail);
     let form = headers.get(header::CONTENT_TYPE).and_then(|form| form.to_str().ok()).unwrap_or_default();

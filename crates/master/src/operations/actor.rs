@@ -1,9 +1,10 @@
 //! The actor of an operation.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use gaffer_domain::ProjectId;
-use gaffer_domain::permissions::{self, Action, Denied, Role};
+use gaffer_domain::permissions::{self, Action, Denied, Standing};
 use gaffer_domain::scopes::Scopes;
 
 use super::OperationError;
@@ -13,15 +14,28 @@ use crate::open_streams::Credential;
 #[derive(Debug, Clone)]
 pub struct Actor {
     pub project: ProjectId,
-    pub role: Role,
+    /// What they are in the project, and in the installation.
+    pub standing: Standing,
     /// What their key may be used for. All, if they have shown something else.
     pub scopes: Scopes,
     /// Number of the user.
     pub user_id: i64,
     /// Name of the user, as history tells it.
     pub user: Arc<str>,
-    /// What they have shown; none for the master itself and for monitoring.
+    /// The one project in which they can do something: that of their key. None if it is any of which they are a member.
+    pub limited_to: Option<ProjectId>,
+    /// What they have shown, and from where.
+    pub shown: Shown,
+}
+
+/// What somebody has shown to prove who they are, and from where: nothing for the master itself and for monitoring.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
     pub credential: Option<Credential>,
+    /// The credential in words, for the audit log.
+    pub name: Option<Arc<str>>,
+    /// Address of the client, or of its proxy.
+    pub address: Option<IpAddr>,
 }
 
 impl Actor {
@@ -30,8 +44,8 @@ impl Actor {
     /// # Errors
     /// [`OperationError::NotAllowed`] if their role may not, [`OperationError::ScopeMissing`] if their key may not.
     pub fn must_be_allowed(&self, action: Action) -> Result<(), OperationError> {
-        permissions::check(self.role, self.scopes, action).map_err(|denied| match denied {
-            Denied::Role => OperationError::NotAllowed { role: self.role, action },
+        permissions::check(self.standing, self.scopes, action).map_err(|denied| match denied {
+            Denied::Role => OperationError::NotAllowed { role: self.standing.role, action },
             Denied::Scopes(missing) => OperationError::ScopeMissing { missing, action },
         })
     }
@@ -49,6 +63,7 @@ impl Actor {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use gaffer_domain::permissions::Role;
     use gaffer_domain::scopes::Scope;
 
     use super::*;
@@ -57,14 +72,18 @@ mod tests {
     fn an_actor_that_may_not_do_something_is_told_what() {
         let actor = |role, scopes| Actor {
             project: ProjectId(1),
-            role,
+            standing: Standing::only(role),
             scopes,
             user_id: 1,
             user: "ana".into(),
-            credential: Some(Credential::Key(1)),
+            limited_to: Some(ProjectId(1)),
+            shown: Shown::default(),
         };
         let error = actor(Role::Worker, Scopes::ALL).must_be_allowed(Action::StopJob).unwrap_err();
-        assert_eq!(error.to_string(), "the role worker may not stop jobs");
+        assert_eq!(
+            error.to_string(),
+            "the role worker may not stop jobs: that takes the role operator or admin"
+        );
         for role in Role::ALL {
             for action in Action::ALL {
                 let is_allowed = actor(role, Scopes::ALL).must_be_allowed(action).is_ok();
@@ -72,7 +91,7 @@ mod tests {
             }
         }
         let error =
-            actor(Role::User, Scopes::only(Scope::Read)).must_be_allowed(Action::StopJob).unwrap_err();
+            actor(Role::Operator, Scopes::only(Scope::Read)).must_be_allowed(Action::StopJob).unwrap_err();
         assert_eq!(
             error.to_string(),
             "this key may not stop jobs: it lacks the scope operate; use a key that has it, made on the page Keys or by \

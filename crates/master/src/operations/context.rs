@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use gaffer_domain::permissions::{Action, Role};
+use gaffer_domain::permissions::{Action, Role, Standing};
 use gaffer_domain::scopes::Scopes;
-use gaffer_domain::{ProjectId, Time};
+use gaffer_domain::{AttemptRef, ProjectId, Time};
 use tokio::sync::Mutex;
 
-use super::{Actor, OperationError};
+use super::recent::Recent;
+use super::{Actor, OperationError, Shown};
 use crate::changes::Changes;
 use crate::control::Control;
 use crate::guesses::Guesses;
@@ -28,7 +29,7 @@ use crate::write_batcher::WriteBatcherHandle;
 pub struct Context {
     effects: Effects,
     views: Arc<Views>,
-    /// The project of the installation's operator.
+    /// The first project of the installation.
     first_project: ProjectId,
     metrics_token: Option<MetricsToken>,
 }
@@ -60,6 +61,10 @@ pub(super) struct Effects {
     pub guesses: Guesses,
     /// Encrypts secrets.
     pub vault: Arc<Vault>,
+    /// What was refused a short time ago.
+    pub refusals: Recent<(Option<Credential>, Action)>,
+    /// Who wrote to standard input a short time ago.
+    pub writers: Recent<(Option<Credential>, AttemptRef)>,
     /// Held while the first version of a service is submitted by its name, so that two requests make one service. Nobody else
     /// submits: only one master leads.
     pub new_services: Mutex<()>,
@@ -87,6 +92,8 @@ impl Context {
             scheduling: control.scheduling.clone(),
             guesses: Guesses::default(),
             vault: control.vault.clone(),
+            refusals: Recent::default(),
+            writers: Recent::default(),
             new_services: Mutex::default(),
         };
         Context { effects, views, first_project, metrics_token }
@@ -109,33 +116,23 @@ impl Context {
         &self.effects
     }
 
-    /// A user in the project of their key or session, which may be used for that.
-    pub(super) fn user(
-        &self,
-        project: ProjectId,
-        (user_id, user): (i64, &str),
-        scopes: Scopes,
-        credential: Option<Credential>,
-    ) -> Actor {
-        let role = if project == self.first_project { Role::Operator } else { Role::User };
-        Actor { project, role, scopes, user_id, user: user.into(), credential }
-    }
-
     /// The monitoring system, if this is its token.
     pub(super) fn monitor(&self, presented: &str) -> Option<Actor> {
         self.metrics_token.as_ref().filter(|token| token.is(presented))?;
         let project = self.first_project;
-        let (role, user) = (Role::Monitor, Role::Monitor.as_str().into());
-        Some(Actor { project, role, scopes: Scopes::ALL, user_id: 0, user, credential: None })
+        Some(Actor {
+            project,
+            standing: Standing::only(Role::Monitor),
+            scopes: Scopes::ALL,
+            user_id: 0,
+            user: Role::Monitor.as_str().into(),
+            limited_to: Some(project),
+            shown: Shown::default(),
+        })
     }
 
     /// Since when the database accepts nothing, while that lasts.
     pub(super) fn accepts_nothing_since(&self) -> Option<Time> {
         self.views.status.troubles.database().map(|trouble| trouble.since)
-    }
-
-    /// The project of the installation's operator.
-    pub(super) fn first_project(&self) -> ProjectId {
-        self.first_project
     }
 }

@@ -12,7 +12,7 @@ use crate::write_batcher::ShuttingDown;
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
     /// Not allowed.
-    #[error("the role {} may not {action}", role.as_str())]
+    #[error("the role {} may not {action}: that takes the role {}", role.as_str(), one_of(action.roles()))]
     NotAllowed { role: Role, action: Action },
     /// Their key was not made for it.
     #[error(
@@ -69,6 +69,15 @@ impl OperationError {
     /// A field of the input is wrong.
     pub fn field(field: &'static str, detail: impl Into<String>) -> OperationError {
         OperationError::Invalid { code: "invalid_body", detail: detail.into(), field: Some(field) }
+    }
+}
+
+/// Such as "operator or admin".
+fn one_of(roles: &[Role]) -> String {
+    let names: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+    match names.as_slice() {
+        [before @ .., last] if !before.is_empty() => format!("{} or {last}", before.join(", ")),
+        names => names.concat(),
     }
 }
 

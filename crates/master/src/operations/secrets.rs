@@ -6,6 +6,7 @@ use gaffer_domain::quantity::shown;
 use gaffer_domain::secrets::{self, MAX_SECRETS, SecretValue};
 use gaffer_domain::spec::{JobSpec, UnknownSecret, unknown_secrets};
 use gaffer_domain::spelling::{did_you_mean, with_suggestion};
+use serde_json::json;
 
 use super::context::Effects;
 use super::{Actor, Context, OperationError};
@@ -31,7 +32,20 @@ pub async fn set(
     name: &str,
     value: &SecretValue,
 ) -> Result<SetSecret, OperationError> {
-    let effects = context.permit(actor, Action::SetSecret)?;
+    let mut change = context.change(actor, Action::SetSecret, &format!("secret {name}")).await?;
+    let set = store(change.effects, actor, name, value).await;
+    if let Ok(set) = &set {
+        change.after(json!({ "version": set.secret.version }));
+    }
+    change.end(set).await
+}
+
+async fn store(
+    effects: &Effects,
+    actor: &Actor,
+    name: &str,
+    value: &SecretValue,
+) -> Result<SetSecret, OperationError> {
     let invalid = |code, detail, field| OperationError::Invalid { code, detail, field };
     if let Some(why) = secrets::wrong_name(name) {
         return Err(invalid("invalid_name", why, None));
@@ -61,11 +75,14 @@ pub async fn set(
 /// # Errors
 /// When there is no such secret.
 pub async fn delete(context: &Context, actor: &Actor, name: &str) -> Result<(), OperationError> {
-    let effects = context.permit(actor, Action::DeleteSecret)?;
-    match effects.writes.secret_delete(actor.project, name).await? {
-        true => Ok(()),
-        false => Err(OperationError::NotFound(format!("secret {}", shown(name)))),
-    }
+    let mut change = context.change(actor, Action::DeleteSecret, &format!("secret {name}")).await?;
+    change.after(json!({ "deleted": true }));
+    let deleted = match change.effects.writes.secret_delete(actor.project, name).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(OperationError::NotFound(format!("secret {}", shown(name)))),
+        Err(error) => Err(error.into()),
+    };
+    change.end(deleted).await
 }
 
 /// The secrets of the actor's project by their names, without values.
@@ -87,7 +104,8 @@ pub(super) async fn must_exist(
         return Ok(());
     }
     let names = effects.writes.secret_names(project).await?;
-    let unknown = unknown_secrets(spec, |name| names.iter().any(|known| known == name));
+    let uses = spec.tasks.iter().map(|task| &*task.secrets);
+    let unknown = unknown_secrets(uses, |name| names.iter().any(|known| known == name));
     if unknown.is_empty() {
         return Ok(());
     }

@@ -1,22 +1,26 @@
 //! Authentication: keys, sign-in links, browser sessions. Guesses are rate-limited.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use gaffer_domain::Time;
-use gaffer_domain::permissions::Action;
+use gaffer_domain::permissions::{Action, Standing};
 use gaffer_domain::scopes::Scopes;
+use gaffer_domain::{ProjectId, Time};
+use gaffer_protocol::audit::AuditOutcome;
 
 use super::context::Effects;
-use super::{Actor, Context, OperationError};
+use super::{Actor, Context, OperationError, Shown, audit};
 use crate::guesses::{Presented, TooMany};
 use crate::listener::network_of;
 use crate::open_streams::Credential;
 use crate::records::KeyKind;
 use crate::secret::{NewSecret, Purpose, beginning_of, hash_of};
 use crate::store::StoreError;
+use crate::store::audit::NewEntry;
 use crate::store::keys::{KeyHolder, KeyRefusal};
+use crate::store::web_sessions::{MemberOf, SignedIn, Wanted};
 
 /// Idle timeout of a browser session.
 pub const SESSION_IDLE_SECS: u32 = 7 * 24 * 3_600;
@@ -26,6 +30,8 @@ pub const SESSION_SECS: u32 = 30 * 24 * 3_600;
 const MAX_SESSIONS: usize = 4;
 /// Lifetime of a requested sign-in link.
 const LINK_VALID_SECS: u32 = 15 * 60;
+/// A browser session, as the audit log calls it.
+const BROWSER_SESSION: &str = "browser session";
 /// The user that a new installation has.
 pub const FIRST_USER: &str = "admin";
 
@@ -56,19 +62,43 @@ pub struct Link {
     pub expires_at: Time,
 }
 
-/// The user whose key this is.
+/// Who looks at the dashboard.
+#[derive(Debug, Clone)]
+pub enum Visit {
+    /// Nobody is signed in.
+    Nobody,
+    /// Somebody who is no member of the project.
+    Stranger,
+    Member(Visitor),
+}
+
+/// A member who is signed in.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    pub actor: Actor,
+    /// Name of the project.
+    pub project: Arc<str>,
+    /// Names of all projects that they can go to.
+    pub projects: Arc<[String]>,
+}
+
+/// The user whose key this is, with their present role in the key's project.
 ///
 /// # Errors
 /// When it is no user's, or no good.
 pub async fn user_of_key(context: &Context, key: &str, address: Option<IpAddr>) -> Result<Actor, Refused> {
     let holder = holder_of_key(context, KeyKind::User, key, address).await?;
-    match (holder.user_id, &holder.user) {
-        (Some(user_id), Some(user)) => {
-            let credential = Some(Credential::Key(holder.key));
-            Ok(context.user(holder.project, (user_id, user), holder.scopes, credential))
-        }
-        _ => Err(refused("key_wrong_kind", "not a user key")),
-    }
+    let Some(user) = holder.user else { return Err(refused("key_wrong_kind", "not a user key")) };
+    let name = format!("key {} ({})", holder.key, holder.name);
+    Ok(Actor {
+        project: holder.project,
+        standing: Standing { role: user.role.role(), is_installation_admin: user.is_admin },
+        scopes: holder.scopes,
+        user_id: user.id,
+        user: user.name.into(),
+        limited_to: Some(holder.project),
+        shown: Shown { credential: Some(Credential::Key(holder.key)), name: Some(name.into()), address },
+    })
 }
 
 /// The monitoring system, if this is the token for metrics. Asks no database, and charges nobody for a wrong one: the token
@@ -114,10 +144,14 @@ pub async fn holder_of_key(
         KeyRefusal::Unknown => refused("key_unknown", "unknown key"),
         KeyRefusal::Revoked => refused("key_revoked", "the key was revoked"),
         KeyRefusal::Expired => refused("key_expired", "the key has expired"),
+        KeyRefusal::UserDisabled => refused("user_disabled", "the user of this key is disabled"),
+        KeyRefusal::NoMember => {
+            refused("not_a_member", "the user of this key is no member of its project any more")
+        }
     })
 }
 
-/// The user of the first valid session, if any. After too many unknown ones the result is none, without an error,
+/// The user of the first valid session, if any, in the wanted project. After too many unknown ones the result is none, without an error,
 /// because expired cookies are sent with every request.
 ///
 /// # Errors
@@ -126,7 +160,8 @@ pub async fn user_of_session(
     context: &Context,
     sessions: impl Iterator<Item = &str>,
     address: Option<IpAddr>,
-) -> Result<Option<Actor>, StoreError> {
+    wanted: Wanted<'_>,
+) -> Result<Visit, StoreError> {
     let effects = context.for_nobody();
     let mut wrong: Vec<([u8; 32], &str)> = Vec::new();
     for (sha256, token) in well_formed(sessions) {
@@ -134,21 +169,40 @@ pub async fn user_of_session(
         if effects.guesses.may_ask(&effects.writes, presented).await?.is_err() {
             continue;
         }
-        if let Some(session) = effects.writes.web_session_check(&sha256, SESSION_IDLE_SECS).await? {
+        if let Some(session) = effects.writes.web_session_check(&sha256, SESSION_IDLE_SECS, wanted).await? {
             effects.guesses.is_good(presented);
             // The cookie of another gaffer on this host is no guess beside one that is good.
             let beside = wrong.iter().map(|(sha256, token)| self::presented(sha256, token, address));
             beside.for_each(|stale| effects.guesses.is_no_guess(stale));
-            let credential = Some(Credential::WebSession(sha256));
-            let user = (session.user_id, &*session.user);
-            return Ok(Some(context.user(session.project, user, Scopes::ALL, credential)));
+            let shown = |project| Shown {
+                credential: Some(Credential::WebSession(sha256, project)),
+                name: Some(BROWSER_SESSION.into()),
+                address,
+            };
+            return Ok(visitor(session, shown).map_or(Visit::Stranger, Visit::Member));
         }
         wrong.push((sha256, token));
     }
     for (sha256, token) in wrong {
         effects.guesses.is_wrong(presented(&sha256, token, address));
     }
-    Ok(None)
+    Ok(Visit::Nobody)
+}
+
+/// Somebody who is signed in, if they are a member of the wanted project. A session may be used for all that its user may do.
+fn visitor(session: SignedIn, shown: impl FnOnce(ProjectId) -> Shown) -> Option<Visitor> {
+    let SignedIn { user_id, user, is_admin, limited_to, member, projects } = session;
+    let MemberOf { project, name, role } = member?;
+    let actor = Actor {
+        project,
+        standing: Standing { role: role.role(), is_installation_admin: is_admin },
+        scopes: Scopes::ALL,
+        user_id,
+        user: user.into(),
+        limited_to,
+        shown: shown(project),
+    };
+    Some(Visitor { actor, project: name.into(), projects: projects.into() })
 }
 
 /// Uses up a link. Gives the session that it opens, for the browser to keep; none if the link is unknown, used or too old.
@@ -170,39 +224,76 @@ pub async fn use_link(
         return Ok(None);
     }
     effects.guesses.is_made(&session.sha256);
+    note(context, Noted { session: &session.sha256, action: "sign_in", address }).await;
     Ok(Some(session.text))
+}
+
+/// A browser session that begins or ends.
+struct Noted<'a> {
+    session: &'a [u8; 32],
+    action: &'static str,
+    address: Option<IpAddr>,
+}
+
+/// Notes in the audit log that a browser session begins or ends.
+async fn note(context: &Context, Noted { session, action, address }: Noted<'_>) {
+    let effects = context.for_nobody();
+    match effects.writes.web_session_check(session, SESSION_IDLE_SECS, Wanted::Any).await {
+        Ok(Some(found)) => {
+            let address = address.map(|address| address.to_string());
+            let new = NewEntry {
+                // A session is for all projects of its user.
+                project: None,
+                user: &found.user,
+                credential: Some(BROWSER_SESSION),
+                address: address.as_deref(),
+                action,
+                target: &format!("user {}", found.user),
+            };
+            audit::note(effects, &new, AuditOutcome::Done, None).await;
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, action, "cannot note something in the audit log"),
+    }
 }
 
 /// Ends browser sessions, and the responses that they read.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn sign_out(context: &Context, sessions: impl Iterator<Item = &str>) -> Result<(), StoreError> {
+pub async fn sign_out(
+    context: &Context,
+    sessions: impl Iterator<Item = &str>,
+    address: Option<IpAddr>,
+) -> Result<(), StoreError> {
     let effects = context.for_nobody();
     for (sha256, _) in well_formed(sessions) {
+        note(context, Noted { session: &sha256, action: "sign_out", address }).await;
         effects.writes.web_session_delete(&sha256).await?;
-        effects.open_streams.end(&Credential::WebSession(sha256));
+        effects.open_streams.end_session(&sha256);
     }
     Ok(())
 }
 
-/// A link that signs the actor in to the dashboard.
+/// A link that signs the actor in to the dashboard, in the project of their key only.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn create_link(context: &Context, actor: &Actor) -> Result<Link, OperationError> {
-    let effects = context.permit(actor, Action::CreateSignInLink)?;
-    Ok(link(effects, actor.user_id, LINK_VALID_SECS).await?)
+    let change = context.change(actor, Action::CreateSignInLink, &format!("user {}", actor.user)).await?;
+    let link = link(change.effects, actor.user_id, actor.limited_to, LINK_VALID_SECS).await;
+    change.end(link.map_err(OperationError::from)).await
 }
 
-/// The user that every installation has: the operator, who starts the master.
+/// The administrator of the installation who has been there for longest: the operator, who starts the master.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn operator(context: &Context) -> Result<Actor, StoreError> {
-    let project = context.first_project();
-    let user_id = context.for_nobody().writes.user_ensure(FIRST_USER, project).await?;
-    Ok(context.user(project, (user_id, FIRST_USER), Scopes::ALL, None))
+    let administrator = context.for_nobody().writes.administrator().await?;
+    let visitor = administrator.and_then(|administrator| visitor(administrator, |_| Shown::default()));
+    let nobody = || StoreError::Unreadable("nobody administers the installation".to_owned());
+    visitor.map(|visitor| visitor.actor).ok_or_else(nobody)
 }
 
 /// A link for the operator, who sees it where the master is started.
@@ -211,12 +302,21 @@ pub async fn operator(context: &Context) -> Result<Actor, StoreError> {
 /// When the database does not answer.
 pub async fn link_for_operator(context: &Context, valid_secs: u32) -> Result<Link, StoreError> {
     let operator = operator(context).await?;
-    link(context.for_nobody(), operator.user_id, valid_secs).await
+    link(context.for_nobody(), operator.user_id, None, valid_secs).await
 }
 
-async fn link(effects: &Effects, user_id: i64, valid_secs: u32) -> Result<Link, StoreError> {
+/// A link that signs a user in, to all of their projects or to one.
+///
+/// # Errors
+/// When the database does not answer.
+pub(super) async fn link(
+    effects: &Effects,
+    user_id: i64,
+    limited_to: Option<ProjectId>,
+    valid_secs: u32,
+) -> Result<Link, StoreError> {
     let secret = NewSecret::new(Purpose::LoginLink);
-    effects.writes.login_link_insert(user_id, &secret.sha256, valid_secs).await?;
+    effects.writes.login_link_insert(user_id, limited_to, &secret.sha256, valid_secs).await?;
     effects.guesses.is_made(&secret.sha256);
     let expires_at = Utc::now() + TimeDelta::seconds(i64::from(valid_secs));
     Ok(Link { token: secret.text, expires_at })

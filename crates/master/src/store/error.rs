@@ -53,6 +53,12 @@ impl StoreError {
         SqlxError::PoolTimedOut.into()
     }
 
+    /// Whether there is a row like that already.
+    pub fn is_duplicate(&self) -> bool {
+        let StoreError::Refused(error) = self else { return false };
+        error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+    }
+
     /// Whether the failure may concern only a part of what was asked for, so that asking for less may work.
     pub fn may_be_partial(&self) -> bool {
         !matches!(

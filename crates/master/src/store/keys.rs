@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use gaffer_domain::members::MemberRole;
 use gaffer_domain::scopes::{Scope, Scopes};
 use gaffer_domain::{ProjectId, Time};
 use sqlx::postgres::PgRow;
@@ -53,11 +54,19 @@ pub struct KeyHolder {
     /// What it may be used for; none for a worker key.
     pub scopes: Scopes,
     /// Its user; none for a worker key.
-    pub user: Option<String>,
-    /// Number of that user.
-    pub user_id: Option<i64>,
+    pub user: Option<KeyUser>,
     /// From when on it is refused.
     pub expires_at: Option<Time>,
+}
+
+/// The user of a key, as they are in its project now.
+#[derive(Debug, Clone)]
+pub struct KeyUser {
+    pub id: i64,
+    pub name: String,
+    pub role: MemberRole,
+    /// Whether they administer the installation.
+    pub is_admin: bool,
 }
 
 /// What became of a look-up.
@@ -72,6 +81,10 @@ pub enum KeyRefusal {
     Revoked,
     /// It has expired.
     Expired,
+    /// Its user is disabled.
+    UserDisabled,
+    /// Its user is no member of its project any more.
+    NoMember,
 }
 
 #[derive(FromRow)]
@@ -84,6 +97,9 @@ struct HolderRow {
     scopes: Vec<String>,
     user_name: Option<String>,
     user_id: Option<i64>,
+    role: Option<String>,
+    is_admin: Option<bool>,
+    disabled: bool,
     expires_at: Option<Time>,
     revoked: bool,
     expired: bool,
@@ -98,14 +114,26 @@ impl HolderRow {
         if self.expired {
             return Ok(Err(KeyRefusal::Expired));
         }
+        if self.disabled {
+            return Ok(Err(KeyRefusal::UserDisabled));
+        }
+        let user = match (self.user_id, &self.user_name, &self.role) {
+            (Some(id), Some(name), Some(role)) => Some(KeyUser {
+                id,
+                name: name.clone(),
+                role: known("role", role)?,
+                is_admin: self.is_admin.unwrap_or_default(),
+            }),
+            (Some(_), _, _) => return Ok(Err(KeyRefusal::NoMember)),
+            (None, _, _) => None,
+        };
         Ok(Ok(KeyHolder {
             key: self.id,
             project: ProjectId(self.project_id),
             kind: known("kind of key", &self.kind)?,
             name: self.name.clone(),
             scopes: known_scopes(&self.scopes),
-            user: self.user_name.clone(),
-            user_id: self.user_id,
+            user,
             expires_at: self.expires_at,
         }))
     }
@@ -165,10 +193,12 @@ impl WriteStore {
     async fn keys_check(&self, all: &[AskedKey]) -> Result<Vec<KeyChecked>, StoreError> {
         let asked: Vec<&[u8]> = all.iter().map(|(hash, _)| &hash[..]).collect();
         let rows: Vec<HolderRow> = sqlx::query_as(
-            "SELECT k.sha256, k.id, k.project_id, k.kind, k.name, k.scopes, u.name AS user_name, u.id AS user_id, k.expires_at, \
+            "SELECT k.sha256, k.id, k.project_id, k.kind, k.name, k.scopes, u.name AS user_name, u.id AS user_id, m.role, u.is_admin, \
+                 u.disabled_at IS NOT NULL AS disabled, k.expires_at, \
                  k.revoked_at IS NOT NULL AS revoked, COALESCE(k.expires_at <= now(), false) AS expired, \
                  COALESCE(k.last_used_at < now() - interval '1 minute', true) AS stale_use \
-             FROM keys k LEFT JOIN users u ON u.id = k.user_id WHERE k.sha256 = ANY($1)",
+             FROM keys k LEFT JOIN users u ON u.id = k.user_id \
+             LEFT JOIN memberships m ON m.user_id = k.user_id AND m.project_id = k.project_id WHERE k.sha256 = ANY($1)",
         )
         .bind(asked)
         .fetch_all(&self.pool)
@@ -222,24 +252,26 @@ impl WriteStore {
 }
 
 impl ReadStore {
-    /// The keys of a project, newest first, from below `before` on.
+    /// The keys of a project, newest first, from below `before` on; of one user, if that is said.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn key_list(
         &self,
         project: ProjectId,
+        user: Option<i64>,
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<Key>, StoreError> {
         let sql = format!(
             "SELECT {COLUMNS} FROM keys WHERE project_id = $1 AND id < COALESCE($2, 9223372036854775807) \
-             ORDER BY id DESC LIMIT $3"
+             AND ($4::bigint IS NULL OR user_id = $4) ORDER BY id DESC LIMIT $3"
         );
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.0)
             .bind(before)
             .bind(i64::from(limit))
+            .bind(user)
             .fetch_all(&self.pool)
             .await?)
     }
@@ -295,16 +327,23 @@ impl WriteStore {
             .await?)
     }
 
-    /// Revokes a key; false if the project has no such key. Revoking twice is no error.
+    /// Revokes a key; false if the project has no such key, or it is of another user than said. Revoking twice is no error.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn key_revoke(&self, project: ProjectId, key: i64) -> Result<bool, StoreError> {
+    pub async fn key_revoke(
+        &self,
+        project: ProjectId,
+        user: Option<i64>,
+        key: i64,
+    ) -> Result<bool, StoreError> {
         let done = sqlx::query(
-            "UPDATE keys SET revoked_at = COALESCE(revoked_at, now()) WHERE id = $1 AND project_id = $2",
+            "UPDATE keys SET revoked_at = COALESCE(revoked_at, now()) WHERE id = $1 AND project_id = $2 \
+             AND ($3::bigint IS NULL OR user_id = $3)",
         )
         .bind(key)
         .bind(project.0)
+        .bind(user)
         .execute(&self.pool)
         .await?;
         Ok(done.rows_affected() > 0)
@@ -318,6 +357,9 @@ impl WriteStore {
     pub async fn secrets_good(&self, limit: u32) -> Result<Vec<[u8; 32]>, StoreError> {
         let found: Vec<Vec<u8>> = sqlx::query_scalar(
             "(SELECT sha256 FROM keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) \
+                 AND (user_id IS NULL OR EXISTS (SELECT FROM memberships m \
+                     JOIN users u ON u.id = m.user_id AND u.disabled_at IS NULL \
+                     WHERE m.user_id = keys.user_id AND m.project_id = keys.project_id)) \
                  ORDER BY last_used_at DESC NULLS LAST LIMIT $1) \
              UNION ALL (SELECT sha256 FROM login_links WHERE used_at IS NULL AND expires_at > now() LIMIT $1) \
              UNION ALL (SELECT sha256 FROM web_sessions WHERE expires_at > now() \
@@ -345,7 +387,7 @@ impl Store {
         Ok(secs.and_then(|secs| Duration::try_from_secs_f64(secs).ok()))
     }
 
-    /// Of these keys, the ones that are refused by now.
+    /// Of these keys, the ones that are refused by now, because of themselves or of their users.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -356,7 +398,10 @@ impl Store {
         Ok(sqlx::query_scalar(
             "SELECT k.id FROM UNNEST($1::bigint[]) AS k(id) WHERE NOT EXISTS ( \
                  SELECT 1 FROM keys WHERE keys.id = k.id AND revoked_at IS NULL \
-                 AND (expires_at IS NULL OR expires_at > now()))",
+                 AND (expires_at IS NULL OR expires_at > now()) \
+                 AND (user_id IS NULL OR EXISTS (SELECT FROM memberships m \
+                     JOIN users u ON u.id = m.user_id AND u.disabled_at IS NULL \
+                     WHERE m.user_id = keys.user_id AND m.project_id = keys.project_id)))",
         )
         .bind(keys)
         .fetch_all(&self.pool)

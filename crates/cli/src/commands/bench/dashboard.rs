@@ -1,8 +1,8 @@
 //! The dashboard of the measured installation, as a signed-in browser sees it.
 
 use gaffer_protocol::rest::LoginLink;
-use reqwest::header::{ACCEPT, COOKIE, HeaderValue, SET_COOKIE};
-use reqwest::{Method, StatusCode, Url};
+use reqwest::header::{ACCEPT, COOKIE, HeaderValue, LOCATION, SET_COOKIE};
+use reqwest::{Method, Response, StatusCode, Url};
 use serde_json::json;
 
 use crate::access::server_url;
@@ -15,6 +15,8 @@ pub struct Dashboard {
     http: reqwest::Client,
     link: Url,
     cookie: HeaderValue,
+    /// Before the addresses of pages: that of the dashboard, and the project.
+    prefix: String,
 }
 
 impl Dashboard {
@@ -35,9 +37,21 @@ impl Dashboard {
         match cookie {
             Some(mut cookie) if status.is_success() => {
                 cookie.set_sensitive(true);
-                Ok(Dashboard { http, link, cookie })
+                let prefix = link.path().trim_end_matches("/login").to_owned();
+                Dashboard { http, link, cookie, prefix }.in_project().await
             }
             _ => Err(garbled(Some(status.as_u16()), "the dashboard did not accept its sign-in link")),
+        }
+    }
+
+    /// The same in the project where addresses without one lead.
+    async fn in_project(self) -> Result<Dashboard, Failure> {
+        let response = self.send(Method::GET, "/jobs").await?;
+        let place = response.headers().get(LOCATION).and_then(|place| place.to_str().ok());
+        match place.and_then(|place| place.strip_suffix("/jobs")).map(str::to_owned) {
+            Some(prefix) => Ok(Dashboard { prefix, ..self }),
+            // A server without projects in its addresses.
+            None => Ok(self),
         }
     }
 
@@ -75,16 +89,18 @@ impl Dashboard {
 
     /// Sends a request and takes the whole answer.
     async fn ask(&self, method: Method, path: &str) -> Result<StatusCode, Failure> {
-        // A dashboard may have a prefix before all of its paths.
-        let prefix = self.link.path().trim_end_matches("/login");
-        let url = self.link.join(&format!("{prefix}{path}"));
-        let url = url.map_err(|error| garbled(None, &format!("no address of a page: {error}")))?;
-        let request = self.http.request(method, url);
-        let request = request.header(ACCEPT, "text/html").header(COOKIE, self.cookie.clone());
-        let response = request.send().await.map_err(unreachable)?;
+        let response = self.send(method, path).await?;
         let status = response.status();
         response.bytes().await.map_err(unreachable)?;
         Ok(status)
+    }
+
+    async fn send(&self, method: Method, path: &str) -> Result<Response, Failure> {
+        let url = self.link.join(&format!("{}{path}", self.prefix));
+        let url = url.map_err(|error| garbled(None, &format!("no address of a page: {error}")))?;
+        let request = self.http.request(method, url);
+        let request = request.header(ACCEPT, "text/html").header(COOKIE, self.cookie.clone());
+        request.send().await.map_err(unreachable)
     }
 }
 

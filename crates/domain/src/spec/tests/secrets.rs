@@ -78,7 +78,7 @@ fn a_task_with_secrets_needs_a_worker_that_knows_of_them() {
 fn what_does_not_exist_is_named_with_its_place() {
     let spec =
         read(tasks_with(&[("a", json!({"secrets": ["X"]})), ("b", json!({"secrets": ["Y", "Z", "X"]}))]));
-    let unknown = unknown_secrets(&spec, |name| name == "X");
+    let unknown = unknown_secrets(spec.tasks.iter().map(|task| &*task.secrets), |name| name == "X");
     let places: Vec<_> = unknown.iter().map(|one| (one.name.as_str(), one.task, one.place)).collect();
     assert_eq!(places, [("Y", 1, 0), ("Z", 1, 1)]);
     assert_eq!(secret_names(&spec.tasks[1].secrets), ["X", "Y", "Z"]);

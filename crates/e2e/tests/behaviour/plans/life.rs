@@ -17,6 +17,7 @@ const MANY_CHUNKS: i64 = 10;
 /// What people do with an installation, and what happens to them.
 pub async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     let client = &dev.client;
+    people(client).await;
     let done =
         client.submit(json!({"script": "echo one; echo two", "count": 3, "labels": {"for": "plans"}})).await;
     client.finished(done).await;
@@ -104,6 +105,9 @@ pub async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     let rotate = format!("/keys/{}/rotate", key.body["id"]);
     assert!(client.post(&rotate, &json!({"overlap": "1h"})).await.status.is_success());
     assert!(client.delete(&format!("/keys/{}", key.body["id"])).await.status.is_success());
+    for path in ["/audit", "/audit?user=admin&action=stop_job&outcome=done", "/audit/lines"] {
+        assert_eq!(client.get(path).await.status, 200, "{path}");
+    }
     templates_are_used(client, round).await;
     secrets_are_used(client).await;
     workers_come_and_go(dev, round, database_url).await;
@@ -267,6 +271,31 @@ async fn workers_come_and_go(dev: &Dev, round: u32, database_url: &str) {
     })
     .await;
     assert_eq!(client.finished(waits).await.state, "failed");
+}
+
+/// Users, projects and members come and go.
+async fn people(client: &Client) {
+    let no = json!({});
+    for (path, body) in [
+        ("/projects", json!({"name": "lab"})),
+        ("/users", json!({"name": "ana"})),
+        ("/projects/lab/members/ana", json!({"role": "operator"})),
+        ("/projects/lab/rename", json!({"name": "bench"})),
+        ("/users/ana/login-link", no.clone()),
+        ("/users/ana/disable", no.clone()),
+        ("/users/ana/enable", no.clone()),
+        ("/users/ana/grant-admin", no.clone()),
+        ("/users/ana/revoke-admin", no),
+    ] {
+        let answer = client.post(path, &body).await;
+        assert!(answer.status.is_success(), "{path}: {}", answer.text);
+    }
+    for path in ["/projects", "/projects/bench", "/projects/bench/members", "/users"] {
+        assert_eq!(client.get(path).await.status, 200, "{path}");
+    }
+    for path in ["/projects/bench/members/ana", "/projects/bench", "/users/ana"] {
+        assert_eq!(client.delete(path).await.status, 204, "{path}");
+    }
 }
 
 /// Every list and every view, as their readers ask for them.

@@ -24,7 +24,7 @@ pub struct Document {
 }
 
 /// What can stand in a path.
-const PATH_PARAMETERS: [Parameter; 8] = [
+const PATH_PARAMETERS: [Parameter; 10] = [
     Parameter::new("job", NUMBER, "Job number."),
     Parameter::new(
         "task",
@@ -40,6 +40,8 @@ const PATH_PARAMETERS: [Parameter; 8] = [
     Parameter::new("key", NUMBER, "Key number."),
     Parameter::new("secret", Values::Text, "Name of the secret."),
     Parameter::new("template", Values::Text, "Name of the template."),
+    Parameter::new("project", Values::Text, "Name of the project."),
+    Parameter::new("user", Values::Text, "Name of the user."),
     Parameter::new("letter", NUMBER, "Number of the dead letter."),
 ];
 
@@ -150,6 +152,10 @@ fn operation(description: &Description) -> Value {
             None => json!([]),
         },
     });
+    if let Some(action) = description.operation.action {
+        let roles = action.roles().iter().map(|role| role.as_str());
+        operation["x-roles"] = json!(roles.collect::<Vec<_>>());
+    }
     if !text.is_empty() {
         operation["description"] = json!(text);
     }

@@ -57,6 +57,8 @@ pub const STATUSES: [Status; 11] = [
             "key_malformed",
             "key_missing",
             "key_revoked",
+            "not_a_member",
+            "user_disabled",
             "key_unknown",
             "key_wrong_kind",
         ],

@@ -164,7 +164,7 @@ mod tests {
                 for rest in text.split(name).skip(1) {
                     // Into the page itself; and what jobs print, which leads anywhere.
                     let is_other = rest.starts_with('#') || rest.starts_with("{{ href }}\" rel=\"noopener");
-                    let is_below = ["{{ frame.base }}", "{{ frame.asset(", "{{ base }}"]
+                    let is_below = ["{{ frame.base }}", "{{ frame.base_of(", "{{ frame.asset(", "{{ base }}"]
                         .iter()
                         .any(|beginning| rest.starts_with(beginning));
                     assert!(

@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, Method, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use chrono::Utc;
-use gaffer_domain::permissions::Action;
+use gaffer_domain::permissions::{Action, Standing};
 
 use super::super::Doors;
 use super::super::auth;
@@ -20,6 +20,7 @@ use super::assets;
 use super::format::local_path;
 use super::theme::Theme;
 use crate::operations::Actor;
+use crate::operations::sign_in::{Visit, Visitor};
 
 /// The places in the top bar, by address and name.
 pub const SECTIONS: [(&str, &str); 8] = [
@@ -31,6 +32,7 @@ pub const SECTIONS: [(&str, &str); 8] = [
     ("/secrets", "Secrets"),
     ("/keys", "Keys"),
     ("/events", "History"),
+    ("/members", "Members"),
 ];
 
 /// What the layout of every page needs.
@@ -38,6 +40,12 @@ pub const SECTIONS: [(&str, &str); 8] = [
 pub struct Frame {
     /// The signed-in user; none on public pages.
     pub user: Option<Arc<str>>,
+    /// What they are in the project; nobody on public pages.
+    pub standing: Option<Standing>,
+    /// Name of the project; empty on public pages.
+    pub project: Arc<str>,
+    /// Names of the projects that they can go to.
+    pub projects: Arc<[String]>,
     /// What the user prefers to look at.
     pub theme: Theme,
     /// Goes before every address of this site.
@@ -55,7 +63,42 @@ pub struct Frame {
 impl Frame {
     /// The address of an asset, which changes with its content.
     pub fn asset(&self, name: &str) -> String {
-        format!("{}{}", self.base, assets::address(name))
+        format!("{}{}", self.base.site(), assets::address(name))
+    }
+
+    /// What goes before the addresses of another project.
+    pub fn base_of(&self, project: &str) -> BasePath {
+        self.base.in_project(project)
+    }
+
+    /// Whether the page is about this project.
+    pub fn is_about(&self, project: &str) -> bool {
+        *self.project == *project
+    }
+
+    /// Whether the session leads to this project.
+    pub fn leads_to(&self, project: &str) -> bool {
+        self.projects.iter().any(|name| name == project)
+    }
+
+    /// Whether the user may do that here: pages show no button that would be refused.
+    pub fn may(&self, action: Action) -> bool {
+        self.standing.is_some_and(|standing| standing.may(action))
+    }
+
+    /// Whether the user may run and stop jobs and direct workers here.
+    pub fn operates(&self) -> bool {
+        self.may(Action::StopJob)
+    }
+
+    /// Whether the user may let workers connect.
+    pub fn adds_workers(&self) -> bool {
+        self.may(Action::ManageProjectKeys)
+    }
+
+    /// Whether the user manages the users of the installation.
+    pub fn manages_users(&self) -> bool {
+        self.may(Action::ListUsers)
     }
 
     /// Whether the page belongs to this one of [`SECTIONS`].
@@ -73,15 +116,30 @@ impl Frame {
 #[derive(Debug, Clone)]
 pub struct SessionUser {
     pub actor: Actor,
+    project: Arc<str>,
+    projects: Arc<[String]>,
     surroundings: PageContext,
     has_trouble: bool,
 }
 
 impl SessionUser {
+    /// Name of the project that the page is about.
+    pub fn project(&self) -> &str {
+        &self.project
+    }
+
     /// The frame for a page of one section.
     pub fn frame(&self, section: &'static str) -> Frame {
         let user = Some(self.actor.user.clone());
-        Frame { user, section, has_trouble: self.has_trouble, ..self.surroundings.clone().frame() }
+        Frame {
+            user,
+            section,
+            standing: Some(self.actor.standing),
+            project: self.project.clone(),
+            projects: self.projects.clone(),
+            has_trouble: self.has_trouble,
+            ..self.surroundings.clone().frame()
+        }
     }
 }
 
@@ -90,22 +148,39 @@ impl FromRequestParts<Doors> for SessionUser {
 
     async fn from_request_parts(parts: &mut Parts, doors: &Doors) -> Result<SessionUser, Response> {
         let surroundings = PageContext::of(parts);
-        match auth::signed_in(doors, &parts.headers, &Peer::of(&parts.extensions)).await {
-            Ok(Some(actor)) => {
+        let wanted = auth::wanted(&parts.extensions, &parts.uri);
+        match auth::signed_in(doors, &parts.headers, &Peer::of(&parts.extensions), wanted).await {
+            // Addresses without a project are those of notes, of commands and of earlier versions.
+            Ok(Visit::Member(Visitor { project, .. }))
+                if surroundings.base.project().is_none()
+                    && surroundings.here.is_some()
+                    && wants(&parts.headers, "text/html") =>
+            {
+                let here = surroundings.here.unwrap_or_default();
+                Err(Redirect::to(&format!("/projects/{project}{here}")).into_response())
+            }
+            Ok(Visit::Member(Visitor { actor, project, projects })) => {
                 let has_trouble = doors.views.status.troubles.database().is_some();
                 // Who may not even look gets no further.
                 match actor.must_be_allowed(Action::Look) {
                     Ok(()) => {
                         readers::note(&parts.extensions, &actor);
-                        Ok(SessionUser { actor, surroundings, has_trouble })
+                        Ok(SessionUser { actor, project, projects, surroundings, has_trouble })
                     }
                     Err(error) => Err(Error::from(error).into_response()),
                 }
             }
-            Ok(None) if wants(&parts.headers, "text/html") => {
+            Ok(Visit::Stranger) => {
+                let mut response = auth::no_such_project(&parts.extensions).into_response();
+                response.extensions_mut().insert(OutsideOfProjects);
+                Err(response)
+            }
+            Ok(Visit::Nobody) if wants(&parts.headers, "text/html") => {
                 Err(Redirect::to(&sign_in_address(surroundings.here.as_deref())).into_response())
             }
-            Ok(None) => Err(Error::Unauthorized("not_signed_in", "sign in first".to_owned()).into_response()),
+            Ok(Visit::Nobody) => {
+                Err(Error::Unauthorized("not_signed_in", "sign in first".to_owned()).into_response())
+            }
             Err(error) => Err(error.into_response()),
         }
     }
@@ -118,6 +193,10 @@ pub fn sign_in_address(next: Option<&str>) -> String {
         None => "/login".to_owned(),
     }
 }
+
+/// Of an error about the project of the address: links lead elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub struct OutsideOfProjects;
 
 /// Parts of a request that affect how its response looks.
 #[derive(Debug, Clone, Default)]
@@ -147,10 +226,18 @@ impl PageContext {
         }
     }
 
+    /// The same, with links that lead to no project of the address.
+    pub fn outside(self) -> PageContext {
+        PageContext { base: self.base.outside(), ..self }
+    }
+
     /// A frame without a user.
     pub fn frame(self) -> Frame {
         Frame {
             user: None,
+            standing: None,
+            project: Arc::default(),
+            projects: Arc::new([]),
             theme: self.theme,
             base: self.base,
             here: self.here.unwrap_or_else(|| "/jobs".to_owned()),

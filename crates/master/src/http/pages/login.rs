@@ -16,7 +16,8 @@ use super::format::local_path;
 use super::frame::{Frame, PageContext};
 use super::page;
 use crate::operations::Context;
-use crate::operations::sign_in::{self, SESSION_SECS};
+use crate::operations::sign_in::{self, SESSION_SECS, Visit};
+use crate::store::web_sessions::Wanted;
 
 #[derive(Template)]
 #[template(path = "login.html")]
@@ -56,7 +57,8 @@ pub async fn sign_in(
     }
     let to = next.clone().unwrap_or_else(|| "/jobs".to_owned());
     let Some(session) = sign_in::use_link(&doors.context, token, peer.address()).await? else {
-        if signed_in(&doors, &headers, &peer).await?.is_some() {
+        let visit = signed_in(&doors, &headers, &peer, Wanted::Any).await?;
+        if !matches!(visit, Visit::Nobody) {
             return Ok(Redirect::to(&to).into_response());
         }
         let problem = Some("This link has expired or was already used. Get a new one.");
@@ -80,8 +82,9 @@ pub async fn sign_out(
     State(context): State<Arc<Context>>,
     State(site): State<Arc<Site>>,
     headers: HeaderMap,
+    peer: Peer,
 ) -> Result<Response, Error> {
-    sign_in::sign_out(&context, sessions(&headers)).await?;
+    sign_in::sign_out(&context, sessions(&headers), peer.address()).await?;
     let mut response = Redirect::to("/login").into_response();
     set_session(&site, &mut response, "", 0);
     Ok(response)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
+use gaffer_domain::permissions::Action;
 use serde::Serialize;
 
 use super::super::Site;
@@ -155,10 +156,10 @@ pub async fn live(
     visitor: SessionUser,
 ) -> Result<Response, Error> {
     let actor = visitor.actor;
-    // Scheduler statistics depend on the role.
-    let (project, role) = (actor.project, actor.role.as_str());
+    // Scheduler statistics are for some: they share a feed of their own.
+    let (project, sees_all) = (actor.project, actor.standing.may(Action::LookAtScheduler));
     let feed = || QueueFeed { views: views.clone(), actor };
-    Ok(stream(&views, &feeds, format!("{project} queue {role}"), Browser::default(), feed))
+    Ok(stream(&views, &feeds, format!("{project} queue {sees_all}"), Browser::default(), feed))
 }
 
 struct QueueFeed {

@@ -1,0 +1,188 @@
+//! Projects: list, create, rename, delete. Which of them somebody reaches is decided here.
+
+use gaffer_domain::members::{InvalidName, Name};
+use gaffer_domain::permissions::{Action, Role};
+use gaffer_domain::projects::{Holdings, NotDeleted};
+use serde_json::json;
+
+use super::context::Effects;
+use super::{Actor, Context, OperationError};
+use crate::records::Project;
+use crate::store::projects::{Looker, ProjectDeleted};
+
+/// What somebody sees: the projects of which they are a member, in so far as their key or session is for them. Administrators of
+/// the installation see all.
+fn looker(actor: &Actor) -> Looker {
+    let sees_all = actor.standing.is_installation_admin;
+    let limited_to = actor.limited_to.filter(|_| !sees_all);
+    Looker { user: actor.user_id, sees_all, limited_to }
+}
+
+/// The projects that the actor sees, oldest first, from behind a number on.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(
+    context: &Context,
+    actor: &Actor,
+    after: Option<i64>,
+    limit: u32,
+) -> Result<Vec<Project>, OperationError> {
+    let views = context.permit_to_look(actor, Action::LookAtProjects)?;
+    Ok(views.reads.project_list(looker(actor), after, limit).await?)
+}
+
+/// One project.
+///
+/// # Errors
+/// When the actor does not see it.
+pub async fn show(context: &Context, actor: &Actor, name: &str) -> Result<Project, OperationError> {
+    reach(context, actor, name, Action::LookAtProjects).await
+}
+
+/// The project of that name, if the actor may do this there: in their own as their role says, in others as administrators of
+/// the installation.
+///
+/// # Errors
+/// [`OperationError::NotFound`] if it is not there for them.
+pub(super) async fn reach(
+    context: &Context,
+    actor: &Actor,
+    name: &str,
+    action: Action,
+) -> Result<Project, OperationError> {
+    let effects = context.permit(actor, action)?;
+    let found = effects.writes.project_find(looker(actor), name).await?;
+    let is_reached = |project: &Project| {
+        let administers = actor.standing.is_installation_admin && Role::InstallationAdmin.may(action);
+        project.id == actor.project || administers || (action == Action::LookAtProjects)
+    };
+    found.filter(is_reached).ok_or_else(|| no_project(name))
+}
+
+/// Creates a project, of which the actor becomes an admin.
+///
+/// # Errors
+/// When the name is invalid or taken.
+pub async fn create(context: &Context, actor: &Actor, name: &str) -> Result<Project, OperationError> {
+    let change = context.change_in(None, actor, Action::CreateProject, &format!("project {name}")).await?;
+    let created = make(change.effects, actor, name).await;
+    change.end(created).await
+}
+
+async fn make(effects: &Effects, actor: &Actor, name: &str) -> Result<Project, OperationError> {
+    let name = name_of("/name", name)?;
+    if !effects.writes.project_create(&name, actor.user_id).await? {
+        return Err(taken(&name));
+    }
+    let made = effects.writes.project_find(looker(actor), name.as_str()).await?;
+    made.ok_or_else(|| no_project(name.as_str()))
+}
+
+/// Gives a project another name. Its addresses change with it.
+///
+/// # Errors
+/// When there is no such project, or the name is invalid or taken.
+pub async fn rename(
+    context: &Context,
+    actor: &Actor,
+    project: &str,
+    name: &str,
+) -> Result<Project, OperationError> {
+    let project = reach(context, actor, project, Action::ManageProject).await?;
+    let target = format!("project {}", project.name);
+    let mut change = context.change_in(Some(project.id), actor, Action::ManageProject, &target).await?;
+    change.before(json!({ "name": project.name }));
+    change.after(json!({ "name": name }));
+    let renamed = rename_found(change.effects, project, name).await;
+    change.end(renamed).await
+}
+
+async fn rename_found(effects: &Effects, project: Project, name: &str) -> Result<Project, OperationError> {
+    let name = name_of("/name", name)?;
+    if let Some(user) = &project.personal_of {
+        let detail =
+            format!("project {} is the personal project of {user}, and keeps its name", project.name);
+        return Err(OperationError::Conflict { detail, state: "personal" });
+    }
+    if name.as_str() != project.name && !effects.writes.project_rename(project.id, &name).await? {
+        return Err(taken(&name));
+    }
+    Ok(Project { name: name.to_string(), ..project })
+}
+
+/// Deletes a project. `confirmed`: its name, if all that it has is to go with it.
+///
+/// # Errors
+/// When there is no such project, something in it has not ended, or it has something and that is not confirmed.
+pub async fn delete(
+    context: &Context,
+    actor: &Actor,
+    name: &str,
+    confirmed: Option<&str>,
+) -> Result<(), OperationError> {
+    let project = reach(context, actor, name, Action::ManageProject).await?;
+    // Its own chain is about to belong to nobody.
+    let mut change =
+        context.change_in(None, actor, Action::ManageProject, &format!("project {name}")).await?;
+    change.after(json!({ "deleted": true }));
+    let deleted = delete_found(change.effects, &project, confirmed).await;
+    change.end(deleted).await
+}
+
+async fn delete_found(
+    effects: &Effects,
+    project: &Project,
+    confirmed: Option<&str>,
+) -> Result<(), OperationError> {
+    let name = project.name.as_str();
+    // Also if the database does not say whether it is gone.
+    let (_checked, _deleted) =
+        (effects.wakes.key_check.call_on_drop(), effects.wakes.deletion.call_on_drop());
+    let conflict = |detail: String| Err(OperationError::Conflict { detail, state: "in_use" });
+    match effects.writes.project_delete(project.id, confirmed == Some(name)).await? {
+        ProjectDeleted::Done => Ok(()),
+        ProjectDeleted::Kept(why, holdings) => Err(kept(name, why, &holdings)),
+        ProjectDeleted::First => {
+            conflict(format!("project {name} is the first one of the installation, which cannot be deleted"))
+        }
+        ProjectDeleted::Personal => {
+            conflict(format!("project {name} is a personal one: it is deleted with its user"))
+        }
+    }
+}
+
+/// Why a project is not deleted, and what to do about it.
+pub(super) fn kept(name: &str, why: NotDeleted, holdings: &Holdings) -> OperationError {
+    let (detail, state) = match why {
+        NotDeleted::InUse => (
+            format!(
+                "project {name} is in use: it has {}; stop the jobs and the workers first",
+                holdings.in_use()
+            ),
+            "in_use",
+        ),
+        NotDeleted::Unconfirmed => (
+            format!(
+                "project {name} has {holdings}; repeat the name as `confirm` ({name}) to delete it with all of that"
+            ),
+            "not_empty",
+        ),
+    };
+    OperationError::Conflict { detail, state }
+}
+
+/// Reads a name of a user or a project.
+pub(super) fn name_of(field: &'static str, name: &str) -> Result<Name, OperationError> {
+    name.parse().map_err(|error: InvalidName| OperationError::field(field, error.to_string()))
+}
+
+/// Somebody or something has that name.
+pub(super) fn taken(name: &Name) -> OperationError {
+    let detail = format!("the name {name} is taken; users and projects share their names");
+    OperationError::Conflict { detail, state: "taken" }
+}
+
+fn no_project(name: &str) -> OperationError {
+    OperationError::NotFound(format!("project {name}"))
+}
