@@ -91,7 +91,7 @@ async fn a_want_of_memory_is_known_and_the_number_of_processes_has_an_end() {
 
     let bomb = cgroups.take(resources(1000, 0), 0).unwrap();
     let text = "b() { b | b & wait; }; b 2>/dev/null >/dev/null";
-    let mut child = bomb.spawn(&mut shell(text)).unwrap();
+    let mut child = bomb.spawn(&mut shell(text), None).unwrap();
     until("many processes", || bomb.members().len() > 300).await;
     bomb.halt();
     until("they are gone", || {
