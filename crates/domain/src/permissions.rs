@@ -447,6 +447,8 @@ mod tests {
                 Action::ManageProjectKeys,
                 Action::SetSecret,
                 Action::DeleteSecret,
+                Action::ReadAudit,
+                Action::ReadAuditOfInstallation,
                 Action::ManageProject,
                 Action::CreateProject,
                 Action::ListUsers
@@ -517,6 +519,7 @@ mod tests {
             [
                 Action::LookAtScheduler,
                 Action::ReadMetrics,
+                Action::ReadAuditOfInstallation,
                 Action::LookAtProjects,
                 Action::ManageProject,
                 Action::ManageMembers,

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::data_dir::create_private_dir;
+use crate::job_user::{JobUser, let_pass};
 
 /// File systems in memory, the best first.
 const BASES: [&str; 2] = ["/dev/shm", "/run"];
@@ -29,7 +30,7 @@ const VALUES: &str = "values";
 /// The mode of a file with a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readers {
-    /// The user of the worker, as whom tasks on the host run.
+    /// The user as whom tasks on the host run.
     Owner,
     /// Every user of a container. Only that container has the file: its directory is private on this machine.
     Container,
@@ -43,6 +44,8 @@ pub(crate) struct SecretFiles(Arc<Space>);
 struct Space {
     directory: PathBuf,
     is_in_memory: bool,
+    /// As whom tasks on the host run; none for this process's own user.
+    user: Option<JobUser>,
     /// Held while the directory comes or goes. It is there only while an attempt has files in it.
     changing: Mutex<()>,
 }
@@ -56,13 +59,13 @@ pub(crate) struct AttemptSecrets {
 
 impl SecretFiles {
     /// Opens the space of the worker with this data directory. What is of no attempt that goes on is removed.
-    pub fn open(data_dir: &Path, adopting: &[AttemptRef]) -> SecretFiles {
+    pub fn open(data_dir: &Path, adopting: &[AttemptRef], user: Option<JobUser>) -> SecretFiles {
         let (directory, is_in_memory) = match base_in_memory() {
             Some(base) => (directory(base, data_dir), true),
             None => (data_dir.join("secrets"), false),
         };
         clear(&directory, adopting);
-        SecretFiles(Arc::new(Space { directory, is_in_memory, changing: Mutex::default() }))
+        SecretFiles(Arc::new(Space { directory, is_in_memory, user, changing: Mutex::default() }))
     }
 
     /// Removes everything: no attempt is left.
@@ -109,6 +112,13 @@ impl SecretFiles {
         };
         let root = secrets.directory.join(FILES);
         create_private_dir(&root)?;
+        let user = self.0.user.as_ref().filter(|_| readers == Readers::Owner);
+        if let Some(user) = user {
+            for path in [&self.0.directory, &secrets.directory] {
+                let_pass(path)?;
+            }
+            user.own(&root)?;
+        }
         let mode = match readers {
             Readers::Owner => 0o400,
             Readers::Container => 0o444,
@@ -116,10 +126,17 @@ impl SecretFiles {
         let mut paths = Vec::with_capacity(files.len());
         for (file, value) in files {
             let path = root.join(file.trim_start_matches('/'));
-            if let Some(parent) = path.parent() {
-                DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+            // Those between the root and the file.
+            let between: Vec<&Path> = path.ancestors().skip(1).take_while(|above| *above != root).collect();
+            for parent in between.into_iter().rev() {
+                match DirBuilder::new().mode(0o700).create(parent) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    made => made?,
+                }
+                user.map_or(Ok(()), |user| user.own(parent))?;
             }
             write(&path, value.bytes(), mode)?;
+            user.map_or(Ok(()), |user| user.own(&path))?;
             paths.push(path);
         }
         Ok((secrets, root, paths))
@@ -179,10 +196,10 @@ fn directory(base: &Path, data_dir: &Path) -> PathBuf {
     base.join(format!("gaffer-secrets-{name}"))
 }
 
-/// An error unless a directory is this user's alone: others may write beside it.
+/// An error unless a directory is this user's, and others see nothing of what is in it: they may write beside it.
 fn is_private(directory: &Path) -> io::Result<()> {
     let found = fs::symlink_metadata(directory)?;
-    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
+    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o066 != 0 {
         return Err(io::Error::other("it exists and is not private to this user"));
     }
     Ok(())
@@ -225,7 +242,7 @@ mod tests {
     #[test]
     fn files_are_for_their_reader_alone_and_go_with_the_attempt() {
         let data = tempfile::tempdir().unwrap();
-        let space = SecretFiles::open(data.path(), &[]);
+        let space = SecretFiles::open(data.path(), &[], None);
         let files = [("a".to_owned(), value("one")), ("/etc/b/c".to_owned(), value("two"))];
         for (readers, mode) in [(Readers::Owner, 0o400), (Readers::Container, 0o444)] {
             let (secrets, root, paths) = space.create(ATTEMPT, &files, readers).unwrap();
@@ -244,14 +261,14 @@ mod tests {
     #[test]
     fn an_executor_that_adopts_an_attempt_finds_what_to_hide_and_removes_the_rest() {
         let data = tempfile::tempdir().unwrap();
-        let space = SecretFiles::open(data.path(), &[]);
+        let space = SecretFiles::open(data.path(), &[], None);
         let other = AttemptRef { task: TaskId(8), attempt: 1 };
         for attempt in [ATTEMPT, other] {
             let (secrets, ..) = space.create(attempt, &[], Readers::Container).unwrap();
             space.keep(&secrets, &[&value("one"), &value("t\nwo")]).unwrap();
             std::mem::forget(secrets);
         }
-        let space = SecretFiles::open(data.path(), &[ATTEMPT]);
+        let space = SecretFiles::open(data.path(), &[ATTEMPT], None);
         if space.0.is_in_memory {
             let (secrets, values) = space.kept(ATTEMPT).unwrap();
             assert_eq!(values, [value("one"), value("t\nwo")]);
