@@ -23,7 +23,7 @@ use crate::operations::Actor;
 use crate::operations::sign_in::{Visit, Visitor};
 
 /// The places in the top bar, by address and name.
-pub const SECTIONS: [(&str, &str); 8] = [
+pub const SECTIONS: [(&str, &str); 9] = [
     ("/", "Overview"),
     ("/jobs", "Jobs"),
     ("/templates", "Templates"),
@@ -94,6 +94,16 @@ impl Frame {
     /// Whether the user may let workers connect.
     pub fn adds_workers(&self) -> bool {
         self.may(Action::ManageProjectKeys)
+    }
+
+    /// Whether the user may set and delete secrets.
+    pub fn sets_secrets(&self) -> bool {
+        self.may(Action::SetSecret)
+    }
+
+    /// Whether the user may see what belongs to this one of [`SECTIONS`].
+    pub fn shows(&self, section: &str) -> bool {
+        section != "/secrets" || self.may(Action::ListSecrets)
     }
 
     /// Whether the user manages the users of the installation.
