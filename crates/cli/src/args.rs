@@ -28,6 +28,7 @@ use crate::commands::rerun::RerunArgs;
 use crate::commands::retention::RetentionArgs;
 use crate::commands::run::RunArgs;
 use crate::commands::scale::ScaleArgs;
+use crate::commands::secrets::SecretsArgs;
 use crate::commands::server::WorkerArgs;
 use crate::commands::simulate::SimulateArgs;
 use crate::commands::stop::StopArgs;
@@ -142,6 +143,9 @@ pub enum Command {
     /// Manage the users of the installation
     #[command(visible_alias = "user")]
     Users(UsersArgs),
+    /// List, set and delete secrets
+    #[command(visible_alias = "secret")]
+    Secrets(SecretsArgs),
     /// Show database problems and background loops
     System(SystemArgs),
     /// List, retry and delete dead letters
@@ -287,6 +291,12 @@ mod tests {
             "users -o name",
             "users create ana --admin",
             "user disable ana",
+            "secrets",
+            "secrets -o json",
+            "secrets set DB_PASSWORD",
+            "secrets set --exact TLS_KEY",
+            "secrets rm DB_PASSWORD",
+            "run --secret DB_PASSWORD --secret TOKEN -- x",
             "events -f 42",
             "system -o json",
             "dead-letters list --job 42",

@@ -27,6 +27,7 @@ pub mod retention;
 pub mod run;
 pub mod scale;
 pub mod schema;
+pub mod secrets;
 pub mod server;
 pub mod simulate;
 pub mod stop;

@@ -65,6 +65,12 @@ pub enum Action {
     RevokeKey,
     /// Create and rotate keys of workers; list and revoke those of workers and of other users.
     ManageProjectKeys,
+    /// List secrets, without their values.
+    ListSecrets,
+    /// Store the value of a secret.
+    SetSecret,
+    /// Delete a secret.
+    DeleteSecret,
     /// Create a link that signs oneself in.
     CreateSignInLink,
     /// See what the database refused.
@@ -174,6 +180,9 @@ fn allowed(action: Action) -> &'static [Role] {
         Action::RotateKey => &[Viewer, Operator, Admin],
         Action::RevokeKey => &[Viewer, Operator, Admin],
         Action::ManageProjectKeys => &[Admin],
+        Action::ListSecrets => &[Operator, Admin],
+        Action::SetSecret => &[Admin],
+        Action::DeleteSecret => &[Admin],
         Action::CreateSignInLink => &[Viewer, Operator, Admin],
         Action::ListDeadLetters => &[Viewer, Operator, Admin],
         Action::RetryDeadLetter => &[Operator, Admin],
@@ -219,7 +228,11 @@ impl Action {
             | Action::DirectWorker
             | Action::RemoveWorker
             | Action::RetryDeadLetter
-            | Action::DeleteDeadLetter => Scopes::only(Scope::Operate),
+            | Action::DeleteDeadLetter
+            // Their names, for those who write specifications and see why tasks do not start.
+            | Action::ListSecrets => Scopes::only(Scope::Operate),
+            // A secret that is replaced changes what every job does that uses it.
+            Action::SetSecret | Action::DeleteSecret => Scopes::only(Scope::Admin),
             Action::ListKeys
             | Action::CreateKey
             | Action::RotateKey
@@ -236,7 +249,7 @@ impl Action {
     }
 
     /// All of them.
-    pub const ALL: [Action; 31] = [
+    pub const ALL: [Action; 34] = [
         Action::Look,
         Action::SubmitJob,
         Action::ManageTemplates,
@@ -253,6 +266,9 @@ impl Action {
         Action::RotateKey,
         Action::RevokeKey,
         Action::ManageProjectKeys,
+        Action::ListSecrets,
+        Action::SetSecret,
+        Action::DeleteSecret,
         Action::CreateSignInLink,
         Action::ListDeadLetters,
         Action::RetryDeadLetter,
@@ -298,6 +314,9 @@ impl Action {
             Action::ReadAudit => "read_audit",
             Action::ReadAuditOfInstallation => "read_audit_of_installation",
             Action::ManageProjectKeys => "manage_project_keys",
+            Action::ListSecrets => "list_secrets",
+            Action::SetSecret => "set_secret",
+            Action::DeleteSecret => "delete_secret",
             Action::LookAtProjects => "look_at_projects",
             Action::ManageProject => "manage_project",
             Action::ManageMembers => "manage_members",
@@ -321,6 +340,7 @@ impl Action {
                 | Action::ReadAuditOfInstallation
                 | Action::LookAtProjects
                 | Action::ListUsers
+                | Action::ListSecrets
         )
     }
 }
@@ -347,6 +367,9 @@ impl fmt::Display for Action {
             Action::ManageProjectKeys => {
                 "create and rotate keys of workers, list and revoke those of workers and of other users"
             }
+            Action::ListSecrets => "list secrets",
+            Action::SetSecret => "set secrets",
+            Action::DeleteSecret => "delete secrets",
             Action::CreateSignInLink => "create a sign-in link for themselves",
             Action::ListDeadLetters => "list dead letters",
             Action::RetryDeadLetter => "retry dead letters",
@@ -425,7 +448,9 @@ mod tests {
                 Action::ManageProjectKeys,
                 Action::ManageProject,
                 Action::CreateProject,
-                Action::ListUsers
+                Action::ListUsers,
+                Action::SetSecret,
+                Action::DeleteSecret
             ]
         );
         // All the rest is operating, except what gives somebody a session that may do everything.

@@ -239,6 +239,7 @@ fn the_walks_pass_rooms_that_there_are_and_each_once() {
     let most = [
         ("Submitting a job", 16),
         ("A line of output", 12),
+        ("A secret reaches its attempt", 15),
         ("A service instance turns unhealthy", 13),
         ("A worker dies", 10),
     ];
@@ -377,7 +378,7 @@ fn bodies_and_words_for_states_are_made_at_the_edge() {
 fn a_worker_touches_files_only_where_it_may_block() {
     // Called on blocking threads, or before there is anything to hold up; /proc and cgroups have no disk behind them.
     let may_block = [
-        ("attempt/", &["scratch.rs", "short_path.rs"][..]),
+        ("attempt/", &["scratch.rs", "secret_files.rs", "short_path.rs"][..]),
         ("driver/", &["cgroup.rs", "cgroup/hierarchy.rs", "cgroup/pool.rs", "processes.rs", "program.rs"]),
         ("driver/docker/", &["image.rs", "request.rs"]),
         ("execution/", &["lease.rs", "recovery.rs"]),

@@ -20,6 +20,7 @@ pub mod projects;
 pub mod readiness;
 mod recent;
 pub mod retention;
+pub mod secrets;
 pub mod services;
 pub mod sign_in;
 pub mod sources;

@@ -18,12 +18,14 @@ use super::tenants::{dead_letter, neighbour};
 
 /// In names of what the first project has, and nowhere else.
 const OWN: &str = "zq7-own";
+/// The name of its secret.
+const SECRET: &str = "ZQ7_OWN";
 
 /// Makes names that nobody has.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// Operations whose path has the name of what they make, which may be free in each project.
-const NAMES_WHAT_IT_MAKES: [&str; 3] = ["save_template", "apply_service", "diff_service"];
+const NAMES_WHAT_IT_MAKES: [&str; 4] = ["save_template", "apply_service", "diff_service", "set_secret"];
 
 /// Operations that are asked for by `POST`, and change nothing.
 const CHANGES_NOTHING: [&str; 2] = ["diff_service", "check_output_store"];
@@ -82,6 +84,11 @@ impl Targets {
             let saved = self.stage.client.post(&format!("/templates/{OWN}"), &template).await;
             assert!(saved.status.is_success(), "{}", saved.text);
         }
+        if path.contains("secret") {
+            let request = self.stage.client.request(Method::PUT, &format!("/secrets/{SECRET}"));
+            let set = request.json(&json!({"value": "of the matrix"})).send().await.unwrap();
+            assert!(set.status().is_success(), "{set:?}");
+        }
         if path.contains("{letter}") {
             self.letter = dead_letter(&self.stage, self.job).await;
         }
@@ -97,6 +104,7 @@ impl Targets {
             .replace("{project}", "default")
             .replace("{user}", OWN)
             .replace("{verb}", "disable")
+            .replace("{secret}", SECRET)
             .replace("{letter}", &self.letter.to_string())
     }
 }
@@ -159,6 +167,7 @@ impl Operation {
             "create_project" | "create_user" => {
                 json!({"name": format!("{OWN}-{}", NUMBER.fetch_add(1, Ordering::Relaxed))})
             }
+            "set_secret" => json!({"value": "of the matrix"}),
             _ => json!({}),
         }
     }
@@ -287,6 +296,8 @@ async fn each_route_is_open_to_keys_of_its_roles_scopes_and_project_and_to_no_ot
                 } else {
                     continue;
                 }
+                let shows = status == 200 && (text.contains(OWN) || text.contains(SECRET));
+                assert!(!shows, "{cell} shows what is not theirs: {text}");
                 cells += 1;
             }
         }
@@ -340,6 +351,7 @@ async fn each_page_is_open_to_sessions_of_its_project_and_to_no_key() {
     let (mut targets, _worker) = Targets::set().await;
     let administrator = targets.stage.client.clone();
     targets.renew("{template} {user}", &administrator).await;
+    targets.renew("/secrets", &administrator).await;
     let stage = &targets.stage;
     let (eve, _) = neighbour(stage).await;
     let (cookie, eves) = (stage.sign_in(&stage.client).await, stage.sign_in(&eve).await);

@@ -53,6 +53,14 @@ async fn a_job_is_its_users_in_every_respect() {
                   stat -c %u . $TMPDIR file; test ! -w ..";
     let output = run(&dev, json!({}), script).await;
     assert_eq!(output, format!("out\nerr\n{NOBODY}\n{NOBODY}\n{NOBODY}\n"));
+    // A file with a secret is for it alone.
+    let secret =
+        dev.client.request(reqwest::Method::PUT, "/secrets/TOKEN").json(&json!({"value": "open sesame"}));
+    assert!(secret.send().await.unwrap().status().is_success());
+    let spec = json!({"secrets": [{"name": "TOKEN", "file": "dir/token"}]});
+    let script = "cd $GAFFER_SECRETS_DIR; test \"$(cat dir/token)\" = 'open sesame'; stat -c '%u %a' . dir dir/token; ls .. 2>/dev/null; true";
+    let output = run(&dev, spec, script).await;
+    assert_eq!(output, format!("{NOBODY} 700\n{NOBODY} 700\n{NOBODY} 400\n"));
     // So is its standard input.
     let mut attached = dev.cli(&["run", "-i", "--", "sh", "-c", "cat /dev/stdin; id -u"]);
     let mut child = attached.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

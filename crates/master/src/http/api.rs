@@ -16,6 +16,7 @@ pub mod queue;
 pub mod retention;
 pub mod scale;
 pub mod schema;
+pub mod secrets;
 pub mod system;
 pub mod tasks;
 pub mod templates;

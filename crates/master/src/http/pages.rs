@@ -32,6 +32,7 @@ mod queue;
 pub(super) mod reference;
 mod retention;
 mod rows;
+mod secrets;
 mod stream;
 mod stream_lines;
 mod system;
@@ -134,6 +135,8 @@ pub fn routes() -> Pages {
         .route("/users/{user}/login-link", post(users::login_link))
         .route("/users/{user}/delete", post(users::delete))
         .route("/users/{user}/{verb}", post(users::change))
+        .route("/secrets", get(secrets::list).post(secrets::set))
+        .route("/secrets/{secret}/delete", post(secrets::delete))
         .route("/system", get(system::show))
         .route("/system/dead-letters/{letter}/retry", post(system::retry))
         .route("/system/dead-letters/{letter}/delete", post(system::delete))

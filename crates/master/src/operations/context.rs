@@ -20,6 +20,7 @@ use crate::open_streams::{Credential, OpenStreams};
 use crate::scheduling_state::SchedulingState;
 use crate::secret::MetricsToken;
 use crate::store::WriteStore;
+use crate::vault::Vault;
 use crate::views::Views;
 use crate::wakes::Wakes;
 use crate::write_batcher::WriteBatcherHandle;
@@ -62,6 +63,8 @@ pub(super) struct Effects {
     pub refusals: Recent<(Option<Credential>, Action)>,
     /// Who wrote to standard input a short time ago.
     pub writers: Recent<(Option<Credential>, AttemptRef)>,
+    /// Encrypts secrets.
+    pub vault: Arc<Vault>,
     /// Held while the first version of a service is submitted by its name, so that two requests make one service. Nobody else
     /// submits: only one master leads.
     pub new_services: Mutex<()>,
@@ -90,6 +93,7 @@ impl Context {
             guesses: Guesses::default(),
             refusals: Recent::default(),
             writers: Recent::default(),
+            vault: control.vault.clone(),
             new_services: Mutex::default(),
         };
         Context { effects, views, first_project, metrics_token }

@@ -29,6 +29,7 @@ pub const SECTIONS: [(&str, &str); 8] = [
     ("/templates", "Templates"),
     ("/queue", "Queue"),
     ("/workers", "Workers"),
+    ("/secrets", "Secrets"),
     ("/keys", "Keys"),
     ("/events", "History"),
     ("/members", "Members"),
