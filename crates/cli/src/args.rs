@@ -135,9 +135,6 @@ pub enum Command {
     Retention(RetentionArgs),
     /// List, create, rotate and revoke API keys
     Keys(KeysArgs),
-    /// List, set and delete secrets
-    #[command(visible_alias = "secret")]
-    Secrets(SecretsArgs),
     /// Show who changed what, and check that log
     Audit(AuditArgs),
     /// Manage projects and their members
@@ -146,6 +143,9 @@ pub enum Command {
     /// Manage the users of the installation
     #[command(visible_alias = "user")]
     Users(UsersArgs),
+    /// List, set and delete secrets
+    #[command(visible_alias = "secret")]
+    Secrets(SecretsArgs),
     /// Show database problems and background loops
     System(SystemArgs),
     /// List, retry and delete dead letters
@@ -284,12 +284,6 @@ mod tests {
             "keys create --kind worker --name lab --expires 30d",
             "keys create ci --scope read,submit --scope operate",
             "keys rotate 3 --overlap 90m",
-            "secrets",
-            "secrets -o json",
-            "secrets set DB_PASSWORD",
-            "secrets set --exact TLS_KEY",
-            "secrets rm DB_PASSWORD",
-            "run --secret DB_PASSWORD --secret TOKEN -- x",
             "projects",
             "projects set-member lab ana operator",
             "projects members lab -o json",
@@ -297,6 +291,12 @@ mod tests {
             "users -o name",
             "users create ana --admin",
             "user disable ana",
+            "secrets",
+            "secrets -o json",
+            "secrets set DB_PASSWORD",
+            "secrets set --exact TLS_KEY",
+            "secrets rm DB_PASSWORD",
+            "run --secret DB_PASSWORD --secret TOKEN -- x",
             "events -f 42",
             "system -o json",
             "dead-letters list --job 42",

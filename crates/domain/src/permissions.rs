@@ -228,8 +228,11 @@ impl Action {
             | Action::DirectWorker
             | Action::RemoveWorker
             | Action::RetryDeadLetter
-            | Action::ListSecrets
-            | Action::DeleteDeadLetter => Scopes::only(Scope::Operate),
+            | Action::DeleteDeadLetter
+            // Their names, for those who write specifications and see why tasks do not start.
+            | Action::ListSecrets => Scopes::only(Scope::Operate),
+            // A secret that is replaced changes what every job does that uses it.
+            Action::SetSecret | Action::DeleteSecret => Scopes::only(Scope::Admin),
             Action::ListKeys
             | Action::CreateKey
             | Action::RotateKey
@@ -340,6 +343,7 @@ impl Action {
                 | Action::ReadAuditOfInstallation
                 | Action::LookAtProjects
                 | Action::ListUsers
+                | Action::ListSecrets
         )
     }
 }
@@ -451,7 +455,9 @@ mod tests {
                 Action::ReadAuditOfInstallation,
                 Action::ManageProject,
                 Action::CreateProject,
-                Action::ListUsers
+                Action::ListUsers,
+                Action::SetSecret,
+                Action::DeleteSecret
             ]
         );
         // All the rest is operating, except what gives somebody a session that may do everything.

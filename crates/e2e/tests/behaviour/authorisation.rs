@@ -30,10 +30,15 @@ const NAMES_WHAT_IT_MAKES: [&str; 4] = ["save_template", "apply_service", "diff_
 /// Operations that are asked for by `POST`, and change nothing.
 const CHANGES_NOTHING: [&str; 2] = ["diff_service", "check_output_store"];
 
-/// The newest entry of the project's audit log.
-async fn noted(client: &Client) -> i64 {
-    let answer = client.get("/audit?limit=1").await;
-    answer.body["items"][0]["id"].as_i64().unwrap()
+/// The newest entries of the audit logs of the project and of the installation.
+async fn noted(client: &Client) -> [Value; 2] {
+    let mut newest = [Value::Null, Value::Null];
+    for (of, newest) in ["project", "installation"].into_iter().zip(&mut newest) {
+        let answer = client.get(&format!("/audit?limit=1&of={of}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        *newest = answer.body["items"][0]["id"].clone();
+    }
+    newest
 }
 
 /// What the first project has, to be addressed by both.
@@ -101,10 +106,10 @@ impl Targets {
             .replace("{worker}", &self.worker.to_string())
             .replace("{key}", &self.key.to_string())
             .replace("{template}", OWN)
-            .replace("{secret}", SECRET)
             .replace("{project}", "default")
             .replace("{user}", OWN)
             .replace("{verb}", "disable")
+            .replace("{secret}", SECRET)
             .replace("{letter}", &self.letter.to_string())
     }
 }
@@ -161,13 +166,13 @@ impl Operation {
             "apply_service" | "diff_service" => service,
             "scale_job" | "scale_service" => json!({"count": 2}),
             "signal_task" => json!({"signal": "SIGINT"}),
-            "set_secret" => json!({"value": "of the matrix"}),
             "create_key" => json!({"kind": "user", "name": "of the matrix"}),
             "set_member" => json!({"role": "viewer"}),
             "rename_project" => json!({"name": "default"}),
             "create_project" | "create_user" => {
                 json!({"name": format!("{OWN}-{}", NUMBER.fetch_add(1, Ordering::Relaxed))})
             }
+            "set_secret" => json!({"value": "of the matrix"}),
             _ => json!({}),
         }
     }
@@ -348,7 +353,8 @@ const PUBLIC: [&str; 5] = ["/login", "/logout", "/theme", "/static/{name}", "/fa
 async fn each_page_is_open_to_sessions_of_its_project_and_to_no_key() {
     let (mut targets, _worker) = Targets::set().await;
     let administrator = targets.stage.client.clone();
-    targets.renew("{template} {user} /secrets", &administrator).await;
+    targets.renew("{template} {user}", &administrator).await;
+    targets.renew("/secrets", &administrator).await;
     let stage = &targets.stage;
     let (eve, _) = neighbour(stage).await;
     let (cookie, eves) = (stage.sign_in(&stage.client).await, stage.sign_in(&eve).await);

@@ -148,7 +148,7 @@ async fn a_graph_changes_while_its_job_goes_on() {
     is("clean", "completed").await;
     assert_eq!(browser.value("window.stays").await, json!(1), "the page was not loaded again");
     let link = browser.value("document.querySelector('a.node[aria-label^=\"fetch:\"]').href.baseVal").await;
-    assert_eq!(link, json!(format!("/jobs/{job}/tasks/fetch")));
+    assert_eq!(link, json!(format!("/projects/default/jobs/{job}/tasks/fetch")));
     // Who follows a node of several tasks sees these first.
     let link =
         browser.value("document.querySelector('a.node[aria-label^=\"transform:\"]').href.baseVal").await;

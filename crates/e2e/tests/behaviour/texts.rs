@@ -59,9 +59,10 @@ impl Visitor {
         Visitor { http, base: link.split("/login").next().unwrap().to_owned(), cookie }
     }
 
+    /// A page of the project; `path` may name it.
     pub async fn page(&self, path: &str) -> String {
-        let request =
-            self.http.get(format!("{}/projects/default{path}", self.base)).header(COOKIE, &self.cookie);
+        let project = if path.starts_with("/projects/") { "" } else { "/projects/default" };
+        let request = self.http.get(format!("{}{project}{path}", self.base)).header(COOKIE, &self.cookie);
         request.header(ACCEPT, "text/html, application/json").send().await.unwrap().text().await.unwrap()
     }
 

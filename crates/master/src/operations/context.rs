@@ -59,12 +59,12 @@ pub(super) struct Effects {
     pub scheduling: SchedulingState,
     /// Rate limits for unknown keys.
     pub guesses: Guesses,
-    /// Encrypts secrets.
-    pub vault: Arc<Vault>,
     /// What was refused a short time ago.
     pub refusals: Recent<(Option<Credential>, Action)>,
     /// Who wrote to standard input a short time ago.
     pub writers: Recent<(Option<Credential>, AttemptRef)>,
+    /// Encrypts secrets.
+    pub vault: Arc<Vault>,
     /// Held while the first version of a service is submitted by its name, so that two requests make one service. Nobody else
     /// submits: only one master leads.
     pub new_services: Mutex<()>,
@@ -91,9 +91,9 @@ impl Context {
             large_jobs: control.large_jobs.clone(),
             scheduling: control.scheduling.clone(),
             guesses: Guesses::default(),
-            vault: control.vault.clone(),
             refusals: Recent::default(),
             writers: Recent::default(),
+            vault: control.vault.clone(),
             new_services: Mutex::default(),
         };
         Context { effects, views, first_project, metrics_token }

@@ -34,8 +34,8 @@ pub async fn set(
 ) -> Result<SetSecret, OperationError> {
     let mut change = context.change(actor, Action::SetSecret, &format!("secret {name}")).await?;
     let set = store(change.effects, actor, name, value).await;
-    if let Ok(set) = &set {
-        change.after(json!({ "version": set.secret.version }));
+    if let Ok(SetSecret { secret, .. }) = &set {
+        change.after(json!({ "version": secret.version }));
     }
     change.end(set).await
 }
@@ -75,8 +75,7 @@ async fn store(
 /// # Errors
 /// When there is no such secret.
 pub async fn delete(context: &Context, actor: &Actor, name: &str) -> Result<(), OperationError> {
-    let mut change = context.change(actor, Action::DeleteSecret, &format!("secret {name}")).await?;
-    change.after(json!({ "deleted": true }));
+    let change = context.change(actor, Action::DeleteSecret, &format!("secret {name}")).await?;
     let deleted = match change.effects.writes.secret_delete(actor.project, name).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(OperationError::NotFound(format!("secret {}", shown(name)))),

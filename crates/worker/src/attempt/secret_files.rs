@@ -110,15 +110,16 @@ impl SecretFiles {
             create_private_dir(&directory)?;
             AttemptSecrets { space: self.clone(), directory }
         };
+        let user = self.0.user.as_ref().filter(|_| readers == Readers::Owner);
+        let hand_over = |path: &Path| user.map_or(Ok(()), |user| user.own(path));
+        if user.is_some() {
+            // Others pass through to what is theirs, and see nothing on the way.
+            let_pass(&self.0.directory)?;
+            let_pass(&secrets.directory)?;
+        }
         let root = secrets.directory.join(FILES);
         create_private_dir(&root)?;
-        let user = self.0.user.as_ref().filter(|_| readers == Readers::Owner);
-        if let Some(user) = user {
-            for path in [&self.0.directory, &secrets.directory] {
-                let_pass(path)?;
-            }
-            user.own(&root)?;
-        }
+        hand_over(&root)?;
         let mode = match readers {
             Readers::Owner => 0o400,
             Readers::Container => 0o444,
@@ -126,17 +127,14 @@ impl SecretFiles {
         let mut paths = Vec::with_capacity(files.len());
         for (file, value) in files {
             let path = root.join(file.trim_start_matches('/'));
-            // Those between the root and the file.
-            let between: Vec<&Path> = path.ancestors().skip(1).take_while(|above| *above != root).collect();
-            for parent in between.into_iter().rev() {
-                match DirBuilder::new().mode(0o700).create(parent) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                    made => made?,
+            if let Some(parent) = path.parent() {
+                DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+                for made in parent.ancestors().take_while(|made| *made != root) {
+                    hand_over(made)?;
                 }
-                user.map_or(Ok(()), |user| user.own(parent))?;
             }
             write(&path, value.bytes(), mode)?;
-            user.map_or(Ok(()), |user| user.own(&path))?;
+            hand_over(&path)?;
             paths.push(path);
         }
         Ok((secrets, root, paths))

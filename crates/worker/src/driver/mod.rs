@@ -290,7 +290,7 @@ pub(crate) struct DriverSettings {
     /// The user that jobs on the host run as; none for the worker's own.
     #[serde(default)]
     pub user: Option<JobUser>,
-    /// Whether jobs may gain rights by setuid programs; if not, the executor has given up that of its own.
+    /// Whether jobs may gain rights by setuid programs; if not, the executor has no_new_privs.
     #[serde(default)]
     pub allow_setuid: bool,
     pub docker: Option<DockerSettings>,
