@@ -238,8 +238,6 @@ impl Action {
             | Action::RotateKey
             | Action::RevokeKey
             | Action::ManageProjectKeys
-            | Action::SetSecret
-            | Action::DeleteSecret
             | Action::ManageProject
             | Action::CreateProject
             | Action::ListUsers
@@ -334,7 +332,6 @@ impl Action {
             self,
             Action::Look
                 | Action::ListKeys
-                | Action::ListSecrets
                 | Action::ListDeadLetters
                 | Action::LookAtSystem
                 | Action::LookAtScheduler
@@ -455,9 +452,7 @@ mod tests {
                 Action::ReadAuditOfInstallation,
                 Action::ManageProject,
                 Action::CreateProject,
-                Action::ListUsers,
-                Action::SetSecret,
-                Action::DeleteSecret
+                Action::ListUsers
             ]
         );
         // All the rest is operating, except what gives somebody a session that may do everything.
