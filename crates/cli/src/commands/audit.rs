@@ -40,7 +40,7 @@ pub struct AuditArgs {
 enum AuditAction {
     /// List entries, newest first
     List(ListArgs),
-    /// Print the log as JSON lines, each with its hash, oldest first
+    /// Print the log as JSON lines with their hashes
     Export(ExportArgs),
     /// Check that no line was changed, removed or inserted
     #[command(after_help = "\

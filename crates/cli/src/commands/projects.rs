@@ -111,7 +111,7 @@ struct SetMemberArgs {
     /// Name of the user
     #[arg(value_name = "USER")]
     user: String,
-    /// viewer, operator or admin
+    /// Their role: viewer, operator or admin
     #[arg(value_name = "ROLE")]
     role: MemberRole,
 }

@@ -83,6 +83,7 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         "--lost-after=1m",
         "--retention=30d",
         "--pin",
+        "--secret=DB_PASSWORD",
         "--array=3-5",
         "--each=a",
         "--each=1.10",
@@ -107,7 +108,7 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
         "resources": {"cpu": "500m", "memory": "1GiB", "disk": "2GiB", "gpu": 2},
         "constraints": ["arch == arm64"], "spread": "labels.rack", "distinct_workers": true,
         "placement": {"strategy": "binpack"},
-        "env": {"A": "1=2", "B": "", "HOME": "/root"}, "timeout": "30m", "output": {"limit": "1GiB", "on_limit": "kill"}, "driver": "docker",
+        "env": {"A": "1=2", "B": "", "HOME": "/root"}, "secrets": ["DB_PASSWORD"], "timeout": "30m", "output": {"limit": "1GiB", "on_limit": "kill"}, "driver": "docker",
         "image": "busybox", "pull": "never", "entrypoint": ["sh", "-c", "a b"], "user": "1000:100", "workdir": "/work",
         "volumes": ["/data:/data:ro"], "ports": ["8080:80"], "network": "bridge", "capabilities": ["CHOWN"], "gpus": 2,
         "restart": {"policy": "on-failure", "limit": 2, "on_lost": "fail", "on_exit": ["75", "76"], "not_on_exit": ["2"], "success": ["3"]},
@@ -122,7 +123,7 @@ fn every_option_has_its_field_and_the_api_takes_it() -> Result<(), Failure> {
     assert!(JobSpec::of(&input.spec).is_ok());
     // That is all but `--count`, `--nice`, which a container does not have, and the other ways to check: `--health-tcp`,
     // `--health-command`, `--readiness-http`, `--readiness-port` and `--readiness-tcp`.
-    assert_eq!(spec_flags::all().len(), 56);
+    assert_eq!(spec_flags::all().len(), 57);
     Ok(())
 }
 

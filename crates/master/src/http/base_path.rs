@@ -21,8 +21,9 @@ use gaffer_protocol::server_url::ServerUrl;
 use tower::ServiceExt;
 
 /// First segments of addresses that exist without a base path: one of them as a base path would mean two things.
-const OWN_SEGMENTS: [&str; 32] = [
+const OWN_SEGMENTS: [&str; 34] = [
     "api",
+    "audit",
     "dead-letters",
     "events",
     "favicon.ico",
@@ -44,6 +45,7 @@ const OWN_SEGMENTS: [&str; 32] = [
     "reference",
     "retention",
     "schema",
+    "secrets",
     "services",
     "static",
     "system",
@@ -245,7 +247,7 @@ mod tests {
     #[test]
     fn no_route_can_be_taken_for_a_base_path() {
         for source in [include_str!("../http.rs"), include_str!("pages.rs")] {
-            let routes = [".route(\"/", ".get(\"/", ".post(\"/", ".delete(\"/"];
+            let routes = [".route(\"/", ".get(\"/", ".post(\"/", ".put(\"/", ".delete(\"/"];
             for rest in routes.into_iter().flat_map(|route| source.split(route).skip(1)) {
                 let first = rest.split(['/', '"']).next().unwrap();
                 assert!(first.is_empty() || OWN_SEGMENTS.contains(&first), "{first} is not in the list");
