@@ -477,7 +477,7 @@ async fn a_canary_in_a_job_is_found_in_no_file_no_process_no_page_and_no_backup(
         }
         for path in ["", "?tab=events", "?tab=spec", "?tab=tasks", "/tasks/main"] {
             let page = http
-                .get(format!("{dashboard}/jobs/{job}{path}"))
+                .get(format!("{dashboard}/projects/default/jobs/{job}{path}"))
                 .header(COOKIE, &cookie)
                 .header(ACCEPT, "text/html");
             let page = page.send().await.unwrap();
