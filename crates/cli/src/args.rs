@@ -14,6 +14,7 @@ use crate::commands::doctor::DoctorArgs;
 use crate::commands::events::EventsArgs;
 use crate::commands::explain::ExplainArgs;
 use crate::commands::health::HealthArgs;
+use crate::commands::invitations::InvitationsArgs;
 use crate::commands::job::JobArgs;
 use crate::commands::jobs::JobsArgs;
 use crate::commands::keys::KeysArgs;
@@ -28,6 +29,7 @@ use crate::commands::retention::RetentionArgs;
 use crate::commands::run::RunArgs;
 use crate::commands::scale::ScaleArgs;
 use crate::commands::server::WorkerArgs;
+use crate::commands::sessions::SessionsArgs;
 use crate::commands::simulate::SimulateArgs;
 use crate::commands::stop::StopArgs;
 use crate::commands::submit::SubmitArgs;
@@ -136,6 +138,11 @@ pub enum Command {
     /// Manage projects and their members
     #[command(visible_alias = "project")]
     Projects(ProjectsArgs),
+    /// Invite people to a project
+    #[command(visible_alias = "invite")]
+    Invitations(InvitationsArgs),
+    /// List and end your browser sessions
+    Sessions(SessionsArgs),
     /// Manage the users of the installation
     #[command(visible_alias = "user")]
     Users(UsersArgs),
@@ -284,6 +291,11 @@ mod tests {
             "users -o name",
             "users create ana --admin",
             "user disable ana",
+            "users reset-password ana",
+            "invitations",
+            "invitations create viewer --project lab --valid 1d",
+            "sessions end 3",
+            "sessions end --all",
             "events -f 42",
             "system -o json",
             "dead-letters list --job 42",
@@ -329,6 +341,10 @@ mod tests {
             "projects set-member lab ana owner",
             "projects create",
             "users disable",
+            "invitations create",
+            "invitations create owner",
+            "sessions end",
+            "sessions end 3 --all",
             "run --count 2 --array 0-1 -- x",
             "run --count 2 --each a -- x",
             "run --each a --each-line b -- x",

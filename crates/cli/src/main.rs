@@ -131,6 +131,8 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Retention(args) => commands::retention::run(args, out).await,
         Command::Keys(args) => commands::keys::run(args, out).await,
         Command::Projects(args) => commands::projects::run(args, out).await,
+        Command::Invitations(args) => commands::invitations::run(args, out).await,
+        Command::Sessions(args) => commands::sessions::run(args, out).await,
         Command::Users(args) => commands::users::run(args, out).await,
         Command::System(args) => commands::system::run(args, out).await,
         Command::DeadLetters(args) => commands::dead_letters::run(args, out).await,

@@ -67,6 +67,10 @@ pub enum Action {
     ManageProjectKeys,
     /// Create a link that signs oneself in.
     CreateSignInLink,
+    /// See one's own browser sessions, and end them.
+    ManageSessions,
+    /// Change one's own password.
+    ChangePassword,
     /// See what the database refused.
     ListDeadLetters,
     /// Try again to store what the database refused.
@@ -171,6 +175,8 @@ fn allowed(action: Action) -> &'static [Role] {
         Action::RevokeKey => &[Viewer, Operator, Admin],
         Action::ManageProjectKeys => &[Admin],
         Action::CreateSignInLink => &[Viewer, Operator, Admin],
+        Action::ManageSessions => &[Viewer, Operator, Admin],
+        Action::ChangePassword => &[Viewer, Operator, Admin],
         Action::ListDeadLetters => &[Viewer, Operator, Admin],
         Action::RetryDeadLetter => &[Operator, Admin],
         Action::DeleteDeadLetter => &[Operator, Admin],
@@ -219,16 +225,20 @@ impl Action {
             | Action::RotateKey
             | Action::RevokeKey
             | Action::ManageProjectKeys
+            | Action::ManageSessions
             | Action::ManageProject
             | Action::CreateProject
             | Action::ListUsers => Scopes::only(Scope::Admin),
             // The session that a link opens may do all that its user may, and so may who becomes a member or a user.
-            Action::CreateSignInLink | Action::ManageMembers | Action::ManageUsers => Scopes::ALL,
+            Action::CreateSignInLink
+            | Action::ChangePassword
+            | Action::ManageMembers
+            | Action::ManageUsers => Scopes::ALL,
         }
     }
 
     /// All of them.
-    pub const ALL: [Action; 29] = [
+    pub const ALL: [Action; 31] = [
         Action::Look,
         Action::SubmitJob,
         Action::ManageTemplates,
@@ -246,6 +256,8 @@ impl Action {
         Action::RevokeKey,
         Action::ManageProjectKeys,
         Action::CreateSignInLink,
+        Action::ManageSessions,
+        Action::ChangePassword,
         Action::ListDeadLetters,
         Action::RetryDeadLetter,
         Action::DeleteDeadLetter,
@@ -284,6 +296,8 @@ impl fmt::Display for Action {
                 "create and rotate keys of workers, list and revoke those of workers and of other users"
             }
             Action::CreateSignInLink => "create a sign-in link for themselves",
+            Action::ManageSessions => "list and end their own browser sessions",
+            Action::ChangePassword => "change their own password",
             Action::ListDeadLetters => "list dead letters",
             Action::RetryDeadLetter => "retry dead letters",
             Action::DeleteDeadLetter => "delete dead letters",
@@ -357,13 +371,15 @@ mod tests {
                 Action::RotateKey,
                 Action::RevokeKey,
                 Action::ManageProjectKeys,
+                Action::ManageSessions,
                 Action::ManageProject,
                 Action::CreateProject,
                 Action::ListUsers
             ]
         );
         // All the rest is operating, except what gives somebody a session that may do everything.
-        let needs_all = [Action::CreateSignInLink, Action::ManageMembers, Action::ManageUsers];
+        let needs_all =
+            [Action::CreateSignInLink, Action::ChangePassword, Action::ManageMembers, Action::ManageUsers];
         let one_is_enough = Scope::ALL.into_iter().map(|scope| allowed(scope).len()).sum::<usize>();
         assert_eq!(one_is_enough, Action::ALL.len() - needs_all.len());
         for (scope, action) in
@@ -401,7 +417,14 @@ mod tests {
 
     #[test]
     fn a_viewer_changes_nothing_but_their_own_keys() {
-        let own = [Action::CreateKey, Action::RotateKey, Action::RevokeKey, Action::CreateSignInLink];
+        let own = [
+            Action::CreateKey,
+            Action::RotateKey,
+            Action::RevokeKey,
+            Action::CreateSignInLink,
+            Action::ManageSessions,
+            Action::ChangePassword,
+        ];
         let looks = [
             Action::Look,
             Action::ListKeys,

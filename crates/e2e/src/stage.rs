@@ -71,6 +71,7 @@ impl Stage {
             output_store: None,
             output_store_after: OUTPUT_STORE_AFTER,
             metrics_token: None,
+            registration: Default::default(),
         };
         change(&mut config);
         Box::pin(gaffer_master::start(&config, CancellationToken::new())).await.unwrap()

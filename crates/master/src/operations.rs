@@ -4,12 +4,14 @@
 //! `gaffer_domain::permissions` and is the only access to anything that changes state. It returns a record or an error;
 //! API and pages encode both, with the same text.
 
+pub mod accounts;
 mod actor;
 mod context;
 pub mod dead_letters;
 mod each_worker;
 mod error;
 pub mod events;
+pub mod invitations;
 pub mod jobs;
 pub mod keys;
 pub mod members;
@@ -17,6 +19,7 @@ pub mod metrics;
 pub mod output;
 pub mod projects;
 pub mod readiness;
+pub mod registration;
 pub mod retention;
 pub mod services;
 pub mod sign_in;

@@ -3,6 +3,7 @@
 
 pub mod events;
 pub mod health;
+pub mod invitations;
 pub mod jobs;
 pub mod keys;
 pub mod members;
@@ -15,6 +16,7 @@ pub mod queue;
 pub mod retention;
 pub mod scale;
 pub mod schema;
+pub mod sessions;
 pub mod system;
 pub mod tasks;
 pub mod templates;

@@ -21,11 +21,14 @@ use gaffer_protocol::server_url::ServerUrl;
 use tower::ServiceExt;
 
 /// First segments of addresses that exist without a base path: one of them as a base path would mean two things.
-const OWN_SEGMENTS: [&str; 32] = [
+const OWN_SEGMENTS: [&str; 38] = [
+    "account",
     "api",
     "dead-letters",
     "events",
     "favicon.ico",
+    "invitation",
+    "invitations",
     "jobs",
     "join",
     "keys",
@@ -42,9 +45,12 @@ const OWN_SEGMENTS: [&str; 32] = [
     "queue",
     "readyz",
     "reference",
+    "register",
+    "reset",
     "retention",
     "schema",
     "services",
+    "sessions",
     "static",
     "system",
     "templates",

@@ -16,6 +16,8 @@ use crate::hub::Hub;
 use crate::input::Inputs;
 use crate::large_jobs::LargeJobs;
 use crate::open_streams::OpenStreams;
+use crate::password_guesses::PasswordGuesses;
+use crate::passwords::Passwords;
 use crate::scheduling_state::SchedulingState;
 use crate::secret::MetricsToken;
 use crate::store::WriteStore;
@@ -57,6 +59,10 @@ pub(super) struct Effects {
     pub scheduling: SchedulingState,
     /// Rate limits for unknown keys.
     pub guesses: Guesses,
+    /// Rate limits for wrong passwords.
+    pub password_guesses: PasswordGuesses,
+    /// Computes hashes of passwords.
+    pub passwords: Passwords,
     /// Held while the first version of a service is submitted by its name, so that two requests make one service. Nobody else
     /// submits: only one master leads.
     pub new_services: Mutex<()>,
@@ -83,6 +89,8 @@ impl Context {
             large_jobs: control.large_jobs.clone(),
             scheduling: control.scheduling.clone(),
             guesses: Guesses::default(),
+            password_guesses: PasswordGuesses::default(),
+            passwords: Passwords::default(),
             new_services: Mutex::default(),
         };
         Context { effects, views, first_project, metrics_token }
@@ -100,7 +108,7 @@ impl Context {
         Ok(&self.views)
     }
 
-    /// Access without an actor: for authentication and readiness.
+    /// Access without an actor: for authentication, registration and readiness.
     pub(super) fn for_nobody(&self) -> &Effects {
         &self.effects
     }

@@ -24,7 +24,7 @@ pub struct Document {
 }
 
 /// What can stand in a path.
-const PATH_PARAMETERS: [Parameter; 9] = [
+const PATH_PARAMETERS: [Parameter; 11] = [
     Parameter::new("job", NUMBER, "Job number."),
     Parameter::new(
         "task",
@@ -41,6 +41,8 @@ const PATH_PARAMETERS: [Parameter; 9] = [
     Parameter::new("template", Values::Text, "Name of the template."),
     Parameter::new("project", Values::Text, "Name of the project."),
     Parameter::new("user", Values::Text, "Name of the user."),
+    Parameter::new("invitation", NUMBER, "Number of the invitation."),
+    Parameter::new("session", NUMBER, "Number of the browser session."),
     Parameter::new("letter", NUMBER, "Number of the dead letter."),
 ];
 
