@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use gaffer_master::config::MasterConfig;
 
+use crate::commands::audit::AuditArgs;
 use crate::commands::backup::{BackupArgs, RestoreArgs};
 use crate::commands::bench::BenchArgs;
 use crate::commands::bench::load::LoadArgs;
@@ -135,6 +136,8 @@ pub enum Command {
     Retention(RetentionArgs),
     /// List, create, rotate and revoke API keys
     Keys(KeysArgs),
+    /// Show who changed what, and check that log
+    Audit(AuditArgs),
     /// Manage projects and their members
     #[command(visible_alias = "project")]
     Projects(ProjectsArgs),

@@ -135,6 +135,7 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Sessions(args) => commands::sessions::run(args, out).await,
         Command::Users(args) => commands::users::run(args, out).await,
         Command::System(args) => commands::system::run(args, out).await,
+        Command::Audit(args) => commands::audit::run(args, out).await,
         Command::DeadLetters(args) => commands::dead_letters::run(args, out).await,
         Command::Login(args) => commands::login::run(args, out).await,
         Command::Dashboard => commands::dashboard::run(out).await,

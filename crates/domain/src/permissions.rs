@@ -83,6 +83,10 @@ pub enum Action {
     LookAtScheduler,
     /// Read the metrics, which count what all projects do.
     ReadMetrics,
+    /// Read who changed what in the project.
+    ReadAudit,
+    /// Read who changed what in the installation as a whole.
+    ReadAuditOfInstallation,
     /// List the projects that one is a member of, and their members.
     LookAtProjects,
     /// Rename or delete the project.
@@ -183,6 +187,8 @@ fn allowed(action: Action) -> &'static [Role] {
         Action::LookAtSystem => &[Viewer, Operator, Admin],
         Action::LookAtScheduler => &[InstallationAdmin],
         Action::ReadMetrics => &[InstallationAdmin, Monitor],
+        Action::ReadAudit => &[Admin],
+        Action::ReadAuditOfInstallation => &[InstallationAdmin],
         Action::LookAtProjects => &[Viewer, Operator, Admin, InstallationAdmin],
         Action::ManageProject => &[Admin, InstallationAdmin],
         Action::ManageMembers => &[Admin, InstallationAdmin],
@@ -228,7 +234,9 @@ impl Action {
             | Action::ManageSessions
             | Action::ManageProject
             | Action::CreateProject
-            | Action::ListUsers => Scopes::only(Scope::Admin),
+            | Action::ListUsers
+            | Action::ReadAudit
+            | Action::ReadAuditOfInstallation => Scopes::only(Scope::Admin),
             // The session that a link opens may do all that its user may, and so may who becomes a member or a user.
             Action::CreateSignInLink
             | Action::ChangePassword
@@ -238,7 +246,7 @@ impl Action {
     }
 
     /// All of them.
-    pub const ALL: [Action; 31] = [
+    pub const ALL: [Action; 33] = [
         Action::Look,
         Action::SubmitJob,
         Action::ManageTemplates,
@@ -264,6 +272,8 @@ impl Action {
         Action::LookAtSystem,
         Action::LookAtScheduler,
         Action::ReadMetrics,
+        Action::ReadAudit,
+        Action::ReadAuditOfInstallation,
         Action::LookAtProjects,
         Action::ManageProject,
         Action::ManageMembers,
@@ -271,6 +281,62 @@ impl Action {
         Action::ListUsers,
         Action::ManageUsers,
     ];
+
+    /// Its name for programs, as the audit log has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Action::Look => "look",
+            Action::SubmitJob => "submit_job",
+            Action::ManageTemplates => "manage_templates",
+            Action::StopJob => "stop_job",
+            Action::ScaleService => "scale_service",
+            Action::DeleteJob => "delete_job",
+            Action::PinJob => "pin_job",
+            Action::SignalTask => "signal_task",
+            Action::WriteToTask => "write_to_task",
+            Action::DirectWorker => "direct_worker",
+            Action::RemoveWorker => "remove_worker",
+            Action::ListKeys => "list_keys",
+            Action::CreateKey => "create_key",
+            Action::RotateKey => "rotate_key",
+            Action::RevokeKey => "revoke_key",
+            Action::CreateSignInLink => "create_sign_in_link",
+            Action::ManageSessions => "manage_sessions",
+            Action::ChangePassword => "change_password",
+            Action::ListDeadLetters => "list_dead_letters",
+            Action::RetryDeadLetter => "retry_dead_letter",
+            Action::DeleteDeadLetter => "delete_dead_letter",
+            Action::LookAtSystem => "look_at_system",
+            Action::LookAtScheduler => "look_at_scheduler",
+            Action::ReadMetrics => "read_metrics",
+            Action::ReadAudit => "read_audit",
+            Action::ReadAuditOfInstallation => "read_audit_of_installation",
+            Action::ManageProjectKeys => "manage_project_keys",
+            Action::LookAtProjects => "look_at_projects",
+            Action::ManageProject => "manage_project",
+            Action::ManageMembers => "manage_members",
+            Action::CreateProject => "create_project",
+            Action::ListUsers => "list_users",
+            Action::ManageUsers => "manage_users",
+        }
+    }
+
+    /// Whether it changes nothing: what does is in the audit log.
+    pub const fn only_reads(self) -> bool {
+        matches!(
+            self,
+            Action::Look
+                | Action::ListKeys
+                | Action::ListDeadLetters
+                | Action::LookAtSystem
+                | Action::LookAtScheduler
+                | Action::ReadMetrics
+                | Action::ReadAudit
+                | Action::ReadAuditOfInstallation
+                | Action::LookAtProjects
+                | Action::ListUsers
+        )
+    }
 }
 
 /// What follows "may", in an error and in the table.
@@ -304,6 +370,8 @@ impl fmt::Display for Action {
             Action::LookAtSystem => "read the state of the master",
             Action::LookAtScheduler => "read the scheduler's statistics of all projects",
             Action::ReadMetrics => "read the metrics of all projects",
+            Action::ReadAudit => "read the audit log",
+            Action::ReadAuditOfInstallation => "read the audit log of the installation",
             Action::LookAtProjects => "list their projects and the members",
             Action::ManageProject => "rename and delete the project",
             Action::ManageMembers => "add and remove members, change their roles",

@@ -66,6 +66,7 @@ impl Stage {
             rebalance: Default::default(),
             connections: Default::default(),
             forget_workers: Default::default(),
+            audit_retention: Default::default(),
             retention: Default::default(),
             leader_lease: Default::default(),
             output_store: None,

@@ -1,5 +1,6 @@
 //! The background loops of a master. [`driver`] runs them and keeps their status.
 
+pub mod audit;
 pub mod dead_letters;
 pub mod deletion;
 pub mod drain;
@@ -52,6 +53,8 @@ pub struct Loops {
     pub deletion: deletion::Deletion,
     /// Puts refused output back.
     pub dead_letters: dead_letters::DeadLetters,
+    /// Keeps the chains of the audit log.
+    pub audit: audit::Audit,
     /// Takes samples for plots.
     pub sampler: sampler::Sampler,
     /// Begins new eras of history.
@@ -84,6 +87,7 @@ impl Loops {
             system_jobs,
             deletion,
             dead_letters,
+            audit,
             sampler,
             eras,
             expiry,
@@ -103,6 +107,7 @@ impl Loops {
             statuses.start(system_jobs, shutdown.clone()),
             statuses.start(deletion, shutdown.clone()),
             statuses.start(dead_letters, shutdown.clone()),
+            statuses.start(audit, shutdown.clone()),
             statuses.start(sampler, shutdown.clone()),
             statuses.start(eras, shutdown.clone()),
             statuses.start(expiry, shutdown.clone()),

@@ -58,6 +58,10 @@ pub struct MasterConfig {
     #[arg(long, env = "GAFFER_RETENTION", value_name = "TIME|forever", default_value_t)]
     pub retention: Retention,
 
+    /// How long entries of the audit log are kept, or forever
+    #[arg(long, env = "GAFFER_AUDIT_RETENTION", value_name = "TIME|forever", default_value_t)]
+    pub audit_retention: AuditRetention,
+
     /// Object storage for output of finished jobs
     ///
     /// s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///DIRECTORY. Credentials and the endpoint are read
@@ -274,6 +278,42 @@ impl FromStr for ForgetWorkers {
             true => Ok(ForgetWorkers(Some(after))),
             false => Err(format!("at least {WORKER_LOST_AFTER} (when a worker counts as lost), or `never`")),
         }
+    }
+}
+
+/// How long entries of the audit log are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditRetention(Option<Span>);
+
+impl AuditRetention {
+    const USUAL: Span = Span::from_millis(2 * 365 * 24 * 3_600_000);
+
+    /// How long they are kept; none if for ever.
+    pub fn after(self) -> Option<Span> {
+        self.0
+    }
+}
+
+impl Default for AuditRetention {
+    fn default() -> AuditRetention {
+        AuditRetention(Some(AuditRetention::USUAL))
+    }
+}
+
+impl Display for AuditRetention {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(after) => after.fmt(f),
+            None => f.write_str("forever"),
+        }
+    }
+}
+
+impl FromStr for AuditRetention {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<AuditRetention, QuantityError> {
+        Ok(AuditRetention(if text == "forever" { None } else { Some(text.parse()?) }))
     }
 }
 

@@ -40,8 +40,8 @@ use crate::operations::Context;
 use crate::operations::metrics::StandbyMetrics;
 use crate::views::Views;
 use api::{
-    events, health, invitations, jobs, keys, members, metrics, openapi, output, ports, projects, queue,
-    retention, scale, schema, sessions, system, tasks, templates, users, versions, workers,
+    audit, events, health, invitations, jobs, keys, members, metrics, openapi, output, ports, projects,
+    queue, retention, scale, schema, sessions, system, tasks, templates, users, versions, workers,
 };
 use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
@@ -146,6 +146,8 @@ fn api_v1() -> Api {
         .delete("/sessions/{session}", &sessions::END, sessions::end)
         .section("Administration")
         .get("/events", &events::OF_PROJECT, events::of_project)
+        .get("/audit", &audit::LIST, audit::list)
+        .get("/audit/lines", &audit::LINES, audit::lines)
         .get("/keys", &keys::LIST, keys::list)
         .post("/keys", &keys::CREATE, keys::create)
         .delete("/keys/{key}", &keys::REVOKE, keys::revoke)

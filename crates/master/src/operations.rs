@@ -6,6 +6,7 @@
 
 pub mod accounts;
 mod actor;
+pub mod audit;
 mod context;
 pub mod dead_letters;
 mod each_worker;
@@ -19,6 +20,7 @@ pub mod metrics;
 pub mod output;
 pub mod projects;
 pub mod readiness;
+mod recent;
 pub mod registration;
 pub mod retention;
 pub mod services;
@@ -31,6 +33,6 @@ pub mod updates;
 pub mod users;
 pub mod workers;
 
-pub use actor::Actor;
+pub use actor::{Actor, Shown};
 pub use context::Context;
 pub use error::{OperationError, no_job};

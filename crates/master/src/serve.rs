@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::absences::Absences;
 use crate::arrivals::Arrivals;
 use crate::background::Loops;
+use crate::background::audit::Audit;
 use crate::background::dead_letters::DeadLetters;
 use crate::background::deletion::Deletion;
 use crate::background::drain::Drain;
@@ -264,6 +265,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             changes: changes.clone(),
             wake: wakes.dead_letters.clone(),
         },
+        audit: Audit::new(store.clone(), config.audit_retention.after(), wakes.audit.clone()),
         sampler: Sampler {
             store: store.clone(),
             hub: hub.clone(),

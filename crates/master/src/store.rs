@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use crate::leadership::Leadership;
 
 pub mod accounts;
+pub mod audit;
 pub mod bench;
 pub mod classes;
 mod counts;

@@ -52,6 +52,8 @@ pub struct Wakes {
     pub updates: Wake,
     /// There is another system job, or a worker matches others than before.
     pub system_jobs: Wake,
+    /// Something was noted in the audit log.
+    pub audit: Wake,
     /// Dead letters are to be tried again.
     pub dead_letters: Wake,
 }

@@ -1,6 +1,7 @@
 //! The words between processes: what master and worker say to each other, the bodies of the REST API, and the addresses
 //! at which they find each other. Types and their encodings only; beside them the clock by which both sides measure leases.
 
+pub mod audit;
 pub mod boot_time;
 pub mod definitions;
 pub mod elapsed;

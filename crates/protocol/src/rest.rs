@@ -30,6 +30,7 @@ use gaffer_domain::{JobId, WorkerId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::audit::{AuditEntry, AuditOutcome};
 use crate::ports::NamedPort;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
 pub use accounts::{Invitation, NewInvitation, Session};

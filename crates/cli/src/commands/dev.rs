@@ -14,7 +14,9 @@ use gaffer_domain::quantity::Span;
 use gaffer_domain::retention::Retention;
 use gaffer_domain::spec::JobSpec;
 use gaffer_master::Running;
-use gaffer_master::config::{self, ConnectionConfig, LeaderLease, MasterConfig, Rebalance, resolve};
+use gaffer_master::config::{
+    self, AuditRetention, ConnectionConfig, LeaderLease, MasterConfig, Rebalance, resolve,
+};
 use gaffer_master::operations::jobs::{self, Submit};
 use gaffer_master::operations::keys::{self, NewKey};
 use gaffer_master::operations::sign_in::{self, Refused};
@@ -78,6 +80,9 @@ pub struct DevArgs {
     /// How long finished jobs are kept, see `gaffer master --help`
     #[arg(long, env = "GAFFER_RETENTION", value_name = "TIME|forever", default_value_t)]
     retention: Retention,
+    /// How long entries of the audit log are kept, or forever
+    #[arg(long, env = "GAFFER_AUDIT_RETENTION", value_name = "TIME|forever", default_value_t)]
+    audit_retention: AuditRetention,
     /// Object storage for output, see `gaffer master --help`
     #[arg(long, env = "GAFFER_OUTPUT_STORE", value_name = "URL", value_parser = config::output_store)]
     output_store: Option<OutputStoreAddress>,
@@ -114,6 +119,7 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
     }
     let config = MasterConfig {
         forget_workers: Default::default(),
+        audit_retention: args.audit_retention,
         database_url: None,
         dashboard_addr: on_this_machine("GAFFER_DASHBOARD_ADDR", &args.dashboard_addr).await?,
         api_addr: on_this_machine("GAFFER_API_ADDR", &args.api_addr).await?,

@@ -25,6 +25,15 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 /// Operations whose path has the name of what they make, which may be free in each project.
 const NAMES_WHAT_IT_MAKES: [&str; 3] = ["save_template", "apply_service", "diff_service"];
 
+/// Operations that are asked for by `POST`, and change nothing.
+const CHANGES_NOTHING: [&str; 2] = ["diff_service", "check_output_store"];
+
+/// The newest entry of the project's audit log.
+async fn noted(client: &Client) -> i64 {
+    let answer = client.get("/audit?limit=1").await;
+    answer.body["items"][0]["id"].as_i64().unwrap()
+}
+
 /// What the first project has, to be addressed by both.
 struct Targets {
     stage: Stage,
@@ -326,10 +335,19 @@ async fn each_route_is_open_to_keys_of_its_roles_scopes_and_project_and_to_no_ot
                     format!("{} {} as {:?} with {scopes:?}", operation.method, operation.path, holder.roles);
                 targets.renew(&operation.path, holder.whole()).await;
                 let (address, body) = (targets.address(&operation.path), operation.valid_body());
+                let noted = noted(&targets.stage.client).await;
                 let response = operation.ask_with(client, &address, "application/json", &body).await;
                 let status = response.status().as_u16();
                 let text = response.text().await.unwrap();
                 assert!(![401, 403, 404].contains(&status) && status < 500, "{cell}: {text}");
+                // What changes something is in the audit log, and what only reads is not.
+                let is_change = operation.method != Method::GET && !CHANGES_NOTHING.contains(&&*operation.id);
+                let has_entry = self::noted(&targets.stage.client).await != noted;
+                // One that was refused for its contents may be in it or not.
+                assert!(
+                    has_entry == is_change || status >= 400,
+                    "{cell} is noted: {has_entry}; {status}: {text}"
+                );
                 cells += 1;
             }
         }

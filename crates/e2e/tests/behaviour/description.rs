@@ -292,6 +292,13 @@ async fn every_route_answers_as_it_is_described() {
     let letter = super::tenants::dead_letter(&stage, waiting.as_i64().unwrap()).await;
     reader.must(200, get("/dead-letters", "/dead-letters")).await;
     reader.must(200, get("/retention", "/retention")).await;
+    eventually("the audit log has lines", async || {
+        let noted = reader.must(200, get("/audit", "/audit?outcome=done")).await;
+        noted["items"][0]["number"].is_number().then_some(())
+    })
+    .await;
+    reader.must(200, get("/audit/lines", "/audit/lines?limit=2")).await;
+    reader.must(400, get("/audit", "/audit?outcome=good")).await;
     reader.must(200, post("/system/output-store/check", "/system/output-store/check")).await;
     reader.must(409, post("/dead-letters/{letter}/retry", &format!("/dead-letters/{letter}/retry"))).await;
     reader.must(204, delete("/dead-letters/{letter}", &format!("/dead-letters/{letter}"))).await;

@@ -9,6 +9,7 @@
 
 mod accounts;
 mod acknowledgements;
+mod audit;
 mod authorisation;
 mod backup;
 mod bench;

@@ -1,6 +1,7 @@
 //! The REST API, one file per noun. Handlers decode the request, call an operation or a view, and encode the
 //! response.
 
+pub mod audit;
 pub mod events;
 pub mod health;
 pub mod invitations;

@@ -14,8 +14,8 @@ use super::base_path::BasePath;
 use super::error::Error;
 use super::peer::Peer;
 use super::{API_PREFIX, Doors, readers};
-use crate::operations::Actor;
 use crate::operations::sign_in::{self, Refused, Visit};
+use crate::operations::{Actor, audit};
 use crate::store::web_sessions::Wanted;
 
 /// Name of the session cookie.
@@ -59,7 +59,10 @@ impl FromRequestParts<Doors> for Actor {
             );
             return Err(Error::Internal);
         };
-        actor.must_be_allowed(*action)?;
+        if let Err(refused) = actor.must_be_allowed(*action) {
+            audit::note_refusal(&doors.context, &actor, *action, parts.uri.path(), &refused).await;
+            return Err(refused.into());
+        }
         readers::note(&parts.extensions, &actor);
         Ok(actor)
     }

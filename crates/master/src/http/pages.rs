@@ -5,6 +5,7 @@
 
 mod account;
 mod assets;
+mod audit;
 mod checks;
 mod events;
 mod fleet;
@@ -154,6 +155,7 @@ pub fn routes(registration_is_open: bool) -> Pages {
         .route("/system/dead-letters/{letter}/delete", post(system::delete))
         .route("/retention", get(retention::show))
         .route("/reference", get(reference::show))
+        .route("/audit", get(audit::list))
         .route("/events", get(events::list))
         .route("/events/live", get(events::live))
         .route("/static/{name}", get(assets::serve))

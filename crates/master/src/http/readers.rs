@@ -21,7 +21,7 @@ struct Reader(Arc<OnceLock<Credential>>);
 
 /// The request with these extensions is the actor's.
 pub fn note(extensions: &Extensions, actor: &Actor) {
-    if let (Some(reader), Some(credential)) = (extensions.get::<Reader>(), actor.credential) {
+    if let (Some(reader), Some(credential)) = (extensions.get::<Reader>(), actor.shown.credential) {
         let _ = reader.0.set(credential);
     }
 }

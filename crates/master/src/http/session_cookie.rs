@@ -8,6 +8,9 @@ use super::auth::SESSION_COOKIE;
 use super::peer::Peer;
 use crate::operations::sign_in::Origin;
 
+/// How much is kept of what a browser says it is.
+const MAX_BROWSER_CHARS: usize = 200;
+
 /// Gives the browser a session; an empty one with no time takes it away.
 pub fn set_session(site: &Site, response: &mut Response, value: &str, secs: u32) {
     let secure = if site.public_url.starts_with("https://") { "; Secure" } else { "" };
@@ -22,5 +25,6 @@ pub fn set_session(site: &Site, response: &mut Response, value: &str, secs: u32)
 /// Where somebody signs in from.
 pub fn origin(headers: &HeaderMap, peer: &Peer) -> Origin {
     let browser = headers.get(header::USER_AGENT).and_then(|browser| browser.to_str().ok());
-    Origin { address: peer.address(), browser: browser.map(str::to_owned) }
+    let browser = browser.map(|browser| browser.chars().take(MAX_BROWSER_CHARS).collect());
+    Origin { address: peer.address(), browser }
 }

@@ -3,6 +3,7 @@
 use gaffer_domain::passwords;
 use gaffer_domain::permissions::Action;
 
+use super::context::Effects;
 use super::sign_in::SESSION_IDLE_SECS;
 use super::{Actor, Context, OperationError};
 use crate::open_streams::Credential;
@@ -23,9 +24,14 @@ pub async fn sessions(context: &Context, actor: &Actor) -> Result<Vec<WebSession
 /// # Errors
 /// When there is no such session.
 pub async fn end_session(context: &Context, actor: &Actor, session: i64) -> Result<(), OperationError> {
-    let effects = context.permit(actor, Action::ManageSessions)?;
-    let ended = effects.writes.web_session_end(actor.user_id, session).await?;
-    let ended = ended.ok_or_else(|| OperationError::NotFound(format!("session {session}")))?;
+    let target = format!("browser session {session}");
+    let change = context.change_in(None, actor, Action::ManageSessions, &target).await?;
+    let effects = change.effects;
+    let ended = match effects.writes.web_session_end(actor.user_id, session).await {
+        Ok(ended) => ended.ok_or_else(|| OperationError::NotFound(format!("session {session}"))),
+        Err(error) => Err(error.into()),
+    };
+    let ended = change.end(ended).await?;
     effects.open_streams.end_session(&ended);
     Ok(())
 }
@@ -35,10 +41,13 @@ pub async fn end_session(context: &Context, actor: &Actor, session: i64) -> Resu
 /// # Errors
 /// When the database does not answer.
 pub async fn end_other_sessions(context: &Context, actor: &Actor) -> Result<usize, OperationError> {
-    let effects = context.permit(actor, Action::ManageSessions)?;
+    let target = format!("other browser sessions of user {}", actor.user);
+    let change = context.change_in(None, actor, Action::ManageSessions, &target).await?;
+    let effects = change.effects;
     // Also if the database does not say whether they have ended.
     let _checked = effects.wakes.key_check.call_on_drop();
-    let ended = effects.writes.web_sessions_end(actor.user_id, current(actor)).await?;
+    let ended = effects.writes.web_sessions_end(actor.user_id, current(actor)).await;
+    let ended = change.end(ended.map_err(OperationError::from)).await?;
     ended.iter().for_each(|ended| effects.open_streams.end_session(ended));
     Ok(ended.len())
 }
@@ -64,7 +73,18 @@ pub async fn change_password(
     present: &str,
     new: &str,
 ) -> Result<(), OperationError> {
-    let effects = context.permit(actor, Action::ChangePassword)?;
+    let target = format!("user {}", actor.user);
+    let change = context.change_in(None, actor, Action::ChangePassword, &target).await?;
+    let changed = make_change(change.effects, actor, present, new).await;
+    change.end(changed).await
+}
+
+async fn make_change(
+    effects: &Effects,
+    actor: &Actor,
+    present: &str,
+    new: &str,
+) -> Result<(), OperationError> {
     // A key is for one project: with a password that its session has set it would be for all.
     if actor.limited_to.is_some() {
         let detail = "this session is for one project only: sign in with a password or a link of an administrator first";
@@ -93,7 +113,7 @@ pub async fn change_password(
 
 /// The session that asks, if it is one.
 fn current(actor: &Actor) -> Option<&[u8; 32]> {
-    match &actor.credential {
+    match &actor.shown.credential {
         Some(Credential::WebSession(sha256, _)) => Some(sha256),
         _ => None,
     }

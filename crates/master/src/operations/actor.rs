@@ -1,5 +1,6 @@
 //! The actor of an operation.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use gaffer_domain::ProjectId;
@@ -23,8 +24,18 @@ pub struct Actor {
     pub user: Arc<str>,
     /// The one project in which they can do something: that of their key. None if it is any of which they are a member.
     pub limited_to: Option<ProjectId>,
-    /// What they have shown; none for the master itself and for monitoring.
+    /// What they have shown, and from where.
+    pub shown: Shown,
+}
+
+/// What somebody has shown to prove who they are, and from where: nothing for the master itself and for monitoring.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
     pub credential: Option<Credential>,
+    /// The credential in words, for the audit log.
+    pub name: Option<Arc<str>>,
+    /// Address of the client, or of its proxy.
+    pub address: Option<IpAddr>,
 }
 
 impl Actor {
@@ -66,7 +77,7 @@ mod tests {
             user_id: 1,
             user: "ana".into(),
             limited_to: Some(ProjectId(1)),
-            credential: Some(Credential::Key(1)),
+            shown: Shown::default(),
         };
         let error = actor(Role::Worker, Scopes::ALL).must_be_allowed(Action::StopJob).unwrap_err();
         assert_eq!(

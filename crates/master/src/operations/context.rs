@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use gaffer_domain::permissions::{Action, Role, Standing};
 use gaffer_domain::scopes::Scopes;
-use gaffer_domain::{ProjectId, Time};
+use gaffer_domain::{AttemptRef, ProjectId, Time};
 use tokio::sync::Mutex;
 
-use super::{Actor, OperationError};
+use super::recent::Recent;
+use super::{Actor, OperationError, Shown};
 use crate::changes::Changes;
 use crate::control::Control;
 use crate::guesses::Guesses;
@@ -15,7 +16,7 @@ use crate::health::Healths;
 use crate::hub::Hub;
 use crate::input::Inputs;
 use crate::large_jobs::LargeJobs;
-use crate::open_streams::OpenStreams;
+use crate::open_streams::{Credential, OpenStreams};
 use crate::password_guesses::PasswordGuesses;
 use crate::passwords::Passwords;
 use crate::scheduling_state::SchedulingState;
@@ -63,6 +64,10 @@ pub(super) struct Effects {
     pub password_guesses: PasswordGuesses,
     /// Computes hashes of passwords.
     pub passwords: Passwords,
+    /// What was refused a short time ago.
+    pub refusals: Recent<(Option<Credential>, Action)>,
+    /// Who wrote to standard input a short time ago.
+    pub writers: Recent<(Option<Credential>, AttemptRef)>,
     /// Held while the first version of a service is submitted by its name, so that two requests make one service. Nobody else
     /// submits: only one master leads.
     pub new_services: Mutex<()>,
@@ -91,6 +96,8 @@ impl Context {
             guesses: Guesses::default(),
             password_guesses: PasswordGuesses::default(),
             passwords: Passwords::default(),
+            refusals: Recent::default(),
+            writers: Recent::default(),
             new_services: Mutex::default(),
         };
         Context { effects, views, first_project, metrics_token }
@@ -124,7 +131,7 @@ impl Context {
             user_id: 0,
             user: Role::Monitor.as_str().into(),
             limited_to: Some(project),
-            credential: None,
+            shown: Shown::default(),
         })
     }
 

@@ -3,6 +3,7 @@
 use gaffer_domain::JobId;
 use gaffer_domain::permissions::Action;
 
+use super::context::Effects;
 use super::{Actor, Context, OperationError};
 use crate::records::DeadLetter;
 use crate::store::StoreError;
@@ -27,7 +28,12 @@ pub async fn list(
 /// # Errors
 /// When there is no such letter, or the database still refuses it.
 pub async fn retry(context: &Context, actor: &Actor, letter: i64) -> Result<(), OperationError> {
-    let effects = context.permit(actor, Action::RetryDeadLetter)?;
+    let change = context.change(actor, Action::RetryDeadLetter, &format!("dead letter {letter}")).await?;
+    let restored = restore(change.effects, actor, letter).await;
+    change.end(restored).await
+}
+
+async fn restore(effects: &Effects, actor: &Actor, letter: i64) -> Result<(), OperationError> {
     if !effects.writes.dead_letter_is_of(actor.project, letter).await? {
         return Err(no_letter(letter));
     }
@@ -54,11 +60,13 @@ pub async fn retry(context: &Context, actor: &Actor, letter: i64) -> Result<(), 
 /// # Errors
 /// When there is no such letter.
 pub async fn delete(context: &Context, actor: &Actor, letter: i64) -> Result<(), OperationError> {
-    let effects = context.permit(actor, Action::DeleteDeadLetter)?;
-    match effects.writes.dead_letter_delete(actor.project, letter).await? {
-        true => Ok(()),
-        false => Err(no_letter(letter)),
-    }
+    let change = context.change(actor, Action::DeleteDeadLetter, &format!("dead letter {letter}")).await?;
+    let deleted = match change.effects.writes.dead_letter_delete(actor.project, letter).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(no_letter(letter)),
+        Err(error) => Err(error.into()),
+    };
+    change.end(deleted).await
 }
 
 fn no_letter(letter: i64) -> OperationError {

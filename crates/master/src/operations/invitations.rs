@@ -5,6 +5,7 @@ use std::time::Duration;
 use gaffer_domain::members::{MemberRole, UnknownRole};
 use gaffer_domain::permissions::Action;
 use gaffer_domain::quantity::Span;
+use serde_json::json;
 
 use super::projects::reach;
 use super::{Actor, Context, OperationError};
@@ -47,17 +48,18 @@ pub async fn create(
     valid: Option<Span>,
 ) -> Result<Invited, OperationError> {
     let project = project_of(context, actor, project).await?;
-    let effects = context.permit(actor, Action::ManageMembers)?;
     let role: MemberRole =
         role.parse().map_err(|error: UnknownRole| OperationError::field("/role", error.to_string()))?;
     let valid = valid.map_or(DEFAULT_VALID, |span| Duration::from_millis(span.as_millis()));
     if valid < Duration::from_secs(1) || valid > MAX_VALID {
         return Err(OperationError::field("/valid", "expected a duration from 1s to 30d"));
     }
-    let secret = NewSecret::new(Purpose::Invitation);
-    let secs = valid.as_secs();
-    let invitation =
-        effects.writes.invitation_insert(project.id, role, &actor.user, &secret.sha256, secs).await?;
+    let mut change = context.change_in(Some(project.id), actor, Action::ManageMembers, "invitation").await?;
+    change.after(json!({ "role": role.as_str() }));
+    let effects = change.effects;
+    let (secret, secs) = (NewSecret::new(Purpose::Invitation), valid.as_secs());
+    let made = effects.writes.invitation_insert(project.id, role, &actor.user, &secret.sha256, secs).await;
+    let invitation = change.end(made.map_err(OperationError::from)).await?;
     effects.guesses.is_made(&secret.sha256);
     Ok(Invited { invitation, token: secret.text })
 }
@@ -83,9 +85,12 @@ pub async fn list(
 /// # Errors
 /// When there is no such invitation that is neither used nor revoked.
 pub async fn revoke(context: &Context, actor: &Actor, id: i64) -> Result<(), OperationError> {
-    let effects = context.permit(actor, Action::ManageMembers)?;
-    match effects.writes.invitation_revoke(actor.project, id).await? {
-        true => Ok(()),
-        false => Err(OperationError::NotFound(format!("open invitation {id}"))),
-    }
+    let mut change = context.change(actor, Action::ManageMembers, &format!("invitation {id}")).await?;
+    change.after(json!({ "revoked": true }));
+    let revoked = match change.effects.writes.invitation_revoke(actor.project, id).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(OperationError::NotFound(format!("open invitation {id}"))),
+        Err(error) => Err(error.into()),
+    };
+    change.end(revoked).await
 }

@@ -268,7 +268,10 @@ async fn accept(
         }
     };
     let selection = selection.as_ref();
-    let new = NewJob { project: actor.project, spec, origin, created_by: &actor.user, rerun_of, idempotency };
+    let address = actor.address_text();
+    let asks = Some(actor.entry(Action::SubmitJob.name(), "", address.as_deref()));
+    let new =
+        NewJob { project: actor.project, spec, origin, created_by: &actor.user, asks, rerun_of, idempotency };
     let (submission, now) = (effects.scheduling.submission(), Utc::now());
     // What its first tasks wait for may have been taken over: then nothing but a look at the job releases them.
     let submission_in_part = selection.map(|_| effects.large_jobs.submission());
@@ -289,6 +292,7 @@ async fn accept(
     let inserted = inserted?;
     if let Submitted::Created { job, .. } = inserted {
         effects.changes.announce(&[job]);
+        effects.wakes.audit.call();
         if spec.kind.follows_workers() {
             // What matches may have changed since its workers were chosen.
             effects.wakes.system_jobs.call();
@@ -403,7 +407,18 @@ pub async fn wait(context: &Context, actor: &Actor, wanted: Wait) -> Result<(Job
 /// # Errors
 /// When there is no such job, or it is over.
 pub async fn stop(context: &Context, actor: &Actor, job: JobId, force: bool) -> Result<(), OperationError> {
-    let effects = context.permit(actor, Action::StopJob)?;
+    let mut change = context.change(actor, Action::StopJob, &format!("job {job}")).await?;
+    change.after(json!({ "stopped": true, "force": force }));
+    let stopped = ask_to_stop(change.effects, actor, job, force).await;
+    change.end(stopped).await
+}
+
+async fn ask_to_stop(
+    effects: &Effects,
+    actor: &Actor,
+    job: JobId,
+    force: bool,
+) -> Result<(), OperationError> {
     let wish = StopJob { job, project: actor.project, actor: actor.user.clone(), force };
     match effects.write_batcher.stop(wish).await? {
         StopResult::Stopping => Ok(()),
@@ -423,7 +438,12 @@ pub async fn stop(context: &Context, actor: &Actor, job: JobId, force: bool) -> 
 /// # Errors
 /// When there is no such job, or it is not over.
 pub async fn delete(context: &Context, actor: &Actor, job: JobId) -> Result<(), OperationError> {
-    let effects = context.permit(actor, Action::DeleteJob)?;
+    let change = context.change(actor, Action::DeleteJob, &format!("job {job}")).await?;
+    let deleted = delete_ended(change.effects, actor, job).await;
+    change.end(deleted).await
+}
+
+async fn delete_ended(effects: &Effects, actor: &Actor, job: JobId) -> Result<(), OperationError> {
     match effects.writes.job_delete(actor.project, job, &actor.user).await? {
         Deleted::Yes => {
             effects.wakes.deletion.call();

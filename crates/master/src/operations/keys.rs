@@ -8,7 +8,9 @@ use gaffer_domain::quantity::Span;
 use gaffer_domain::scopes::{Scope, Scopes, UnknownScope};
 use gaffer_domain::visible::spoils_a_line;
 use gaffer_protocol::wire::GoodbyeCode;
+use serde_json::{Value, json};
 
+use super::context::Effects;
 use super::{Actor, Context, OperationError};
 use crate::open_streams::Credential;
 use crate::records::{Key, KeyKind, KeyState, UnknownKeyKind};
@@ -77,7 +79,22 @@ pub struct Created {
 /// # Errors
 /// When its name can't be shown, it would be good for too long, or it could do more than the actor.
 pub async fn create(context: &Context, actor: &Actor, new: NewKey) -> Result<Created, OperationError> {
-    let effects = context.permit(actor, Action::CreateKey)?;
+    let target = format!("{} key {}", new.kind.as_str(), new.name);
+    let mut change = context.change(actor, Action::CreateKey, &target).await?;
+    let created = make(change.effects, actor, new).await;
+    if let Ok(created) = &created {
+        change.after(about(&created.key));
+    }
+    change.end(created).await
+}
+
+/// What the audit log says of a new key.
+fn about(key: &Key) -> Value {
+    let scopes = Some(key.scopes.to_string()).filter(|scopes| !scopes.is_empty());
+    json!({ "key": key.id, "scopes": scopes, "expires_at": key.expires_at })
+}
+
+async fn make(effects: &Effects, actor: &Actor, new: NewKey) -> Result<Created, OperationError> {
     let name = new.name.trim();
     if name.is_empty() || name.chars().count() > MAX_NAME_CHARS || name.chars().any(spoils_a_line) {
         return Err(OperationError::field("/name", "a key needs a name of 1 to 120 printable characters"));
@@ -140,7 +157,20 @@ pub async fn rotate(
     key: i64,
     overlap: Option<Span>,
 ) -> Result<Created, OperationError> {
-    let effects = context.permit(actor, Action::RotateKey)?;
+    let mut change = context.change(actor, Action::RotateKey, &format!("key {key}")).await?;
+    let rotated = replace(change.effects, actor, key, overlap).await;
+    if let Ok(created) = &rotated {
+        change.after(about(&created.key));
+    }
+    change.end(rotated).await
+}
+
+async fn replace(
+    effects: &Effects,
+    actor: &Actor,
+    key: i64,
+    overlap: Option<Span>,
+) -> Result<Created, OperationError> {
     let overlap = overlap.map_or(DEFAULT_OVERLAP, |span| Duration::from_millis(span.as_millis()));
     if overlap > MAX_OVERLAP {
         return Err(OperationError::field("/overlap", "expected a duration of at most 30 days"));
@@ -183,7 +213,12 @@ pub async fn rotate(
 /// # Errors
 /// When there is no such key, or it is not theirs.
 pub async fn revoke(context: &Context, actor: &Actor, key: i64) -> Result<(), OperationError> {
-    let effects = context.permit(actor, Action::RevokeKey)?;
+    let change = context.change(actor, Action::RevokeKey, &format!("key {key}")).await?;
+    let revoked = end(change.effects, actor, key).await;
+    change.end(revoked).await
+}
+
+async fn end(effects: &Effects, actor: &Actor, key: i64) -> Result<(), OperationError> {
     // Also if the database does not say whether it was revoked, or nobody waits for the answer any more.
     let _checked = effects.wakes.key_check.call_on_drop();
     if !effects.writes.key_revoke(actor.project, others_if_allowed(actor), key).await? {

@@ -2,10 +2,12 @@
 
 use gaffer_domain::members::{KeepsRole, MemberRole, UnknownRole};
 use gaffer_domain::permissions::Action;
+use serde_json::json;
 
+use super::context::Effects;
 use super::projects::reach;
 use super::{Actor, Context, OperationError};
-use crate::records::Member;
+use crate::records::{Member, Project};
 use crate::store::members::MemberChanged;
 
 /// The members of a project, in the order in which their users were created, from behind a number on.
@@ -62,7 +64,20 @@ async fn change(
     role: Option<MemberRole>,
 ) -> Result<Option<Member>, OperationError> {
     let found = reach(context, actor, project, Action::ManageMembers).await?;
-    let effects = context.permit(actor, Action::ManageMembers)?;
+    let target = format!("member {user}");
+    let mut noted = context.change_in(Some(found.id), actor, Action::ManageMembers, &target).await?;
+    noted.after(json!({ "role": role.map(MemberRole::as_str) }));
+    let changed = make_change(noted.effects, &found, user, role).await;
+    noted.end(changed).await
+}
+
+async fn make_change(
+    effects: &Effects,
+    found: &Project,
+    user: &str,
+    role: Option<MemberRole>,
+) -> Result<Option<Member>, OperationError> {
+    let project = &found.name;
     // Also if the database does not say whether it has happened.
     let _checked = effects.wakes.key_check.call_on_drop();
     let detail = match effects.writes.member_change(found.id, user, role).await? {

@@ -3,7 +3,9 @@
 use gaffer_domain::members::{InvalidName, Name};
 use gaffer_domain::permissions::{Action, Role};
 use gaffer_domain::projects::{Holdings, NotDeleted};
+use serde_json::json;
 
+use super::context::Effects;
 use super::{Actor, Context, OperationError};
 use crate::records::Project;
 use crate::store::projects::{Looker, ProjectDeleted};
@@ -73,7 +75,12 @@ pub(super) async fn reach(
 /// # Errors
 /// When the name is invalid or taken.
 pub async fn create(context: &Context, actor: &Actor, name: &str) -> Result<Project, OperationError> {
-    let effects = context.permit(actor, Action::CreateProject)?;
+    let change = context.change_in(None, actor, Action::CreateProject, &format!("project {name}")).await?;
+    let created = make(change.effects, actor, name).await;
+    change.end(created).await
+}
+
+async fn make(effects: &Effects, actor: &Actor, name: &str) -> Result<Project, OperationError> {
     let name = name_of("/name", name)?;
     if !effects.writes.project_create(&name, actor.user_id).await? {
         return Err(taken(&name));
@@ -93,7 +100,15 @@ pub async fn rename(
     name: &str,
 ) -> Result<Project, OperationError> {
     let project = reach(context, actor, project, Action::ManageProject).await?;
-    let effects = context.permit(actor, Action::ManageProject)?;
+    let target = format!("project {}", project.name);
+    let mut change = context.change_in(Some(project.id), actor, Action::ManageProject, &target).await?;
+    change.before(json!({ "name": project.name }));
+    change.after(json!({ "name": name }));
+    let renamed = rename_found(change.effects, project, name).await;
+    change.end(renamed).await
+}
+
+async fn rename_found(effects: &Effects, project: Project, name: &str) -> Result<Project, OperationError> {
     let name = name_of("/name", name)?;
     if let Some(user) = &project.personal_of {
         let detail =
@@ -117,7 +132,20 @@ pub async fn delete(
     confirmed: Option<&str>,
 ) -> Result<(), OperationError> {
     let project = reach(context, actor, name, Action::ManageProject).await?;
-    let effects = context.permit(actor, Action::ManageProject)?;
+    // Its own chain is about to belong to nobody.
+    let mut change =
+        context.change_in(None, actor, Action::ManageProject, &format!("project {name}")).await?;
+    change.after(json!({ "deleted": true }));
+    let deleted = delete_found(change.effects, &project, confirmed).await;
+    change.end(deleted).await
+}
+
+async fn delete_found(
+    effects: &Effects,
+    project: &Project,
+    confirmed: Option<&str>,
+) -> Result<(), OperationError> {
+    let name = project.name.as_str();
     // Also if the database does not say whether it is gone.
     let (_checked, _deleted) =
         (effects.wakes.key_check.call_on_drop(), effects.wakes.deletion.call_on_drop());

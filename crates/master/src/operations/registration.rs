@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
+use gaffer_domain::ProjectId;
 use gaffer_domain::members::{InvalidName, Name};
 use gaffer_domain::passwords::{self, WeakPassword};
+use gaffer_protocol::audit::AuditOutcome;
 
 use super::context::Effects;
 use super::sign_in::{Opening, Origin, Refused, may_ask, presented};
-use super::{Actor, Context};
+use super::{Actor, Context, audit};
 use crate::password_guesses::Attempt;
 use crate::passwords::NotHashed;
 use crate::records::Invitation;
 use crate::secret::{Purpose, hash_of};
 use crate::store::StoreError;
+use crate::store::audit::NewEntry;
 use crate::store::invitations::{Invited, Taken};
 
 /// Why nobody was signed in.
@@ -88,7 +91,7 @@ pub async fn with_password(
     }
     let session = Opening::new(origin);
     match effects.writes.web_session_insert(account.id, session.to_store()).await? {
-        true => Ok(session.opened(effects)),
+        true => Ok(session.opened(context).await),
         false => Err(NotSignedIn::Wrong),
     }
 }
@@ -138,7 +141,10 @@ pub async fn reset_password(
     for ended in ended.ok_or(NotSignedIn::LinkNotGood)? {
         effects.open_streams.end_session(&ended);
     }
-    Ok(session.opened(effects))
+    let subject = format!("user {user}");
+    let set = Noted { project: None, user: &user, action: "set_password", target: &subject };
+    set.note(effects, None, origin).await;
+    Ok(session.opened(context).await)
 }
 
 /// The invitation of a link.
@@ -178,9 +184,12 @@ pub async fn join(
             "this session is for one project only: sign in with a password or a link of an administrator";
         return Err(NotSignedIn::Invalid(detail.to_owned()));
     }
-    invitation(context, token, origin).await?;
+    let invitation = invitation(context, token, origin).await?;
     let sha256 = hash_of(token, Purpose::Invitation).ok_or(NotSignedIn::LinkNotGood)?;
-    taken(context.for_nobody().writes.invitation_use(&sha256, Invited::User(actor.user_id)).await?)
+    let effects = context.for_nobody();
+    let project = taken(effects.writes.invitation_use(&sha256, Invited::User(actor.user_id)).await?)?;
+    joined(effects, &invitation, &actor.user, actor.shown.name.as_deref(), origin).await;
+    Ok(project)
 }
 
 /// Takes an invitation as a new user. The session, for the browser to keep, and the name of the project.
@@ -193,14 +202,15 @@ pub async fn join_as_newcomer(
     (name, password): (&str, &str),
     origin: &Origin,
 ) -> Result<(String, String), NotSignedIn> {
-    invitation(context, token, origin).await?;
+    let invitation = invitation(context, token, origin).await?;
     let effects = context.for_nobody();
     let sha256 = hash_of(token, Purpose::Invitation).ok_or(NotSignedIn::LinkNotGood)?;
     let (name, hash) = newcomer(effects, name, password).await?;
     let session = Opening::new(origin);
     let newcomer = Invited::Newcomer(&name, &hash, session.to_store());
     let project = taken(effects.writes.invitation_use(&sha256, newcomer).await?)?;
-    Ok((session.opened(effects), project))
+    joined(effects, &invitation, name.as_str(), None, origin).await;
+    Ok((session.opened(context).await, project))
 }
 
 /// Makes somebody a user without an invitation. The session, for the browser to keep.
@@ -219,7 +229,12 @@ pub async fn register(
     let (name, hash) = newcomer(effects, name, password).await?;
     let session = Opening::new(origin);
     match effects.writes.user_register(&name, &hash, session.to_store()).await? {
-        true => Ok(session.opened(effects)),
+        true => {
+            let subject = format!("user {name}");
+            let made = Noted { project: None, user: name.as_str(), action: "register", target: &subject };
+            made.note(effects, None, origin).await;
+            Ok(session.opened(context).await)
+        }
         false => Err(name_taken()),
     }
 }
@@ -251,4 +266,35 @@ fn name_taken() -> NotSignedIn {
 /// What is hashed of a password: one that is too long is wrong, and costs no more time than others.
 fn limited(password: &str) -> String {
     password.chars().take(passwords::MAX_BYTES + 1).collect()
+}
+
+/// Something that the audit log says of somebody who was not signed in before.
+struct Noted<'a> {
+    project: Option<ProjectId>,
+    user: &'a str,
+    action: &'a str,
+    target: &'a str,
+}
+
+impl Noted<'_> {
+    async fn note(self, effects: &Effects, credential: Option<&str>, origin: &Origin) {
+        let Noted { project, user, action, target } = self;
+        let address = origin.address.map(|address| address.to_string());
+        let new = NewEntry { project, user, credential, address: address.as_deref(), action, target };
+        audit::note(effects, &new, AuditOutcome::Done, None).await;
+    }
+}
+
+/// Notes that somebody has become a member.
+async fn joined(
+    effects: &Effects,
+    invitation: &Invitation,
+    user: &str,
+    credential: Option<&str>,
+    origin: &Origin,
+) {
+    let target = format!("invitation {} as {}", invitation.id, invitation.role);
+    let project = Some(invitation.project_id);
+    let noted = Noted { project, user, action: "join_project", target: &target };
+    noted.note(effects, credential, origin).await;
 }

@@ -3,7 +3,9 @@
 use gaffer_domain::permissions::Action;
 use gaffer_domain::retention::{EraRest, Finished, Retention};
 use gaffer_domain::{JobId, Time};
+use serde_json::json;
 
+use super::context::Effects;
 use super::jobs;
 use super::{Actor, Context, OperationError, no_job};
 use crate::records::Job;
@@ -14,7 +16,13 @@ use crate::store::retention::{JobGroup, StoredEra};
 /// # Errors
 /// When there is no such job.
 pub async fn pin(context: &Context, actor: &Actor, job: JobId, pinned: bool) -> Result<Job, OperationError> {
-    let effects = context.permit(actor, Action::PinJob)?;
+    let mut change = context.change(actor, Action::PinJob, &format!("job {job}")).await?;
+    change.after(json!({ "pinned": pinned }));
+    let changed = set_pin(change.effects, actor, job, pinned).await;
+    change.end(changed).await
+}
+
+async fn set_pin(effects: &Effects, actor: &Actor, job: JobId, pinned: bool) -> Result<Job, OperationError> {
     if !effects.writes.job_pin(actor.project, job, pinned, &actor.user).await? {
         return Err(no_job(job));
     }

@@ -6,7 +6,9 @@ use gaffer_domain::permissions::Action;
 use gaffer_domain::scale::Refused;
 use gaffer_domain::spec::{MAX_NAME_CHARS, PortProtocol};
 use gaffer_protocol::ports::NamedPort;
+use serde_json::json;
 
+use super::context::Effects;
 use super::{Actor, Context, OperationError, no_job};
 use crate::records::TaskPorts;
 use crate::store::ReadStore;
@@ -71,7 +73,17 @@ pub async fn scale(
     actor: &Actor,
     wanted: ScaleService<'_>,
 ) -> Result<String, OperationError> {
-    let effects = context.permit(actor, Action::ScaleService)?;
+    let mut change = context.change(actor, Action::ScaleService, &format!("job {}", wanted.job)).await?;
+    change.after(json!({ "task": wanted.task, "count": wanted.count }));
+    let scaled = set_count(change.effects, actor, wanted).await;
+    change.end(scaled).await
+}
+
+async fn set_count(
+    effects: &Effects,
+    actor: &Actor,
+    wanted: ScaleService<'_>,
+) -> Result<String, OperationError> {
     let ScaleService { job, task, count } = wanted;
     let task = task.map(str::to_owned);
     let (project, by) = (actor.project, actor.user.clone());

@@ -8,9 +8,10 @@ use chrono::{TimeDelta, Utc};
 use gaffer_domain::permissions::{Action, Standing};
 use gaffer_domain::scopes::Scopes;
 use gaffer_domain::{ProjectId, Time};
+use gaffer_protocol::audit::AuditOutcome;
 
 use super::context::Effects;
-use super::{Actor, Context, OperationError};
+use super::{Actor, Context, OperationError, Shown, audit};
 use crate::guesses::{Presented, TooMany};
 use crate::listener::network_of;
 use crate::open_streams::Credential;
@@ -18,6 +19,7 @@ use crate::records::KeyKind;
 use crate::secret::{NewSecret, Purpose, beginning_of, hash_of};
 use crate::store::StoreError;
 use crate::store::accounts::{NewWebSession, SessionOrigin};
+use crate::store::audit::NewEntry;
 use crate::store::keys::{KeyHolder, KeyRefusal};
 use crate::store::web_sessions::{MemberOf, SignedIn, Wanted};
 
@@ -29,8 +31,8 @@ pub const SESSION_SECS: u32 = 30 * 24 * 3_600;
 const MAX_SESSIONS: usize = 4;
 /// Lifetime of a requested sign-in link.
 const LINK_VALID_SECS: u32 = 15 * 60;
-/// How much is kept of what a browser says it is.
-const MAX_BROWSER_CHARS: usize = 200;
+/// A browser session, as the audit log calls it.
+const BROWSER_SESSION: &str = "browser session";
 /// The user that a new installation has.
 pub const FIRST_USER: &str = "admin";
 
@@ -97,6 +99,7 @@ pub struct Visitor {
 pub async fn user_of_key(context: &Context, key: &str, address: Option<IpAddr>) -> Result<Actor, Refused> {
     let holder = holder_of_key(context, KeyKind::User, key, address).await?;
     let Some(user) = holder.user else { return Err(refused("key_wrong_kind", "not a user key")) };
+    let name = format!("key {} ({})", holder.key, holder.name);
     Ok(Actor {
         project: holder.project,
         standing: Standing { role: user.role.role(), is_installation_admin: user.is_admin },
@@ -104,7 +107,7 @@ pub async fn user_of_key(context: &Context, key: &str, address: Option<IpAddr>) 
         user_id: user.id,
         user: user.name.into(),
         limited_to: Some(holder.project),
-        credential: Some(Credential::Key(holder.key)),
+        shown: Shown { credential: Some(Credential::Key(holder.key)), name: Some(name.into()), address },
     })
 }
 
@@ -181,8 +184,12 @@ pub async fn user_of_session(
             // The cookie of another gaffer on this host is no guess beside one that is good.
             let beside = wrong.iter().map(|(sha256, token)| self::presented(sha256, token, address));
             beside.for_each(|stale| effects.guesses.is_no_guess(stale));
-            let credential = |project| Some(Credential::WebSession(sha256, project));
-            return Ok(visitor(session, credential).map_or(Visit::Stranger, Visit::Member));
+            let shown = |project| Shown {
+                credential: Some(Credential::WebSession(sha256, project)),
+                name: Some(BROWSER_SESSION.into()),
+                address,
+            };
+            return Ok(visitor(session, shown).map_or(Visit::Stranger, Visit::Member));
         }
         wrong.push((sha256, token));
     }
@@ -193,7 +200,7 @@ pub async fn user_of_session(
 }
 
 /// Somebody who is signed in, if they are a member of the wanted project. A session may be used for all that its user may do.
-fn visitor(session: SignedIn, credential: impl FnOnce(ProjectId) -> Option<Credential>) -> Option<Visitor> {
+fn visitor(session: SignedIn, shown: impl FnOnce(ProjectId) -> Shown) -> Option<Visitor> {
     let SignedIn { user_id, user, is_admin, limited_to, member, projects } = session;
     let MemberOf { project, name, role } = member?;
     let actor = Actor {
@@ -203,7 +210,7 @@ fn visitor(session: SignedIn, credential: impl FnOnce(ProjectId) -> Option<Crede
         user_id,
         user: user.into(),
         limited_to,
-        credential: credential(project),
+        shown: shown(project),
     };
     Some(Visitor { actor, project: name.into(), projects: projects.into() })
 }
@@ -222,14 +229,14 @@ pub async fn use_link(context: &Context, token: &str, origin: &Origin) -> Result
         effects.guesses.is_wrong(presented);
         return Ok(None);
     }
-    Ok(Some(session.opened(effects)))
+    Ok(Some(session.opened(context).await))
 }
 
 /// A browser session that is being opened.
 pub(super) struct Opening {
     secret: NewSecret,
+    origin: Origin,
     address: Option<String>,
-    browser: Option<String>,
 }
 
 impl Opening {
@@ -237,19 +244,51 @@ impl Opening {
         Opening {
             secret: NewSecret::new(Purpose::WebSession),
             address: origin.address.map(|address| address.to_string()),
-            browser: origin.browser.as_ref().map(|browser| browser.chars().take(MAX_BROWSER_CHARS).collect()),
+            origin: origin.clone(),
         }
     }
 
     pub(super) fn to_store(&self) -> NewWebSession<'_> {
-        let origin = SessionOrigin { address: self.address.as_deref(), browser: self.browser.as_deref() };
+        let origin =
+            SessionOrigin { address: self.address.as_deref(), browser: self.origin.browser.as_deref() };
         NewWebSession { sha256: &self.secret.sha256, secs: SESSION_SECS, origin }
     }
 
-    /// It is stored: what the browser keeps.
-    pub(super) fn opened(self, effects: &Effects) -> String {
-        effects.guesses.is_made(&self.secret.sha256);
+    /// It is stored, and is noted: what the browser keeps.
+    pub(super) async fn opened(self, context: &Context) -> String {
+        let (sha256, address) = (self.secret.sha256, self.origin.address);
+        context.for_nobody().guesses.is_made(&sha256);
+        note(context, Noted { session: &sha256, action: "sign_in", address }).await;
         self.secret.text
+    }
+}
+
+/// A browser session that begins or ends.
+struct Noted<'a> {
+    session: &'a [u8; 32],
+    action: &'static str,
+    address: Option<IpAddr>,
+}
+
+/// Notes in the audit log that a browser session begins or ends.
+async fn note(context: &Context, Noted { session, action, address }: Noted<'_>) {
+    let effects = context.for_nobody();
+    match effects.writes.web_session_check(session, SESSION_IDLE_SECS, Wanted::Any).await {
+        Ok(Some(found)) => {
+            let address = address.map(|address| address.to_string());
+            let new = NewEntry {
+                // A session is for all projects of its user.
+                project: None,
+                user: &found.user,
+                credential: Some(BROWSER_SESSION),
+                address: address.as_deref(),
+                action,
+                target: &format!("user {}", found.user),
+            };
+            audit::note(effects, &new, AuditOutcome::Done, None).await;
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, action, "cannot note something in the audit log"),
     }
 }
 
@@ -257,9 +296,14 @@ impl Opening {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn sign_out(context: &Context, sessions: impl Iterator<Item = &str>) -> Result<(), StoreError> {
+pub async fn sign_out(
+    context: &Context,
+    sessions: impl Iterator<Item = &str>,
+    address: Option<IpAddr>,
+) -> Result<(), StoreError> {
     let effects = context.for_nobody();
     for (sha256, _) in well_formed(sessions) {
+        note(context, Noted { session: &sha256, action: "sign_out", address }).await;
         effects.writes.web_session_delete(&sha256).await?;
         effects.open_streams.end_session(&sha256);
     }
@@ -271,8 +315,9 @@ pub async fn sign_out(context: &Context, sessions: impl Iterator<Item = &str>) -
 /// # Errors
 /// When the database does not answer.
 pub async fn create_link(context: &Context, actor: &Actor) -> Result<Link, OperationError> {
-    let effects = context.permit(actor, Action::CreateSignInLink)?;
-    Ok(link(effects, actor.user_id, actor.limited_to, LINK_VALID_SECS).await?)
+    let change = context.change(actor, Action::CreateSignInLink, &format!("user {}", actor.user)).await?;
+    let link = link(change.effects, actor.user_id, actor.limited_to, LINK_VALID_SECS).await;
+    change.end(link.map_err(OperationError::from)).await
 }
 
 /// The administrator of the installation who has been there for longest: the operator, who starts the master.
@@ -281,7 +326,7 @@ pub async fn create_link(context: &Context, actor: &Actor) -> Result<Link, Opera
 /// When the database does not answer.
 pub async fn operator(context: &Context) -> Result<Actor, StoreError> {
     let administrator = context.for_nobody().writes.administrator().await?;
-    let visitor = administrator.and_then(|administrator| visitor(administrator, |_| None));
+    let visitor = administrator.and_then(|administrator| visitor(administrator, |_| Shown::default()));
     let nobody = || StoreError::Unreadable("nobody administers the installation".to_owned());
     visitor.map(|visitor| visitor.actor).ok_or_else(nobody)
 }

@@ -8,7 +8,10 @@ use gaffer_domain::spec::{StopSignal, all_awaited};
 use gaffer_domain::task::StateName;
 use gaffer_domain::{AttemptRef, JobId, WorkerId};
 use gaffer_protocol::wire::{InputState, ToWorker};
+use serde_json::json;
+use tokio::time::Instant;
 
+use super::context::Effects;
 use super::{Actor, Context, OperationError, no_job};
 use crate::input::{Busy, Written};
 use crate::records::Task;
@@ -66,7 +69,19 @@ pub async fn signal(
     addressed: Addressed<'_>,
     signal: StopSignal,
 ) -> Result<(), OperationError> {
-    let effects = context.permit(actor, Action::SignalTask)?;
+    let target = format!("job {} task {}", addressed.job, addressed.task);
+    let mut change = context.change(actor, Action::SignalTask, &target).await?;
+    change.after(json!({ "signal": signal.to_string() }));
+    let sent = send_signal(change.effects, actor, addressed, signal).await;
+    change.end(sent).await
+}
+
+async fn send_signal(
+    effects: &Effects,
+    actor: &Actor,
+    addressed: Addressed<'_>,
+    signal: StopSignal,
+) -> Result<(), OperationError> {
     let task = find(&effects.writes, actor, addressed).await?;
     let Some(worker) = task.worker_id.filter(|_| takes_signals(task.state)) else {
         return Err(conflict(
@@ -90,20 +105,32 @@ pub async fn write_to_stdin(
 ) -> Result<Progress, OperationError> {
     let effects = context.permit(actor, Action::WriteToTask)?;
     let task = find(&effects.writes, actor, addressed).await?;
+    // One that writes and writes is noted now and then.
+    let writer = (actor.shown.credential, present_attempt(&task));
+    if !effects.writers.is_news(writer, Instant::now()) {
+        return pass_on(effects, &task, written).await;
+    }
+    let target = format!("job {} task {}", addressed.job, task.address);
+    let change = context.change(actor, Action::WriteToTask, &target).await?;
+    let progress = pass_on(effects, &task, written).await;
+    change.end(progress).await
+}
+
+async fn pass_on(effects: &Effects, task: &Task, written: Written) -> Result<Progress, OperationError> {
     let waiting = Progress { offset: written.offset, state: Reading::Waiting };
     let address = &task.address;
-    let worker = match reader_of(&task) {
+    let worker = match reader_of(task) {
         Reader::None => {
             let detail = format!("task {address} is {}: nothing reads its standard input", task.state);
-            return Err(conflict(&task, detail));
+            return Err(conflict(task, detail));
         }
         Reader::ToCome => return Ok(waiting),
         Reader::At(worker) => worker,
     };
-    let taken = match effects.inputs.pass_on(&effects.hub, worker, present_attempt(&task), written).await {
+    let taken = match effects.inputs.pass_on(&effects.hub, worker, present_attempt(task), written).await {
         Ok(Some(taken)) => taken,
         Ok(None) | Err(Busy::Others) => return Ok(waiting),
-        Err(busy @ Busy::Attempt) => return Err(conflict(&task, busy.to_string())),
+        Err(busy @ Busy::Attempt) => return Err(conflict(task, busy.to_string())),
     };
     let state = match taken.state {
         InputState::Waiting => return Ok(waiting),
@@ -111,14 +138,14 @@ pub async fn write_to_stdin(
         InputState::Closed => Reading::Closed,
         InputState::Foreign => {
             let detail = format!("another writer is connected to the standard input of task {address}");
-            return Err(conflict(&task, detail));
+            return Err(conflict(task, detail));
         }
         InputState::Absent => {
             let detail = format!(
                 "task {address} has no standard input: the job does not set `stdin: true`, or the \
                  worker restarted after the container started"
             );
-            return Err(conflict(&task, detail));
+            return Err(conflict(task, detail));
         }
     };
     Ok(Progress { offset: taken.offset, state })

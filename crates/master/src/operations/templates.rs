@@ -7,6 +7,7 @@ use gaffer_domain::spec::{Declared, FieldError, Filled, Unfilled, check_template
 use gaffer_domain::template::{MAX_TEMPLATES, TemplateRef, TemplateText};
 use serde_json::json;
 
+use super::context::Effects;
 use super::jobs::{self, Accepted, Submit};
 use super::{Actor, Context, OperationError};
 use crate::records::{Template, TemplateVersion, VersionEntry};
@@ -47,7 +48,20 @@ pub async fn save(
     name: &str,
     text: &TemplateText,
 ) -> Result<SavedVersion, OperationError> {
-    let effects = context.permit(actor, Action::ManageTemplates)?;
+    let mut change = context.change(actor, Action::ManageTemplates, &format!("template {name}")).await?;
+    let saved = save_version(change.effects, actor, name, text).await;
+    if let Ok(saved) = &saved {
+        change.after(json!({ "version": saved.opened.found.version, "is_new": saved.is_new }));
+    }
+    change.end(saved).await
+}
+
+async fn save_version(
+    effects: &Effects,
+    actor: &Actor,
+    name: &str,
+    text: &TemplateText,
+) -> Result<SavedVersion, OperationError> {
     jobs::check_size(text.text.len())?;
     let invalid = |detail| OperationError::Invalid { code: "invalid_name", detail, field: None };
     check_template_name(name).map_err(invalid)?;
@@ -77,11 +91,14 @@ pub async fn save(
 /// # Errors
 /// When there is no such template.
 pub async fn delete(context: &Context, actor: &Actor, name: &str) -> Result<(), OperationError> {
-    let effects = context.permit(actor, Action::ManageTemplates)?;
-    match effects.writes.template_delete(actor.project, name).await? {
-        true => Ok(()),
-        false => Err(no_template(name, None)),
-    }
+    let mut change = context.change(actor, Action::ManageTemplates, &format!("template {name}")).await?;
+    change.after(json!({ "deleted": true }));
+    let deleted = match change.effects.writes.template_delete(actor.project, name).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(no_template(name, None)),
+        Err(error) => Err(error.into()),
+    };
+    change.end(deleted).await
 }
 
 /// The templates of the actor's project by their names.

@@ -65,16 +65,15 @@ pub fn of_service(service: &str, sent: &Document) -> Result<Filled, OperationErr
 /// # Errors
 /// When it cannot be the next version, or the database does not answer.
 pub async fn apply(context: &Context, actor: &Actor, wanted: Apply<'_>) -> Result<Accepted, OperationError> {
-    let effects = context.permit(actor, Action::SubmitJob)?;
     let Apply { spec, source, after, idempotency_key } = wanted;
     // Whichever way it goes, a repeated request is the same.
     let request = json!({ "service": spec });
-    if let Some(accepted) = update_kept(effects, actor, wanted, &request).await? {
+    if let Some(accepted) = update_kept(context, actor, wanted, &request).await? {
         return Ok(accepted);
     }
     // One at a time: a service that another request has submitted meanwhile is updated.
-    let _turn = effects.new_services.lock().await;
-    if let Some(accepted) = update_kept(effects, actor, wanted, &request).await? {
+    let _turn = context.permit(actor, Action::SubmitJob)?.new_services.lock().await;
+    if let Some(accepted) = update_kept(context, actor, wanted, &request).await? {
         return Ok(accepted);
     }
     if after.is_some() {
@@ -87,12 +86,13 @@ pub async fn apply(context: &Context, actor: &Actor, wanted: Apply<'_>) -> Resul
 
 /// Updates the service of that name. None if there is none, or it is being stopped: another one may begin beside it.
 async fn update_kept(
-    effects: &Effects,
+    context: &Context,
     actor: &Actor,
     wanted: Apply<'_>,
     request: &Value,
 ) -> Result<Option<Accepted>, OperationError> {
     let Apply { spec, source, after, idempotency_key } = wanted;
+    let effects = context.permit(actor, Action::SubmitJob)?;
     let job = match services::find(&effects.writes, actor, &spec.name).await {
         Ok(job) => job,
         Err(OperationError::NotFound(_)) => return Ok(None),
@@ -101,13 +101,8 @@ async fn update_kept(
     let idempotency = idempotency_key.map(|key| (key, request_hash(request)));
     let source = VersionSource::Text(source);
     let new = NewVersion { source, after, idempotency, ..plain(actor, job, spec) };
-    match write(effects, &new).await? {
-        Updated::NotKept(_) => Ok(None),
-        updated => {
-            let job = updated_job(job, updated)?;
-            Ok(Some(Accepted { job, is_new: false, hints: Vec::new() }))
-        }
-    }
+    let updated = write(context, actor, &new).await?;
+    Ok(updated.map(|job| Accepted { job, is_new: false, hints: Vec::new() }))
 }
 
 /// What [`apply`] would do.
@@ -172,8 +167,10 @@ pub async fn roll_back(context: &Context, actor: &Actor, wanted: RollBack) -> Re
     let (goes_back_to, after) = (Some(version), after.or(Some(present)));
     let source = VersionSource::Version(version);
     let new = NewVersion { source, message, goes_back_to, after, ..plain(actor, job, &spec) };
-    updated_job(job, write(effects, &new).await?)?;
-    Ok(())
+    match write(context, actor, &new).await? {
+        Some(_) => Ok(()),
+        None => Err(services::not_kept(job, jobs::find(effects, actor, job).await?.state, "updated")),
+    }
 }
 
 /// Lets the update of a service continue after its canaries; with a version, only if it is the present one.
@@ -186,7 +183,18 @@ pub async fn promote(
     job: JobId,
     version: Option<u32>,
 ) -> Result<(), OperationError> {
-    let effects = context.permit(actor, Action::SubmitJob)?;
+    let mut change = context.change(actor, Action::SubmitJob, &format!("job {job}")).await?;
+    change.after(json!({ "promoted": true }));
+    let promoted = let_continue(change.effects, actor, job, version).await;
+    change.end(promoted).await
+}
+
+async fn let_continue(
+    effects: &Effects,
+    actor: &Actor,
+    job: JobId,
+    version: Option<u32>,
+) -> Result<(), OperationError> {
     match effects.writes.job_promote((actor.project, job), version, &actor.user).await? {
         Promoted::Yes => {
             effects.wakes.updates.call();
@@ -227,7 +235,28 @@ fn plain<'a>(actor: &'a Actor, job: JobId, spec: &'a JobSpec) -> NewVersion<'a> 
     }
 }
 
-async fn write(effects: &Effects, new: &NewVersion<'_>) -> Result<Updated, OperationError> {
+/// Writes a version. Returns the job; none if it is being stopped or has ended.
+async fn write(
+    context: &Context,
+    actor: &Actor,
+    new: &NewVersion<'_>,
+) -> Result<Option<JobId>, OperationError> {
+    let mut change = context.change(actor, Action::SubmitJob, &format!("job {}", new.job)).await?;
+    let updated = write_version(change.effects, new).await;
+    let updated = match updated {
+        Ok(Updated::NotKept(_)) => Ok(None),
+        Ok(updated) => {
+            if let Updated::Accepted(version) = &updated {
+                change.after(json!({ "version": version, "back_to": new.goes_back_to }));
+            }
+            updated_job(new.job, updated).map(Some)
+        }
+        Err(error) => Err(error),
+    };
+    change.end(updated).await
+}
+
+async fn write_version(effects: &Effects, new: &NewVersion<'_>) -> Result<Updated, OperationError> {
     let submission = effects.large_jobs.submission();
     let updated = effects.writes.job_update(new, Utc::now()).await?;
     // Numbers of instances may have changed, and there may be new definitions.

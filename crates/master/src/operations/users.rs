@@ -1,7 +1,9 @@
 //! Users of the installation: list, create, disable, enable, delete.
 
 use gaffer_domain::permissions::Action;
+use serde_json::{Value, json};
 
+use super::context::Effects;
 use super::projects::{kept, name_of, taken};
 use super::sign_in::{self, Link};
 use super::{Actor, Context, OperationError};
@@ -43,7 +45,13 @@ pub async fn create(
     name: &str,
     is_admin: bool,
 ) -> Result<Created, OperationError> {
-    let effects = context.permit(actor, Action::ManageUsers)?;
+    let mut change = context.change_in(None, actor, Action::ManageUsers, &format!("user {name}")).await?;
+    change.after(json!({ "created": true, "installation_admin": is_admin }));
+    let created = make(change.effects, name, is_admin).await;
+    change.end(created).await
+}
+
+async fn make(effects: &Effects, name: &str, is_admin: bool) -> Result<Created, OperationError> {
     let name = name_of("/name", name)?;
     let user = effects.writes.user_create(&name, is_admin).await?.ok_or_else(|| taken(&name))?;
     let link = sign_in::link(effects, user.id, None, FIRST_LINK_VALID_SECS).await?;
@@ -55,7 +63,13 @@ pub async fn create(
 /// # Errors
 /// When there is no such user, or they are disabled.
 pub async fn create_link(context: &Context, actor: &Actor, name: &str) -> Result<Link, OperationError> {
-    let effects = context.permit(actor, Action::ManageUsers)?;
+    let mut change = context.change_in(None, actor, Action::ManageUsers, &format!("user {name}")).await?;
+    change.after(json!({ "sign_in_link": "made" }));
+    let link = make_link(change.effects, name).await;
+    change.end(link).await
+}
+
+async fn make_link(effects: &Effects, name: &str) -> Result<Link, OperationError> {
     let user = enabled(effects.writes.user_find(name).await?, name)?;
     Ok(sign_in::link(effects, user.id, None, FIRST_LINK_VALID_SECS).await?)
 }
@@ -65,7 +79,13 @@ pub async fn create_link(context: &Context, actor: &Actor, name: &str) -> Result
 /// # Errors
 /// When there is no such user, or they are disabled.
 pub async fn create_reset_link(context: &Context, actor: &Actor, name: &str) -> Result<Link, OperationError> {
-    let effects = context.permit(actor, Action::ManageUsers)?;
+    let mut change = context.change_in(None, actor, Action::ManageUsers, &format!("user {name}")).await?;
+    change.after(json!({ "password_link": "made" }));
+    let link = make_reset_link(change.effects, name).await;
+    change.end(link).await
+}
+
+async fn make_reset_link(effects: &Effects, name: &str) -> Result<Link, OperationError> {
     let user = enabled(effects.writes.user_find(name).await?, name)?;
     let secret = NewSecret::new(Purpose::PasswordReset);
     let writes = &effects.writes;
@@ -84,7 +104,22 @@ pub async fn change(
     name: &str,
     change: UserChange,
 ) -> Result<User, OperationError> {
-    let effects = context.permit(actor, Action::ManageUsers)?;
+    let mut noted = context.change_in(None, actor, Action::ManageUsers, &format!("user {name}")).await?;
+    noted.after(told(change));
+    let changed = make_change(noted.effects, name, change).await;
+    noted.end(changed).await
+}
+
+/// What the audit log says of a change.
+fn told(change: UserChange) -> Value {
+    match change {
+        UserChange::Disable => json!({ "disabled": true }),
+        UserChange::Enable => json!({ "disabled": false }),
+        UserChange::SetAdmin(is_admin) => json!({ "installation_admin": is_admin }),
+    }
+}
+
+async fn make_change(effects: &Effects, name: &str, change: UserChange) -> Result<User, OperationError> {
     // Also if the database does not say whether it has happened.
     let _checked = effects.wakes.key_check.call_on_drop();
     match effects.writes.user_change(name, change).await? {
@@ -105,7 +140,13 @@ pub async fn delete(
     name: &str,
     confirmed: Option<&str>,
 ) -> Result<(), OperationError> {
-    let effects = context.permit(actor, Action::ManageUsers)?;
+    let mut change = context.change_in(None, actor, Action::ManageUsers, &format!("user {name}")).await?;
+    change.after(json!({ "deleted": true }));
+    let deleted = delete_found(change.effects, name, confirmed).await;
+    change.end(deleted).await
+}
+
+async fn delete_found(effects: &Effects, name: &str, confirmed: Option<&str>) -> Result<(), OperationError> {
     // Also if the database does not say whether they are gone.
     let (_checked, _deleted) =
         (effects.wakes.key_check.call_on_drop(), effects.wakes.deletion.call_on_drop());

@@ -9,7 +9,10 @@ use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::{Intake, LONGEST_DRAIN, WorkerState};
 use gaffer_domain::{Time, WorkerId};
 use gaffer_protocol::wire::MachineStats;
+use serde_json::json;
 
+use super::audit::Change;
+use super::context::Effects;
 use super::{Actor, Context, OperationError};
 use crate::records::Worker;
 use crate::store::ReadStore;
@@ -139,17 +142,34 @@ async fn direct(
     intake: Intake,
     deadline: Option<Span>,
 ) -> Result<WorkerView, OperationError> {
-    let effects = context.permit(actor, Action::DirectWorker)?;
-    let worker = find(&effects.writes, actor, worker).await?.id;
+    let mut change = context.change(actor, Action::DirectWorker, &format!("worker {worker}")).await?;
+    change.after(
+        json!({ "intake": intake.as_str(), "deadline": deadline.map(|deadline| deadline.to_string()) }),
+    );
+    let directed = set_intake(&mut change, actor, worker, intake, deadline).await;
+    let worker = change.end(directed).await?;
+    let views = context.permit_to_look(actor, Action::DirectWorker)?;
+    Ok(WorkerView::of(views, worker, Utc::now()))
+}
+
+async fn set_intake(
+    change: &mut Change<'_>,
+    actor: &Actor,
+    worker: &str,
+    intake: Intake,
+    deadline: Option<Span>,
+) -> Result<Worker, OperationError> {
+    let effects = change.effects;
+    let found = find(&effects.writes, actor, worker).await?;
+    change.before(json!({ "intake": found.intake.as_str() }));
+    let worker = found.id;
     let deadline = deadline.map(|deadline| deadline.to_std().as_secs_f64());
     effects.writes.worker_intake(actor.project, worker, intake, deadline, &actor.user).await?;
     effects.changes.announce(&[]);
     effects.wakes.scheduler.call();
     effects.wakes.drain.call();
     effects.wakes.system_jobs.call();
-    let views = context.permit_to_look(actor, Action::DirectWorker)?;
-    let worker = find(&effects.writes, actor, &worker.to_string()).await?;
-    Ok(WorkerView::of(views, worker, Utc::now()))
+    find(&effects.writes, actor, &worker.to_string()).await
 }
 
 /// Removes a disconnected worker without attempts.
@@ -157,7 +177,12 @@ async fn direct(
 /// # Errors
 /// When there is no such worker, or it would be back at once, or has something left.
 pub async fn remove(context: &Context, actor: &Actor, worker: &str) -> Result<(), OperationError> {
-    let effects = context.permit(actor, Action::RemoveWorker)?;
+    let change = context.change(actor, Action::RemoveWorker, &format!("worker {worker}")).await?;
+    let removed = remove_found(change.effects, actor, worker).await;
+    change.end(removed).await
+}
+
+async fn remove_found(effects: &Effects, actor: &Actor, worker: &str) -> Result<(), OperationError> {
     let worker = find(&effects.writes, actor, worker).await?;
     let name = &worker.name;
     let detail = match effects.writes.worker_remove(actor.project, worker.id, &actor.user).await? {

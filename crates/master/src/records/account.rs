@@ -1,7 +1,7 @@
 //! Browser sessions and invitations, as people see them.
 
-use gaffer_domain::Time;
 use gaffer_domain::members::MemberRole;
+use gaffer_domain::{ProjectId, Time};
 
 /// A browser session without its secret.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +24,7 @@ pub struct WebSession {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Invitation {
     pub id: i64,
+    pub project_id: ProjectId,
     /// Name of the project.
     pub project: String,
     pub role: MemberRole,

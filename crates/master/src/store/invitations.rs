@@ -31,7 +31,7 @@ pub enum Taken {
     NameTaken,
 }
 
-const COLUMNS: &str = "i.id, p.name AS project, i.role, i.created_by, i.created_at, i.expires_at, i.revoked_at, i.used_at, \
+const COLUMNS: &str = "i.id, i.project_id, p.name AS project, i.role, i.created_by, i.created_at, i.expires_at, i.revoked_at, i.used_at, \
      i.used_by FROM invitations i JOIN projects p ON p.id = i.project_id";
 const IS_GOOD: &str = "i.used_at IS NULL AND i.revoked_at IS NULL AND i.expires_at > now()";
 
@@ -39,6 +39,7 @@ impl FromRow<'_, PgRow> for Invitation {
     fn from_row(row: &PgRow) -> sqlx::Result<Invitation> {
         Ok(Invitation {
             id: row.try_get("id")?,
+            project_id: ProjectId(row.try_get("project_id")?),
             project: row.try_get("project")?,
             role: known("role", row.try_get("role")?)?,
             created_by: row.try_get("created_by")?,

@@ -105,6 +105,9 @@ pub async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
     let rotate = format!("/keys/{}/rotate", key.body["id"]);
     assert!(client.post(&rotate, &json!({"overlap": "1h"})).await.status.is_success());
     assert!(client.delete(&format!("/keys/{}", key.body["id"])).await.status.is_success());
+    for path in ["/audit", "/audit?user=admin&action=stop_job&outcome=done", "/audit/lines"] {
+        assert_eq!(client.get(path).await.status, 200, "{path}");
+    }
     templates_are_used(client, round).await;
     workers_come_and_go(dev, round, database_url).await;
     // Keys are checked every half minute, the first time perhaps before a worker was there.

@@ -71,7 +71,7 @@ pub async fn sign_in(
         let problem = "This link has expired or was already used. Get a new one.".to_owned();
         return page(&shown(Some(problem), next));
     };
-    sign_in::sign_out(&doors.context, sessions(&headers)).await?;
+    sign_in::sign_out(&doors.context, sessions(&headers), peer.address()).await?;
     // After a link from another site the browser would not send the new cookie on a redirect, so the response is a
     // page that continues.
     let mut response = page(&SignedInPage { frame, next: to })?;
@@ -106,7 +106,7 @@ pub async fn with_password(
     let name = form.name.trim();
     match registration::with_password(&doors.context, name, &form.password, &origin).await {
         Ok(session) => {
-            sign_in::sign_out(&doors.context, sessions(&headers)).await?;
+            sign_in::sign_out(&doors.context, sessions(&headers), peer.address()).await?;
             let mut response = Redirect::to(next.as_deref().unwrap_or("/jobs")).into_response();
             set_session(&doors.site, &mut response, &session, SESSION_SECS);
             Ok(response)
@@ -142,9 +142,10 @@ pub fn told(error: NotSignedIn) -> Result<(StatusCode, String), Error> {
 pub async fn sign_out(
     State(context): State<Arc<Context>>,
     State(site): State<Arc<Site>>,
+    peer: Peer,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    sign_in::sign_out(&context, sessions(&headers)).await?;
+    sign_in::sign_out(&context, sessions(&headers), peer.address()).await?;
     let mut response = Redirect::to("/login").into_response();
     set_session(&site, &mut response, "", 0);
     Ok(response)

@@ -78,7 +78,7 @@ pub async fn reset(
 ) -> Result<Response, Error> {
     let origin = origin(&headers, &peer);
     match registration::reset_password(&doors.context, &form.token, &form.password, &origin).await {
-        Ok(session) => signed_in_response(&doors, &headers, &session, "/jobs").await,
+        Ok(session) => signed_in_response(&doors, (&headers, &peer), &session, "/jobs").await,
         Err(error) => {
             let (status, problem) = told(error)?;
             let user = registration::user_of_reset_link(&doors.context, &form.token, &origin).await.ok();
@@ -92,11 +92,11 @@ pub async fn reset(
 /// Gives the browser its new session in place of the one that it had.
 async fn signed_in_response(
     doors: &Doors,
-    headers: &HeaderMap,
+    (headers, peer): (&HeaderMap, &Peer),
     session: &str,
     to: &str,
 ) -> Result<Response, Error> {
-    sign_in::sign_out(&doors.context, sessions(headers)).await?;
+    sign_in::sign_out(&doors.context, sessions(headers), peer.address()).await?;
     let mut response = Redirect::to(to).into_response();
     set_session(&doors.site, &mut response, session, SESSION_SECS);
     Ok(response)
@@ -213,7 +213,7 @@ pub async fn join(
             match registration::join_as_newcomer(context, &form.token, newcomer, &origin).await {
                 Ok((session, project)) => {
                     let to = format!("/projects/{project}/jobs");
-                    return signed_in_response(&doors, &headers, &session, &to).await;
+                    return signed_in_response(&doors, (&headers, &peer), &session, &to).await;
                 }
                 Err(error) => error,
             }
@@ -253,7 +253,7 @@ pub async fn register(
     let origin = origin(&headers, &peer);
     let newcomer = (form.name.trim(), form.password.as_str());
     match registration::register(&doors.context, newcomer, &origin).await {
-        Ok(session) => signed_in_response(&doors, &headers, &session, "/jobs").await,
+        Ok(session) => signed_in_response(&doors, (&headers, &peer), &session, "/jobs").await,
         Err(error) => {
             let (status, problem) = told(error)?;
             let shown = RegisterPage { frame: surroundings.frame(), problem: Some(problem), name: form.name };

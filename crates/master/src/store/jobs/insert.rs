@@ -15,6 +15,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
 use super::super::StoreError;
+use super::super::audit::NewEntry;
 use super::super::reruns::Ranges;
 use super::super::transitions::NewRows;
 use super::for_workers::{ForWorkers, TasksForWorkers, classes_of_workers_ensure};
@@ -27,6 +28,8 @@ pub struct NewJob<'a> {
     pub spec: &'a JobSpec,
     pub origin: Origin<'a>,
     pub created_by: &'a str,
+    /// Who asks for it, for the audit log; its target will be the job.
+    pub asks: Option<NewEntry<'a>>,
     /// The job that it repeats.
     pub rerun_of: Option<JobId>,
     /// The idempotency key, and the hash of the request.
@@ -36,7 +39,15 @@ pub struct NewJob<'a> {
 impl<'a> NewJob<'a> {
     /// A job that repeats no other one, made of a specification alone.
     pub fn of(project: ProjectId, spec: &'a JobSpec, created_by: &'a str) -> NewJob<'a> {
-        NewJob { project, spec, origin: Origin::default(), created_by, rerun_of: None, idempotency: None }
+        NewJob {
+            project,
+            spec,
+            origin: Origin::default(),
+            created_by,
+            asks: None,
+            rerun_of: None,
+            idempotency: None,
+        }
     }
 }
 
@@ -86,6 +97,10 @@ macro_rules! job_write {
              CASE WHEN state = 'pending' THEN runs ELSE 0 END, completed, skipped, skipped FROM job, given), \
      told AS (INSERT INTO events (project_id, at, kind, job_id, actor, message, era) \
          SELECT $1, $10, 'job.submitted', id, $8, $25, era FROM job), \
+     noted AS (INSERT INTO audit_entries (project_id, at, user_name, credential, address, action, target, outcome, rest) \
+         SELECT $1, $10, $8, $35, $36, $37, 'job ' || id, 'done', \
+             jsonb_build_object('after', jsonb_strip_nulls(jsonb_build_object('name', $2::text, 'rerun_of', $9::bigint))) \
+         FROM job WHERE $37::text IS NOT NULL), \
      tasks AS (INSERT INTO live_tasks (job_id, position, index, class_id, state, since, not_before) \
          SELECT job.id, position, index, class_id, state::task_state, $10, CASE WHEN state = 'pending' THEN $10 END \
          FROM job, given, LATERAL UNNEST(($21::int[])[range_from:range_to], ($22::int[])[range_from:range_to]) \
@@ -110,7 +125,7 @@ const JOB_WRITE: &str = job_write!(
 /// The same for a job with tasks that are for one worker each: these have the class of their definition and worker.
 const JOB_WRITE_FOR_WORKERS: &str = job_write!(
     "for_workers AS MATERIALIZED (SELECT w.position, w.index, given.state, c.id AS class_id \
-         FROM UNNEST($35::smallint[], $36::int[], $37::bigint[]) AS w(position, index, worker_id) \
+         FROM UNNEST($38::smallint[], $39::int[], $40::bigint[]) AS w(position, index, worker_id) \
          JOIN given ON given.position = w.position \
          LEFT JOIN LATERAL (SELECT id FROM classes WHERE base_id = given.class_id AND worker_id = w.worker_id OFFSET 0) c \
              ON true), ",
@@ -337,7 +352,10 @@ impl JobWrite<'_> {
             .bind(skipped)
             .bind(new.origin.source)
             .bind(new.origin.template.map(|template| template.name.as_str()))
-            .bind(new.origin.template.map(|template| template.version as i32));
+            .bind(new.origin.template.map(|template| template.version as i32))
+            .bind(new.asks.and_then(|asks| asks.credential))
+            .bind(new.asks.and_then(|asks| asks.address))
+            .bind(new.asks.map(|asks| asks.action));
         let query = match has_workers {
             true => query.bind(&for_workers.positions).bind(&for_workers.indices).bind(&for_workers.workers),
             false => query,
