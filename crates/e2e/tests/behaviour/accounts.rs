@@ -2,15 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use gaffer_e2e::browser::{Browser as Chromium, Scheme};
 use gaffer_e2e::client::Answer;
 use gaffer_e2e::cluster::fresh_database;
 use gaffer_e2e::gaffer::{Dev, data_dir};
 use gaffer_e2e::stage::Stage;
+use gaffer_master::config::MasterConfig;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, COOKIE, LOCATION, SET_COOKIE, USER_AGENT};
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
+use super::pages::look_at;
 use super::people::Person;
 
 const PASSWORD: &str = "correct horse battery";
@@ -473,6 +476,55 @@ async fn hashing_passwords_holds_up_nobody() {
     let known = [401, 429, 503];
     assert!(statuses.iter().all(|status| known.contains(&status.as_u16())), "{statuses:?}");
     assert!(slowest < Duration::from_secs(20), "{slowest:?}");
+}
+
+#[tokio::test]
+async fn somebody_is_invited_signs_in_and_changes_the_password_in_a_real_browser() {
+    let open = |config: &mut MasterConfig| config.registration = "open".parse().unwrap();
+    let stage = Stage::with(fresh_database().await, open).await;
+    let Some(chromium) = Chromium::open(1280, 900, Scheme::Light).await else { return };
+    let base = format!("http://{}", stage.running.dashboard);
+    stage.client.post("/users", &json!({"name": "bob"})).await;
+    let invited = stage.client.post("/invitations", &json!({"role": "admin"})).await.body;
+    let reset = stage.client.post("/users/bob/reset-password", &json!({})).await.body;
+    let [invitation, reset] = [&invited["url"], &reset["url"]].map(|url| format!("{base}{}", path_of(url)));
+    for (name, url) in [
+        ("login", format!("{base}/login")),
+        ("register", format!("{base}/register")),
+        ("reset", reset),
+        ("reset-used", format!("{base}/reset?token=gfr_x")),
+        ("invitation", invitation),
+    ] {
+        look_at(&chromium, &url, name).await;
+    }
+    // The page of the invitation is open.
+    chromium.fill("#name", "ana").await;
+    chromium.fill("#password", PASSWORD).await;
+    chromium.click("form[action$='/invitation'] button.primary").await;
+    chromium.shows("New job").await;
+    chromium.visit(&format!("{base}/account")).await;
+    chromium.fill("#present", PASSWORD).await;
+    chromium.fill("#new", "another horse battery").await;
+    chromium.click("form[action$='/account/password'] button.primary").await;
+    chromium.shows("The password is set.").await;
+    look_at(&chromium, &format!("{base}/projects/default/account"), "account").await;
+    chromium.click("header .menu summary[aria-label='Menu of ana']").await;
+    chromium.screenshot("menu-of-user").await;
+    chromium.visit(&format!("{base}/projects/default/members")).await;
+    chromium.click("form[action$='/members/invitations'] button").await;
+    chromium.shows("Send this link to one person.").await;
+    chromium.click("details.project summary").await;
+    chromium.screenshot("members-with-invitation").await;
+    look_at(&chromium, &format!("{base}/projects/default/members"), "members-and-invitations").await;
+    chromium.visit(&format!("{base}/projects/ana/jobs")).await;
+    chromium.click("header .menu summary[aria-label='Menu of ana']").await;
+    chromium.click("form[action$='/logout'] button").await;
+    chromium.shows("Sign in with a link").await;
+    chromium.fill("#name", "ana").await;
+    chromium.fill("#password", "another horse battery").await;
+    chromium.click("form[action$='/login'] button.primary").await;
+    chromium.shows("New job").await;
+    chromium.close().await;
 }
 
 #[tokio::test]
