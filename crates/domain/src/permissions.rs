@@ -440,6 +440,8 @@ mod tests {
                 Action::RevokeKey,
                 Action::ManageProjectKeys,
                 Action::ManageSessions,
+                Action::ReadAudit,
+                Action::ReadAuditOfInstallation,
                 Action::ManageProject,
                 Action::CreateProject,
                 Action::ListUsers
@@ -518,6 +520,7 @@ mod tests {
             [
                 Action::LookAtScheduler,
                 Action::ReadMetrics,
+                Action::ReadAuditOfInstallation,
                 Action::LookAtProjects,
                 Action::ManageProject,
                 Action::ManageMembers,

@@ -317,6 +317,27 @@ fn what_an_operation_changes_things_with_is_given_to_whom_the_list_allows_it() {
 }
 
 #[test]
+fn tests_that_the_list_of_threats_names_are_there() {
+    let threats = fs::read_to_string(root().join("docs/threats.md")).unwrap();
+    let rows = threats.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let named: Vec<&str> = rows
+        .flat_map(|row| {
+            let last = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+            let names: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
+            assert!(!names.is_empty(), "no test is named: {row}");
+            names
+        })
+        .collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named {
+        let (module, test) = name.split_once("::").unwrap_or((name, ""));
+        let path = root().join(format!("crates/e2e/tests/behaviour/{module}.rs"));
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(test.is_empty() || text.contains(&format!("fn {test}()")), "there is no test {name}");
+    }
+}
+
+#[test]
 fn bodies_and_words_for_states_are_made_at_the_edge() {
     let inside = |path: &str| !path.starts_with("http/") && !path.starts_with("http.rs");
     assert_eq!(in_master(inside, &["protocol::rest", "rest::"]), Vec::<String>::new(), "use a record");

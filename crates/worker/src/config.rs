@@ -19,6 +19,7 @@ use gaffer_protocol::proxies::Proxies;
 use gaffer_protocol::server_url::ServerUrl;
 use nix::unistd::User;
 
+use crate::job_user::JobUser;
 use crate::ports::PortRange;
 use crate::stats;
 pub(crate) use docker::{ContainerPolicy, DaemonAddress, DockerSettings};
@@ -28,6 +29,8 @@ pub use docker::{DockerConfig, InvalidVolumeRoot, VolumeRoots};
 const MAX_SECRET_FILE_BYTES: u64 = 64 << 10;
 /// What a job's process gets from the worker's own environment, with every `LC_*`; everything else is left out.
 const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ"];
+/// Those that tell of the user.
+const OF_LOGIN: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
 /// The shell of a user whose entry names none.
 const DEFAULT_SHELL: &str = "/bin/sh";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -102,6 +105,14 @@ pub struct WorkerConfig {
     /// Containers.
     #[command(flatten)]
     pub docker: DockerConfig,
+    /// User that host jobs run as: a name or number
+    ///
+    /// For workers that run as root. The default is the user gaffer-job if there is one, else the worker's own.
+    #[arg(long, env = "GAFFER_RUN_AS", value_name = "USER")]
+    pub run_as: Option<String>,
+    /// Let host jobs gain rights by setuid programs such as sudo
+    #[arg(long, env = "GAFFER_ALLOW_SETUID")]
+    pub allow_setuid: bool,
     /// CA bundle (PEM) to verify the master [default: the system's]
     #[arg(long, env = "GAFFER_TLS_CA", value_name = "FILE", value_parser = path_or_nothing())]
     pub tls_ca: Option<PathBuf>,
@@ -193,6 +204,9 @@ pub(crate) struct Settings {
     pub advertise_addr: Option<String>,
     /// What every job's process finds in its environment.
     pub job_environment: BTreeMap<String, String>,
+    /// The user that jobs on the host run as; none for the worker's own.
+    pub job_user: Option<JobUser>,
+    pub allow_setuid: bool,
 }
 
 impl WorkerConfig {
@@ -275,6 +289,8 @@ impl WorkerConfig {
         let named = drivers(self.drivers.as_deref().unwrap_or_default())?;
         let has = |driver: DriverKind| named.is_empty() || named.contains(&driver);
         let docker = self.docker.resolve(named.contains(&DriverKind::Docker))?;
+        let job_user = JobUser::choose(self.run_as.as_deref())?;
+        let login = job_user.as_ref().map_or_else(|| user().map(Login::from), |user| Some(Login::from(user)));
         Ok(Settings {
             host_driver: has(DriverKind::Host),
             docker: has(DriverKind::Docker).then_some(docker),
@@ -297,8 +313,11 @@ impl WorkerConfig {
             job_environment: job_environment(
                 std::env::vars_os()
                     .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
-                user(),
+                login,
+                job_user.is_some(),
             ),
+            job_user,
+            allow_setuid: self.allow_setuid,
         })
     }
 }
@@ -488,15 +507,19 @@ pub(crate) fn is_a_job() -> bool {
 /// manager sets only `PATH`, the values of a login come from the user database.
 fn job_environment(
     all: impl Iterator<Item = (String, String)>,
-    user: Option<User>,
+    login: Option<Login>,
+    is_another_user: bool,
 ) -> BTreeMap<String, String> {
-    let is_inherited = |name: &str| INHERITED.contains(&name) || name.starts_with("LC_");
+    let is_of_login = |name: &str| OF_LOGIN.contains(&name);
+    let is_inherited = |name: &str| {
+        (INHERITED.contains(&name) || name.starts_with("LC_")) && !(is_another_user && is_of_login(name))
+    };
     let mut kept: BTreeMap<String, String> = all.filter(|(name, _)| is_inherited(name)).collect();
     let path = |path: PathBuf| path.into_os_string().into_string().ok();
-    let of_login = user.into_iter().flat_map(|user| {
+    let of_login = login.into_iter().flat_map(|user| {
         let shell = path(user.shell).filter(|shell| !shell.is_empty());
         [
-            ("HOME", path(user.dir)),
+            ("HOME", path(user.home)),
             ("USER", Some(user.name.clone())),
             ("LOGNAME", Some(user.name)),
             ("SHELL", Some(shell.unwrap_or_else(|| DEFAULT_SHELL.to_owned()))),
@@ -510,6 +533,37 @@ fn job_environment(
         }
     }
     kept
+}
+
+/// What the user database says of a user.
+struct Login {
+    name: String,
+    home: PathBuf,
+    shell: PathBuf,
+}
+
+impl From<User> for Login {
+    fn from(user: User) -> Login {
+        Login { name: user.name, home: user.dir, shell: user.shell }
+    }
+}
+
+impl From<&JobUser> for Login {
+    fn from(user: &JobUser) -> Login {
+        Login { name: user.name.clone(), home: user.home.clone(), shell: user.shell.clone() }
+    }
+}
+
+impl Settings {
+    /// What the operator of a worker that is root should know of its jobs.
+    pub fn job_user_shortcoming(&self) -> Option<String> {
+        let is_root = self.host_driver && self.job_user.is_none() && nix::unistd::geteuid().is_root();
+        is_root.then(|| {
+            "host jobs run as root and can read everything on this machine, the files of gaffer too: create the user gaffer-job, \
+             or set GAFFER_RUN_AS"
+                .to_owned()
+        })
+    }
 }
 
 /// The entry of this process's user in the user database; none if it has none, as in many containers.

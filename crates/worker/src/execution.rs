@@ -161,7 +161,7 @@ impl Execution {
         let ports = Ports::new(ports, &token);
         let recover = move || recovery::recover(&data_dir.join("spool"), &boot_id, &token, spool_limit);
         let (spool, from_before) = tokio::task::spawn_blocking(recover).await??;
-        let scratch = ScratchSpace::open(&settings.data_dir)?;
+        let scratch = ScratchSpace::open(&settings.data_dir, settings.drivers.user.clone())?;
         let adopting = from_before.resumed.iter().map(|resumed| resumed.start.attempt);
         for Resumed { start, .. } in &from_before.resumed {
             let assigned = start.assigned_ports.iter().map(|port| (port.port, port.protocol));

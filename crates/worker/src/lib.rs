@@ -12,6 +12,7 @@ mod data_dir;
 pub mod driver;
 mod execution;
 mod executor;
+mod job_user;
 mod machine;
 pub mod ports;
 pub mod route;
@@ -118,6 +119,8 @@ async fn run_as(
         drivers: DriverSettings {
             host: settings.host_driver,
             inherited: settings.job_environment.clone(),
+            user: settings.job_user.clone(),
+            allow_setuid: settings.allow_setuid,
             docker: settings.docker.clone(),
             scripted: settings.scripted_driver,
         },
@@ -129,6 +132,7 @@ async fn run_as(
         },
     };
     let mut warnings = connection::warnings(data_dir);
+    warnings.extend(settings.job_user_shortcoming());
     warnings.extend(copied_from.map(|message| format!("began as a new worker: {message}")));
     let connection = ConnectionSettings {
         route,

@@ -178,13 +178,16 @@ async fn beside_master(
         key: kept_key("dev-user.key", KeyKind::User).await?,
         data_dir,
     };
+    let given = WorkerFromEnvironment::read().map_err(anyhow::Error::msg)?;
     let config = WorkerConfig {
+        // On one's own machine jobs run as oneself, unless one says otherwise.
+        run_as: given.run_as.clone().or_else(|| Some(nix::unistd::geteuid().to_string())),
         master_url: Some(places.workers.clone()),
         api_key: Some(ApiKey::from(worker_key)),
         data_dir: Some(places.data_dir.join("worker")),
         master_url_file: None,
         api_key_file: None,
-        ..WorkerFromEnvironment::read().map_err(anyhow::Error::msg)?
+        ..given
     };
     let mut changes = running.views.changes.of_any();
     let worker = tokio::spawn(gaffer_worker::run(config, ExecutorPlace::Process, shutdown));

@@ -30,6 +30,7 @@ mod events;
 mod fleets;
 mod guessing;
 mod health;
+mod job_user;
 mod jobs;
 mod keys;
 mod leases;

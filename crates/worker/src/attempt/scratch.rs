@@ -16,6 +16,7 @@ use super::short_path::ShortPath;
 use crate::clock::wall_micros;
 use crate::data_dir::create_private_dir;
 use crate::driver::Directories;
+use crate::job_user::{JobUser, let_pass};
 
 /// Number of unused directories kept for other attempts, because creating and removing them costs more than a
 /// process start.
@@ -33,6 +34,8 @@ struct Space {
     short: ShortPath,
     trash: PathBuf,
     spare: PathBuf,
+    /// Whose the directories are; none for this process's own user.
+    user: Option<JobUser>,
     spares: Mutex<Vec<Spare>>,
     has_trash: Notify,
 }
@@ -68,7 +71,7 @@ type Changed = (i64, i64);
 
 impl ScratchSpace {
     /// Opens the space in the worker's data directory. What an earlier process left there goes: nothing of it runs.
-    pub fn open(data_dir: &Path) -> anyhow::Result<ScratchSpace> {
+    pub fn open(data_dir: &Path, user: Option<JobUser>) -> anyhow::Result<ScratchSpace> {
         let [attempts, spare, trash] = ["attempts", "spare", "trash"].map(|name| data_dir.join(name));
         create_private_dir(&trash).with_context(|| format!("cannot create {}", trash.display()))?;
         for path in [&attempts, &spare] {
@@ -80,11 +83,19 @@ impl ScratchSpace {
         let has_trash = Notify::new();
         has_trash.notify_one();
         let short = ShortPath::to(&attempts);
+        if let Some(user) = &user {
+            for path in [data_dir, &attempts] {
+                let_pass(path).with_context(|| format!("cannot open {} to jobs", path.display()))?;
+            }
+            short.let_pass();
+            user.must_reach(&attempts)?;
+        }
         Ok(ScratchSpace(Arc::new(Space {
             attempts,
             short,
             trash,
             spare,
+            user,
             spares: Mutex::default(),
             has_trash,
         })))
@@ -107,8 +118,11 @@ impl ScratchSpace {
                 spare.pristine
             }
             None => {
-                for path in [&directory, &work, &temporary] {
+                // What lies beside the two is this process's own: its job can put nothing in their place.
+                DirBuilder::new().mode(self.directory_mode()).create(&directory)?;
+                for path in [&work, &temporary] {
                     DirBuilder::new().mode(0o700).create(path)?;
+                    self.hand_over(path)?;
                 }
                 Pristine { work: changed(&work)?, temporary: changed(&temporary)? }
             }
@@ -119,6 +133,7 @@ impl ScratchSpace {
                 let path = directory.join("script");
                 let mut file = OpenOptions::new().create_new(true).write(true).mode(0o700).open(&path)?;
                 file.write_all(text.as_bytes())?;
+                self.hand_over(&path)?;
                 Some(path)
             }
         };
@@ -126,6 +141,16 @@ impl ScratchSpace {
         let temporary = self.0.short.get().join(attempt.to_string()).join("tmp");
         let given = Directories { work, temporary, script };
         Ok(Scratch { space: self.clone(), directory, real_temporary, given, pristine, is_removed: false })
+    }
+
+    /// Gives a file or directory to the user that jobs run as.
+    fn hand_over(&self, path: &Path) -> io::Result<()> {
+        self.0.user.as_ref().map_or(Ok(()), |user| user.own(path))
+    }
+
+    /// Of the directory of an attempt: another user passes through.
+    fn directory_mode(&self) -> u32 {
+        if self.0.user.is_some() { 0o711 } else { 0o700 }
     }
 
     /// Removes an attempt's directories. Untouched ones are kept as spares; others are moved to the trash and removed
@@ -196,7 +221,7 @@ fn is_untouched(scratch: &Scratch) -> bool {
         return false;
     };
     if (Pristine { work, temporary }) != scratch.pristine
-        || !holds_only_two(&scratch.directory).unwrap_or(false)
+        || !holds_only_two(&scratch.directory, scratch.space.directory_mode()).unwrap_or(false)
     {
         return false;
     }
@@ -210,10 +235,10 @@ fn is_untouched(scratch: &Scratch) -> bool {
             && is_as_made(&scratch.real_temporary).unwrap_or(false))
 }
 
-/// Whether a directory is private and holds exactly the two entries that were created in it. (Moving it changes it,
+/// Whether a directory has the mode that it was made with and holds exactly the two entries that were created in it. (Moving it changes it,
 /// too, so its own time proves nothing.)
-fn holds_only_two(path: &Path) -> io::Result<bool> {
-    Ok(fs::symlink_metadata(path)?.mode() & 0o7777 == 0o700 && fs::read_dir(path)?.count() == 2)
+fn holds_only_two(path: &Path, mode: u32) -> io::Result<bool> {
+    Ok(fs::symlink_metadata(path)?.mode() & 0o7777 == mode && fs::read_dir(path)?.count() == 2)
 }
 
 /// Whether a directory is empty, private, and without attributes that could outlast its user.
@@ -288,7 +313,7 @@ mod tests {
     #[test]
     fn untouched_directories_serve_another_attempt() {
         let data = tempfile::tempdir().unwrap();
-        let space = ScratchSpace::open(data.path()).unwrap();
+        let space = ScratchSpace::open(data.path(), None).unwrap();
         let scratch = space.create(ATTEMPT, Some("echo")).unwrap();
         assert_eq!(scratch.given.work, data.path().join("attempts/7.2/work"));
         assert_eq!(fs::metadata(&scratch.given.work).unwrap().permissions().mode() & 0o777, 0o700);
@@ -303,7 +328,7 @@ mod tests {
     #[test]
     fn touched_directories_do_not_serve_another_attempt() {
         let data = tempfile::tempdir().unwrap();
-        let space = ScratchSpace::open(data.path()).unwrap();
+        let space = ScratchSpace::open(data.path(), None).unwrap();
         let touches: [fn(&Scratch); 6] = [
             |scratch| fs::write(scratch.given.work.join("../file"), "x").unwrap(),
             |scratch| fs::write(scratch.given.work.join("file"), "x").unwrap(),
@@ -326,7 +351,7 @@ mod tests {
     #[test]
     fn what_a_job_left_is_moved_away_and_removed() {
         let data = tempfile::tempdir().unwrap();
-        let space = ScratchSpace::open(data.path()).unwrap();
+        let space = ScratchSpace::open(data.path(), None).unwrap();
         let scratch = space.create(ATTEMPT, None).unwrap();
         let locked = scratch.given.work.join("a/b");
         fs::create_dir_all(&locked).unwrap();
@@ -344,7 +369,7 @@ mod tests {
     #[test]
     fn trees_deeper_than_any_path_are_removed() {
         let data = tempfile::tempdir().unwrap();
-        let space = ScratchSpace::open(data.path()).unwrap();
+        let space = ScratchSpace::open(data.path(), None).unwrap();
         let scratch = space.create(ATTEMPT, None).unwrap();
         // Built from the bottom up, for a path of this length cannot be named.
         let (next, top) =
@@ -364,8 +389,8 @@ mod tests {
     #[test]
     fn what_an_earlier_process_left_goes() {
         let data = tempfile::tempdir().unwrap();
-        let scratch = ScratchSpace::open(data.path()).unwrap().create(ATTEMPT, None).unwrap();
-        let space = ScratchSpace::open(data.path()).unwrap();
+        let scratch = ScratchSpace::open(data.path(), None).unwrap().create(ATTEMPT, None).unwrap();
+        let space = ScratchSpace::open(data.path(), None).unwrap();
         assert!(!scratch.given.work.exists());
         empty(&space.0.trash).unwrap();
         assert_eq!(count(&space.0.trash), 0);

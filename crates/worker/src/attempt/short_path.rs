@@ -65,6 +65,14 @@ impl ShortPath {
         &self.path
     }
 
+    /// Lets other users pass through the path, if it is not the directory itself.
+    pub fn let_pass(&self) {
+        let Some(dir) = self.path.parent().filter(|_| self.path != self.target) else { return };
+        if let Err(error) = crate::job_user::let_pass(dir) {
+            tracing::warn!(path = %dir.display(), %error, "cannot open the short path to the data directory to jobs");
+        }
+    }
+
     /// Removes the short paths to a directory that earlier processes left.
     pub fn remove(target: &Path) {
         for dir in BASES.map(|base| directory(base, target)) {
@@ -89,7 +97,7 @@ fn link_from(dir: &Path, target: &Path) -> io::Result<Option<Flock<File>>> {
         _ => {}
     }
     let found = fs::symlink_metadata(dir)?;
-    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
+    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o066 != 0 {
         return Err(io::Error::other("it exists and is not private to this user"));
     }
     let link = dir.join(LINK);

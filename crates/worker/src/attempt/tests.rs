@@ -93,11 +93,18 @@ async fn run_between(hooks: [(&'static str, bool); 2], text: &str, calls: &Arc<C
     let spool_dir = dir.path().join("spool");
     let (spool, _) = Spool::open(&spool_dir, "boot", 1 << 30, Vec::new(), &Default::default()).unwrap();
     let (_, writer) = spool.new_output(start.attempt);
-    let settings = DriverSettings { host: false, inherited: BTreeMap::new(), docker: None, scripted: true };
+    let settings = DriverSettings {
+        host: false,
+        inherited: BTreeMap::new(),
+        user: None,
+        allow_setuid: true,
+        docker: None,
+        scripted: true,
+    };
     let context = Arc::new(AttemptContext {
         drivers: Drivers::open(settings, "owner".to_owned(), std::iter::empty()).await.unwrap(),
         spool,
-        scratch: ScratchSpace::open(dir.path()).unwrap(),
+        scratch: ScratchSpace::open(dir.path(), None).unwrap(),
         threads: BlockingThreads::new("test", 4, PATIENCE).unwrap(),
         ports: Ports::new(PortSettings::default(), "token"),
         checks: Semaphore::new(1),

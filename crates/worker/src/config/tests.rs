@@ -94,18 +94,15 @@ fn jobs_inherit_only_what_is_harmless() {
         ("DATABASE_URL", "postgres://"),
         ("LD_PRELOAD", "x"),
     ];
-    let kept = job_environment(owned(&all), None);
+    let kept = job_environment(owned(&all), None, false);
     assert_eq!(kept.keys().collect::<Vec<_>>(), ["LC_ALL", "PATH", "TZ"]);
-    assert_eq!(job_environment(std::iter::empty(), None)["PATH"], DEFAULT_PATH);
+    assert_eq!(job_environment(std::iter::empty(), None, false)["PATH"], DEFAULT_PATH);
 }
 
 #[test]
 fn what_a_login_would_set_comes_from_the_user_database() {
-    let user = || {
-        let root = User::from_uid(nix::unistd::Uid::from_raw(0)).unwrap().unwrap();
-        User { name: "ana".to_owned(), dir: "/home/ana".into(), shell: "/bin/zsh".into(), ..root }
-    };
-    let full = job_environment(std::iter::empty(), Some(user()));
+    let user = || Login { name: "ana".to_owned(), home: "/home/ana".into(), shell: "/bin/zsh".into() };
+    let full = job_environment(std::iter::empty(), Some(user()), false);
     let expected = [
         ("HOME", "/home/ana"),
         ("USER", "ana"),
@@ -116,7 +113,7 @@ fn what_a_login_would_set_comes_from_the_user_database() {
     assert_eq!(full, owned(&expected).collect());
 
     let set = [("HOME", "/srv/build"), ("USER", ""), ("SHELL", "/bin/bash")];
-    let kept = job_environment(owned(&set), Some(user()));
+    let kept = job_environment(owned(&set), Some(user()), false);
     assert_eq!(
         (kept["HOME"].as_str(), kept["SHELL"].as_str()),
         ("/srv/build", "/bin/bash"),
@@ -124,7 +121,14 @@ fn what_a_login_would_set_comes_from_the_user_database() {
     );
     assert_eq!((kept["USER"].as_str(), kept["LOGNAME"].as_str()), ("ana", "ana"), "an empty one is not set");
 
-    let bare = job_environment(std::iter::empty(), Some(User { shell: "".into(), ..user() }));
+    let others = job_environment(owned(&set), Some(user()), true);
+    assert_eq!(
+        (others["HOME"].as_str(), others["SHELL"].as_str()),
+        ("/home/ana", "/bin/zsh"),
+        "of the user it runs as"
+    );
+
+    let bare = job_environment(std::iter::empty(), Some(Login { shell: "".into(), ..user() }), false);
     assert_eq!(bare["SHELL"], "/bin/sh");
 }
 

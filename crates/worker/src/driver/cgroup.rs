@@ -21,6 +21,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
+use crate::job_user::{self, JobUser};
 use hierarchy::Hierarchies;
 use pool::{Pool, Reuse, Room};
 
@@ -252,16 +253,16 @@ impl Cgroup {
     }
 
     /// Starts a process inside the cgroup from its first instruction.
-    pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+    pub fn spawn(&self, command: &mut Command, user: Option<&JobUser>) -> io::Result<Child> {
         self.starts.fetch_add(1, Ordering::Relaxed);
         match &self.version {
             Version::One { rooms, .. } => {
                 let _visit = Visit::begin(rooms)?;
-                command.spawn()
+                job_user::spawn(command, user)
             }
             Version::Two { door } => {
                 enter_before_exec(command, door.try_clone()?.into());
-                command.spawn()
+                job_user::spawn(command, user)
             }
         }
     }

@@ -30,6 +30,7 @@ use super::stuck::Stuck;
 use super::{Assignment, Capabilities, Driver, Exit, Process, StartError, Started};
 use crate::blocking::{BlockingThreads, NoAnswer, PATIENCE, tell_if_slow};
 use crate::clock::until;
+use crate::job_user::JobUser;
 use start::Start;
 
 /// Starts that may wait for files at the same time; more wait for their turn.
@@ -42,6 +43,7 @@ const KILLED_CHILD: i32 = 128 + KILLED;
 /// Starts processes on this machine.
 pub(super) struct HostDriver {
     inherited: Arc<BTreeMap<String, String>>,
+    user: Option<Arc<JobUser>>,
     /// None where none can be made.
     cgroups: Option<Arc<Cgroups>>,
     threads: BlockingThreads,
@@ -52,9 +54,14 @@ pub(super) struct HostDriver {
 
 impl HostDriver {
     /// Ends what an earlier process of the same owner left in its cgroups.
-    pub fn new(inherited: BTreeMap<String, String>, owner: &str) -> io::Result<HostDriver> {
+    pub fn new(
+        inherited: BTreeMap<String, String>,
+        user: Option<JobUser>,
+        owner: &str,
+    ) -> io::Result<HostDriver> {
         Ok(HostDriver {
             inherited: Arc::new(inherited),
+            user: user.map(Arc::new),
             cgroups: Cgroups::open(owner).map(Arc::new),
             threads: BlockingThreads::new("host-start", MAX_STARTING, PATIENCE)?,
             check_threads: BlockingThreads::new("host-check", MAX_CHECKING, PATIENCE)?,
@@ -80,6 +87,7 @@ impl HostDriver {
         let start = Arc::new(Start::new(
             assignment,
             self.inherited.clone(),
+            self.user.clone(),
             self.cgroups.clone(),
             self.check_threads.clone(),
             self.stuck.clone(),

@@ -60,6 +60,7 @@ use tokio::io::AsyncWrite;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::DockerSettings;
+use crate::job_user::JobUser;
 use crate::spool::Position;
 
 pub(crate) use capabilities::Capabilities;
@@ -280,6 +281,12 @@ pub(crate) struct DriverSettings {
     pub host: bool,
     /// The environment that every job on the host gets from its worker.
     pub inherited: BTreeMap<String, String>,
+    /// The user that jobs on the host run as; none for the worker's own.
+    #[serde(default)]
+    pub user: Option<JobUser>,
+    /// Whether jobs may gain rights by setuid programs; if not, the executor has given up that of its own.
+    #[serde(default)]
+    pub allow_setuid: bool,
     pub docker: Option<DockerSettings>,
     pub scripted: bool,
 }
@@ -299,7 +306,7 @@ impl Drivers {
     ) -> io::Result<Drivers> {
         let mut drivers: Vec<(DriverKind, Box<dyn Driver>)> = Vec::new();
         if settings.host {
-            let driver = host::HostDriver::new(settings.inherited, &owner)?;
+            let driver = host::HostDriver::new(settings.inherited, settings.user, &owner)?;
             drivers.push((DriverKind::Host, Box::new(driver)));
         }
         if let Some(settings) = settings.docker {

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gaffer_protocol::boot_time::BootTime;
@@ -22,6 +22,7 @@ use tokio::process::{Child, Command};
 use super::cgroup::Cgroup;
 use super::processes::{self, Belonging, ProcessInfo};
 use crate::config::MARKER_VARIABLE;
+use crate::job_user::{self, JobUser};
 
 /// How long killed processes may take to exit; one that waits for a dead disk may never exit.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
@@ -34,6 +35,8 @@ pub(crate) struct ProcessTree {
     belonging: Belonging,
     group: Pid,
     cgroup: Option<Cgroup>,
+    /// Whose its further processes are; none for this process's own user.
+    user: Option<Arc<JobUser>>,
 }
 
 impl ProcessTree {
@@ -53,14 +56,19 @@ impl ProcessTree {
             directory: Some(directory),
             since_ticks: processes::ticks(started),
         };
-        ProcessTree { belonging, group: Pid::from_raw(leader), cgroup }
+        ProcessTree { belonging, group: Pid::from_raw(leader), cgroup, user: None }
+    }
+
+    /// The same, whose further processes are another user's.
+    pub fn with_user(self, user: Option<Arc<JobUser>>) -> ProcessTree {
+        ProcessTree { user, ..self }
     }
 
     /// Starts a further process in its cgroup.
     pub fn spawn(&self, command: &mut Command) -> std::io::Result<Child> {
         match &self.cgroup {
-            Some(cgroup) => cgroup.spawn(command),
-            None => command.spawn(),
+            Some(cgroup) => cgroup.spawn(command, self.user.as_deref()),
+            None => job_user::spawn(command, self.user.as_deref()),
         }
     }
 

@@ -22,7 +22,14 @@ async fn open(dir: &Path) -> Execution {
         countables: BTreeMap::new(),
         capacity,
         spool_limit: Some(1 << 30),
-        drivers: DriverSettings { host: true, inherited: BTreeMap::new(), docker: None, scripted: true },
+        drivers: DriverSettings {
+            host: true,
+            inherited: BTreeMap::new(),
+            user: None,
+            allow_setuid: true,
+            docker: None,
+            scripted: true,
+        },
         owner: "tester".to_owned(),
         ports: PortSettings::default(),
     };

@@ -30,6 +30,7 @@ const RETRY: Duration = Duration::from_millis(50);
 /// When another worker has it, or when it cannot begin.
 pub(crate) async fn obtain(place: ExecutorPlace, settings: ExecutionSettings) -> anyhow::Result<Executor> {
     let data_dir = settings.data_dir.clone();
+    let allow_setuid = settings.drivers.allow_setuid;
     let opening = ToExecutor::Open(Box::new(Opening {
         settings,
         build: Build::own(),
@@ -42,8 +43,8 @@ pub(crate) async fn obtain(place: ExecutorPlace, settings: ExecutionSettings) ->
             ExecutorPlace::Process => match process::connect(&data_dir).await.and_then(already_there) {
                 Ok(reached) => reached,
                 Err(_nobody) => {
-                    let (host, wire) =
-                        executor(&data_dir).context("cannot start the executor of this worker")?;
+                    let (host, wire) = executor(&data_dir, allow_setuid)
+                        .context("cannot start the executor of this worker")?;
                     Reached { wire, host, patience: BEGIN_PATIENCE }
                 }
             },

@@ -48,7 +48,8 @@ pub(super) async fn always_have_one(charge: Opening, leases: watch::Receiver<Opt
 }
 
 async fn have_watchdog(charge: &Opening, mut leases: watch::Receiver<Option<BootTime>>) -> io::Result<()> {
-    let (mut watchdog, mut wire) = spawn::start(WATCHDOG_COMMAND, &charge.settings.data_dir, Stdio::null())?;
+    let (mut watchdog, mut wire) =
+        spawn::start(WATCHDOG_COMMAND, &charge.settings.data_dir, Stdio::null(), true)?;
     frame::say(&mut wire, charge).await?;
     leases.mark_changed();
     loop {
@@ -131,7 +132,7 @@ fn end_what_is_left(
 /// An executor without an agent. It has its own watchdog and exits when it has no attempts left.
 async fn begin_another(charge: Opening) -> anyhow::Result<()> {
     let data_dir = charge.settings.data_dir.clone();
-    let (_host, mut wire) = spawn::executor(&data_dir)?;
+    let (_host, mut wire) = spawn::executor(&data_dir, charge.settings.drivers.allow_setuid)?;
     frame::say(&mut wire, &ToExecutor::Open(Box::new(charge))).await?;
     let _ = frame::hear_executor(&mut wire).await;
     Ok(())

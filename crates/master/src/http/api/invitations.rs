@@ -37,8 +37,8 @@ pub async fn list(
 }
 
 pub const CREATE: Operation = Operation {
-    description: "The response has the link in `url`, this once. Whoever opens it becomes a member with that role, as a new user \
-        with a name and a password of their choice, or as the user who is signed in.",
+    description: "The response has the link in `url`, this once. It makes one person a member with that role, as a new \
+        user with a name and a password of their choice, or as the user who is signed in.",
     ..Operation::new("create_invitation", "Invite somebody to a project", Action::ManageMembers)
 };
 

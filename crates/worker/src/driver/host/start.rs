@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use gaffer_domain::spec::Action;
 use gaffer_protocol::boot_time::BootTime;
 use nix::unistd::gettid;
 use rustix::process::{getpriority_process, setpriority_process};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
@@ -27,6 +28,7 @@ use super::HostProcess;
 use super::exec::{HostExec, Starting};
 use super::pipe::{Pipe, Pipes};
 use crate::blocking::{BlockingThreads, PATIENCE};
+use crate::job_user::{self, JobUser};
 
 /// How often a start that was given up while the kernel loads the program is looked at.
 const PROBE_INTERVAL: Duration = Duration::from_millis(2);
@@ -37,6 +39,7 @@ const KILL_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Start {
     assignment: Assignment,
     inherited: Arc<BTreeMap<String, String>>,
+    user: Option<Arc<JobUser>>,
     cgroups: Option<Arc<Cgroups>>,
     check_threads: BlockingThreads,
     stuck: Stuck,
@@ -79,12 +82,22 @@ impl Start {
     pub fn new(
         assignment: Assignment,
         inherited: Arc<BTreeMap<String, String>>,
+        user: Option<Arc<JobUser>>,
         cgroups: Option<Arc<Cgroups>>,
         check_threads: BlockingThreads,
         stuck: Stuck,
     ) -> Start {
         let stage = Mutex::new(Stage::Queued);
-        Start { assignment, inherited, cgroups, check_threads, stuck, runtime: Handle::current(), stage }
+        Start {
+            assignment,
+            inherited,
+            user,
+            cgroups,
+            check_threads,
+            stuck,
+            runtime: Handle::current(),
+            stage,
+        }
     }
 
     /// Does it, and leaves the result for [`Self::take_result`]. Blocks, for ever if a file system does.
@@ -196,19 +209,22 @@ impl Start {
         let cgroup = cgroup.map_err(|error| StartError::other(format!("cannot make a cgroup: {error}")))?;
         let started = BootTime::now();
         let mut command = program.command(directory, &environment);
-        if definition.stdin {
-            command.stdin(Stdio::piped());
-        }
+        let stdin = definition.stdin.then(|| self.stdin(&mut command)).transpose()?.flatten();
         let pipe = || Pipe::new().map_err(|error| StartError::other(format!("cannot make a pipe: {error}")));
         let ((stdout, of_stdout), (stderr, of_stderr)) = (pipe()?, pipe()?);
+        if let Some(user) = &self.user {
+            let owned = user.own_pipe(&of_stdout).and_then(|()| user.own_pipe(&of_stderr));
+            owned.map_err(|error| StartError::other(format!("cannot hand over a pipe: {error}")))?;
+        }
         command.stdout(of_stdout).stderr(of_stderr);
         let mut child = self.spawn_nice(definition.nice, &program, &mut command, cgroup.as_ref())?;
         // It holds the ends that the process has, too: they would keep the pipes open.
         drop(command);
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let pid = pid.ok_or_else(|| StartError::other("the new process has no process id"))?;
-        let input = child.stdin.take();
-        let tree = ProcessTree::new(pid, marker, directories.work.clone(), started, cgroup);
+        let input = child.stdin.take().or(stdin);
+        let user = self.user.clone();
+        let tree = ProcessTree::new(pid, marker, directories.work.clone(), started, cgroup).with_user(user);
         if let Err(given_up) = self.enter(Stage::Spawned) {
             // The main process is dead; if it executed another program for a moment, this kills what it started.
             tree.kill();
@@ -231,6 +247,20 @@ impl Start {
             container: None,
             exec: exec.map(|exec| Box::new(exec) as Box<dyn Exec>),
         })
+    }
+
+    /// Gives the process a standard input. Returns the other end, unless the child has it.
+    fn stdin(&self, command: &mut Command) -> Result<Option<ChildStdin>, StartError> {
+        let Some(user) = &self.user else {
+            command.stdin(Stdio::piped());
+            return Ok(None);
+        };
+        let failed = |error| StartError::other(format!("cannot make a standard input: {error}"));
+        let (reader, writer) = io::pipe().map_err(failed)?;
+        user.own_pipe(&reader).map_err(failed)?;
+        command.stdin(reader);
+        let _runtime = self.runtime.enter();
+        ChildStdin::from_std(OwnedFd::from(writer).into()).map(Some).map_err(failed)
     }
 
     fn directory<'a>(
@@ -299,8 +329,8 @@ impl Start {
         self.enter(Stage::Spawning { program: name, thread, killed: None })?;
         let _runtime = self.runtime.enter();
         let spawned = match cgroup {
-            Some(cgroup) => cgroup.spawn(command),
-            None => command.spawn(),
+            Some(cgroup) => cgroup.spawn(command, self.user.as_deref()),
+            None => job_user::spawn(command, self.user.as_deref()),
         };
         spawned.map_err(|error| refused(&program.name, &error))
     }
