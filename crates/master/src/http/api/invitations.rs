@@ -21,6 +21,7 @@ const PROJECT: Parameter =
 pub const LIST: Operation = Operation {
     description: "Newest first, without their links.",
     query: &[PROJECT, LIMIT, CURSOR],
+    errors: &[(404, "There is no such project.")],
     ..Operation::new("list_invitations", "List invitations", Action::ManageMembers)
 };
 
@@ -39,6 +40,7 @@ pub async fn list(
 pub const CREATE: Operation = Operation {
     description: "The response has the link in `url`, this once. It makes one person a member with that role, as a new \
         user with a name and a password of their choice, or as the user who is signed in.",
+    errors: &[(404, "There is no such project.")],
     ..Operation::new("create_invitation", "Invite somebody to a project", Action::ManageMembers)
 };
 
