@@ -29,6 +29,7 @@ use crate::commands::rerun::RerunArgs;
 use crate::commands::retention::RetentionArgs;
 use crate::commands::run::RunArgs;
 use crate::commands::scale::ScaleArgs;
+use crate::commands::secrets::SecretsArgs;
 use crate::commands::server::WorkerArgs;
 use crate::commands::sessions::SessionsArgs;
 use crate::commands::simulate::SimulateArgs;
@@ -149,6 +150,9 @@ pub enum Command {
     /// Manage the users of the installation
     #[command(visible_alias = "user")]
     Users(UsersArgs),
+    /// List, set and delete secrets
+    #[command(visible_alias = "secret")]
+    Secrets(SecretsArgs),
     /// Show database problems and background loops
     System(SystemArgs),
     /// List, retry and delete dead letters
@@ -299,6 +303,12 @@ mod tests {
             "invitations create viewer --project lab --valid 1d",
             "sessions end 3",
             "sessions end --all",
+            "secrets",
+            "secrets -o json",
+            "secrets set DB_PASSWORD",
+            "secrets set --exact TLS_KEY",
+            "secrets rm DB_PASSWORD",
+            "run --secret DB_PASSWORD --secret TOKEN -- x",
             "events -f 42",
             "system -o json",
             "dead-letters list --job 42",

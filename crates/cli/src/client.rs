@@ -178,6 +178,16 @@ impl Client {
         self.answer(request.body(text).timeout(ANSWER_TIMEOUT)).await
     }
 
+    /// PUT of bytes, sent once.
+    ///
+    /// # Errors
+    /// Errors of the API or the network.
+    pub async fn put_bytes(&self, path: &[&str], bytes: &[u8]) -> Result<Answer, Failure> {
+        let request = self.request(Method::PUT, path, &Query::new());
+        let request = request.header(CONTENT_TYPE, "application/octet-stream").body(bytes.to_vec());
+        self.answer(request.timeout(ANSWER_TIMEOUT)).await
+    }
+
     /// Writes to the standard input of a task; returns the new offset.
     ///
     /// # Errors

@@ -28,6 +28,7 @@ pub mod retention;
 pub mod run;
 pub mod scale;
 pub mod schema;
+pub mod secrets;
 pub mod server;
 pub mod sessions;
 pub mod simulate;

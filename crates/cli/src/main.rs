@@ -129,6 +129,7 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Workers(args) => commands::workers::list(args, out).await,
         Command::Worker(WorkerArgs::Act(action)) => commands::workers::act(action, out).await,
         Command::Retention(args) => commands::retention::run(args, out).await,
+        Command::Secrets(args) => commands::secrets::run(args, out).await,
         Command::Keys(args) => commands::keys::run(args, out).await,
         Command::Projects(args) => commands::projects::run(args, out).await,
         Command::Invitations(args) => commands::invitations::run(args, out).await,

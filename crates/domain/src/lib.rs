@@ -28,6 +28,7 @@ pub mod projects;
 pub mod quantity;
 pub mod queue;
 pub mod reason;
+pub mod redact;
 pub mod rerun;
 pub mod resources;
 pub mod restore;
@@ -36,6 +37,7 @@ pub mod rollout;
 pub mod scale;
 pub mod scopes;
 pub mod search;
+pub mod secrets;
 #[cfg(test)]
 mod seeds;
 pub mod spec;

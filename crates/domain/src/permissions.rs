@@ -65,6 +65,12 @@ pub enum Action {
     RevokeKey,
     /// Create and rotate keys of workers; list and revoke those of workers and of other users.
     ManageProjectKeys,
+    /// List secrets, without their values.
+    ListSecrets,
+    /// Store the value of a secret.
+    SetSecret,
+    /// Delete a secret.
+    DeleteSecret,
     /// Create a link that signs oneself in.
     CreateSignInLink,
     /// See one's own browser sessions, and end them.
@@ -178,6 +184,9 @@ fn allowed(action: Action) -> &'static [Role] {
         Action::RotateKey => &[Viewer, Operator, Admin],
         Action::RevokeKey => &[Viewer, Operator, Admin],
         Action::ManageProjectKeys => &[Admin],
+        Action::ListSecrets => &[Operator, Admin],
+        Action::SetSecret => &[Admin],
+        Action::DeleteSecret => &[Admin],
         Action::CreateSignInLink => &[Viewer, Operator, Admin],
         Action::ManageSessions => &[Viewer, Operator, Admin],
         Action::ChangePassword => &[Viewer, Operator, Admin],
@@ -225,7 +234,11 @@ impl Action {
             | Action::DirectWorker
             | Action::RemoveWorker
             | Action::RetryDeadLetter
-            | Action::DeleteDeadLetter => Scopes::only(Scope::Operate),
+            | Action::DeleteDeadLetter
+            // Their names, for those who write specifications and see why tasks do not start.
+            | Action::ListSecrets => Scopes::only(Scope::Operate),
+            // A secret that is replaced changes what every job does that uses it.
+            Action::SetSecret | Action::DeleteSecret => Scopes::only(Scope::Admin),
             Action::ListKeys
             | Action::CreateKey
             | Action::RotateKey
@@ -246,7 +259,7 @@ impl Action {
     }
 
     /// All of them.
-    pub const ALL: [Action; 33] = [
+    pub const ALL: [Action; 36] = [
         Action::Look,
         Action::SubmitJob,
         Action::ManageTemplates,
@@ -263,6 +276,9 @@ impl Action {
         Action::RotateKey,
         Action::RevokeKey,
         Action::ManageProjectKeys,
+        Action::ListSecrets,
+        Action::SetSecret,
+        Action::DeleteSecret,
         Action::CreateSignInLink,
         Action::ManageSessions,
         Action::ChangePassword,
@@ -312,6 +328,9 @@ impl Action {
             Action::ReadAudit => "read_audit",
             Action::ReadAuditOfInstallation => "read_audit_of_installation",
             Action::ManageProjectKeys => "manage_project_keys",
+            Action::ListSecrets => "list_secrets",
+            Action::SetSecret => "set_secret",
+            Action::DeleteSecret => "delete_secret",
             Action::LookAtProjects => "look_at_projects",
             Action::ManageProject => "manage_project",
             Action::ManageMembers => "manage_members",
@@ -335,6 +354,7 @@ impl Action {
                 | Action::ReadAuditOfInstallation
                 | Action::LookAtProjects
                 | Action::ListUsers
+                | Action::ListSecrets
         )
     }
 }
@@ -361,6 +381,9 @@ impl fmt::Display for Action {
             Action::ManageProjectKeys => {
                 "create and rotate keys of workers, list and revoke those of workers and of other users"
             }
+            Action::ListSecrets => "list secrets",
+            Action::SetSecret => "set secrets",
+            Action::DeleteSecret => "delete secrets",
             Action::CreateSignInLink => "create a sign-in link for themselves",
             Action::ManageSessions => "list and end their own browser sessions",
             Action::ChangePassword => "change their own password",
@@ -439,6 +462,8 @@ mod tests {
                 Action::RotateKey,
                 Action::RevokeKey,
                 Action::ManageProjectKeys,
+                Action::SetSecret,
+                Action::DeleteSecret,
                 Action::ManageSessions,
                 Action::ReadAudit,
                 Action::ReadAuditOfInstallation,

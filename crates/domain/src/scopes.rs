@@ -12,7 +12,7 @@ pub enum Scope {
     Submit,
     /// Stop, scale and delete jobs, write to tasks, direct workers, change templates.
     Operate,
-    /// Manage keys.
+    /// Manage keys and secrets.
     Admin,
 }
 
@@ -41,7 +41,7 @@ impl Scope {
             Scope::Read => "read jobs, output, history and workers",
             Scope::Submit => "submit and rerun jobs, update services",
             Scope::Operate => "stop, scale and delete jobs, write to tasks, direct workers, change templates",
-            Scope::Admin => "manage keys",
+            Scope::Admin => "manage keys and secrets",
         }
     }
 

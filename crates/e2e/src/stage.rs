@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use gaffer_domain::ProjectId;
 use gaffer_domain::scopes::Scopes;
 use gaffer_master::Running;
-use gaffer_master::config::{DatabaseUrl, MasterConfig, OUTPUT_STORE_AFTER};
+use gaffer_master::config::{DatabaseUrl, MasterConfig, OUTPUT_STORE_AFTER, SecretsKey, SecretsKeyConfig};
 use gaffer_master::control::Control;
 use gaffer_master::operations::sign_in::FIRST_USER;
 use gaffer_master::records::KeyKind;
@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
 use crate::cluster::fresh_database;
+
+/// The master key of secrets in tests.
+pub const SECRETS_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 /// A master with its own database, in this process.
 pub struct Stage {
@@ -73,6 +76,10 @@ impl Stage {
             output_store_after: OUTPUT_STORE_AFTER,
             metrics_token: None,
             registration: Default::default(),
+            secrets_key: SecretsKeyConfig {
+                secrets_key: Some(SecretsKey::from(SECRETS_KEY)),
+                ..SecretsKeyConfig::default()
+            },
         };
         change(&mut config);
         Box::pin(gaffer_master::start(&config, CancellationToken::new())).await.unwrap()

@@ -18,6 +18,7 @@ pub mod removed_workers;
 pub mod retention;
 pub mod sampler;
 pub mod scheduler;
+pub mod secret_keys;
 pub mod sweeper;
 pub mod system_jobs;
 pub mod unused_objects;
@@ -67,6 +68,8 @@ pub struct Loops {
     pub forget_workers: Option<forget_workers::ForgetWorkers>,
     /// Deletes output of tasks that no longer exist.
     pub orphans: orphans::Orphans,
+    /// Applies a new master key to secrets.
+    pub secret_keys: secret_keys::SecretKeys,
     /// Moves output, and deletes what is unused; none without object storage.
     pub output_store: Option<(output_mover::OutputMover, unused_objects::UnusedObjects)>,
 }
@@ -94,6 +97,7 @@ impl Loops {
             expired,
             forget_workers,
             orphans,
+            secret_keys,
             output_store,
         } = self;
         let mut running = vec![
@@ -113,6 +117,7 @@ impl Loops {
             statuses.start(expiry, shutdown.clone()),
             statuses.start(expired, shutdown.clone()),
             statuses.start(orphans, shutdown.clone()),
+            statuses.start(secret_keys, shutdown.clone()),
         ];
         running.extend(rebalance.map(|rebalance| statuses.start(rebalance, shutdown.clone())));
         running.extend(forget_workers.map(|forgets| statuses.start(forgets, shutdown.clone())));

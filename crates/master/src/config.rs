@@ -13,6 +13,7 @@ use gaffer_domain::placement::Strategy;
 use gaffer_domain::quantity::{QuantityError, Span};
 use gaffer_domain::retention::Retention;
 use gaffer_domain::worker::WORKER_LOST_AFTER;
+use zeroize::Zeroizing;
 
 use crate::output_store::OutputStoreAddress;
 use crate::secret::MetricsToken;
@@ -117,6 +118,10 @@ pub struct MasterConfig {
     #[arg(long, env = "GAFFER_REGISTRATION", value_name = "WHO", default_value_t)]
     pub registration: Registration,
 
+    /// Where the master key of secrets is.
+    #[command(flatten)]
+    pub secrets_key: SecretsKeyConfig,
+
     /// How many connections there may be, and how long they may be idle.
     #[command(flatten)]
     pub connections: ConnectionConfig,
@@ -166,6 +171,53 @@ pub fn output_store(address: &str) -> Result<OutputStoreAddress, String> {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
     )
+}
+
+/// Where the master keys of secrets come from.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SecretsKeyConfig {
+    /// File with the master key of secrets
+    ///
+    /// A key is 32 random bytes in base64 or hexadecimal, as from `openssl rand -base64 32`. With several keys, one per line, the
+    /// first encrypts and all of them decrypt. With a private Postgres server the default is secrets.key in the data directory,
+    /// which is created.
+    #[arg(long, env = "GAFFER_SECRETS_KEY_FILE", value_name = "FILE")]
+    pub secrets_key_file: Option<PathBuf>,
+
+    /// Master key of secrets; better use a file
+    ///
+    /// As in a file; several keys are separated by commas. Other processes of the same user can read it.
+    #[arg(
+        long,
+        env = "GAFFER_SECRETS_KEY",
+        value_name = "KEY",
+        hide_env_values = true,
+        conflicts_with = "secrets_key_file"
+    )]
+    pub secrets_key: Option<SecretsKey>,
+
+    /// Command that prints the master key of secrets
+    ///
+    /// It is run by a shell when the master starts, and must end within 30 seconds. It prints what the file would have in it.
+    #[arg(long, env = "GAFFER_SECRETS_KEY_COMMAND", value_name = "COMMAND",
+        conflicts_with_all = ["secrets_key_file", "secrets_key"])]
+    pub secrets_key_command: Option<String>,
+}
+
+/// The text of master keys, which is never printed.
+#[derive(Clone)]
+pub struct SecretsKey(pub Zeroizing<String>);
+
+impl fmt::Debug for SecretsKey {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretsKey(…)")
+    }
+}
+
+impl From<&str> for SecretsKey {
+    fn from(text: &str) -> SecretsKey {
+        SecretsKey(Zeroizing::new(text.to_owned()))
+    }
 }
 
 /// Limits of the three ports.

@@ -1,6 +1,8 @@
 //! What worker sessions use: the store that changes tasks, and in-memory state about workers. Handlers have no
 //! access to it.
 
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 
 use crate::absences::Absences;
@@ -16,6 +18,7 @@ use crate::metrics::sessions::SessionMetrics;
 use crate::open_streams::OpenStreams;
 use crate::scheduling_state::SchedulingState;
 use crate::store::Store;
+use crate::vault::Vault;
 use crate::wakes::Wakes;
 use crate::write_batcher::WriteBatcherHandle;
 
@@ -48,6 +51,8 @@ pub struct Control {
     pub large_jobs: LargeJobs,
     /// What waits and what is live, as far as that is known in memory.
     pub scheduling: SchedulingState,
+    /// Decrypts the secrets of attempts.
+    pub vault: Arc<Vault>,
     pub metrics: SessionMetrics,
     /// Cancelled when the master goes down.
     pub shutdown: CancellationToken,

@@ -1,6 +1,7 @@
 //! Explains why tasks wait, with the checks that the scheduler uses.
 
 mod for_workers;
+mod lacking;
 mod without_instance;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use crate::store::placement::QueuedClass;
 use crate::store::tasks::Placed;
 use crate::troubles::Troubles;
 use crate::views::Views;
+use lacking::Lacking;
 use without_instance::without_instance;
 
 /// Number of slow starts listed individually.
@@ -52,6 +54,7 @@ pub async fn explain(
     let judge = Judge::new(&snapshot, &kept, usize::MAX);
     let awaited = all_awaited(&spec.tasks);
     let mut waiting = Vec::new();
+    let lacking = Lacking::of(views, project, &spec).await?;
     for WaitingDefinition { position, class, pending, blocked, unseen_until } in
         store.job_waiting(job).await?
     {
@@ -81,11 +84,11 @@ pub async fn explain(
                 false => None,
             };
             let why = judge.explain(&definition.name, pending, &needs, class, workers.as_deref());
-            waiting.push(WaitingTasks { position, ..why });
+            waiting.push(lacking.added_to(definition, WaitingTasks { position, ..why }));
         }
         if blocked > 0 {
             let message = conditions::waits_for(&spec, &awaited, position);
-            waiting.push(told(&definition.name, blocked, message));
+            waiting.push(lacking.added_to(definition, told(&definition.name, blocked, message)));
         }
     }
     let starting = store.tasks_starting(job, MAX_STARTING).await?;

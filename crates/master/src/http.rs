@@ -41,7 +41,7 @@ use crate::operations::metrics::StandbyMetrics;
 use crate::views::Views;
 use api::{
     audit, events, health, invitations, jobs, keys, members, metrics, openapi, output, ports, projects,
-    queue, retention, scale, schema, sessions, system, tasks, templates, users, versions, workers,
+    queue, retention, scale, schema, secrets, sessions, system, tasks, templates, users, versions, workers,
 };
 use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
@@ -152,6 +152,9 @@ fn api_v1() -> Api {
         .post("/keys", &keys::CREATE, keys::create)
         .delete("/keys/{key}", &keys::REVOKE, keys::revoke)
         .post("/keys/{key}/rotate", &keys::ROTATE, keys::rotate)
+        .get("/secrets", &secrets::LIST, secrets::list)
+        .put("/secrets/{secret}", &secrets::SET, secrets::set)
+        .delete("/secrets/{secret}", &secrets::DELETE, secrets::delete)
         .post("/login-links", &keys::LOGIN_LINK, keys::login_link)
         .get("/system", &system::SHOW, system::show)
         .post("/system/output-store/check", &system::CHECK_OUTPUT_STORE, system::check_output_store)

@@ -49,6 +49,7 @@ mod standby;
 pub mod store;
 pub mod troubles;
 mod unknown_outcome;
+pub mod vault;
 pub mod views;
 pub mod wakes;
 pub mod write_batcher;

@@ -23,6 +23,7 @@ pub mod readiness;
 mod recent;
 pub mod registration;
 pub mod retention;
+pub mod secrets;
 pub mod services;
 pub mod sign_in;
 pub mod sources;

@@ -36,6 +36,7 @@ use crate::background::scheduler::Scheduler;
 use crate::background::scheduler::recent::Recent;
 use crate::background::scheduler::reservations::Reservations;
 use crate::background::scheduler::stats::SchedulerStats;
+use crate::background::secret_keys::SecretKeys;
 use crate::background::sweeper::{Strays, Sweeper};
 use crate::background::system_jobs::SystemJobs;
 use crate::background::unused_objects::UnusedObjects;
@@ -64,6 +65,8 @@ use crate::scheduling_state::SchedulingState;
 use crate::standby::{Standby, Stopped};
 use crate::store::{StoreError, Stores};
 use crate::troubles::Troubles;
+use crate::vault::Vault;
+use crate::vault::master_key::KeyRing;
 use crate::views::{Status, Views};
 use crate::wakes::Wakes;
 use crate::write_batcher::{self, WriteBatcher};
@@ -141,14 +144,17 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
 
     let output_store = config.output_store.as_ref().map(OutputStore::connect).transpose()?.map(Arc::new);
 
-    let (url, postgres) = match &config.database_url {
-        Some(url) => (url.0.clone(), None),
+    let (url, postgres, keys) = match &config.database_url {
+        Some(url) => (url.0.clone(), None, KeyRing::load(&config.secrets_key).await),
         None => {
             let settings = postgres_settings(config.data_dir(), config.pg_bin.clone());
             let postgres = EmbeddedPostgres::start(settings).await?;
-            (postgres.url().to_owned(), Some(postgres))
+            let keys = KeyRing::load_or_create(&config.secrets_key, &config.data_dir()).await;
+            (postgres.url().to_owned(), Some(postgres), keys)
         }
     };
+    let vault = Arc::new(Vault::new(keys));
+    vault.log();
     let limits = listener::limits(&config.connections);
     let timeouts = Timeouts { idle: config.connections.idle_timeout.to_std(), ..Timeouts::default() };
     let metrics = Metrics::default();
@@ -285,6 +291,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
             removed: [wakes.removed_workers.clone(), wakes.system_jobs.clone()],
         }),
         orphans: Orphans::new(store.clone()),
+        secret_keys: SecretKeys { store: store.clone(), vault: vault.clone() },
         output_store: output_store.clone().map(|objects| {
             let mover = OutputMover::new(store.clone(), objects.clone(), config.output_store_after);
             (mover, UnusedObjects::new(store.clone(), objects))
@@ -314,6 +321,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         wakes,
         large_jobs,
         scheduling,
+        vault: vault.clone(),
         metrics: metrics.sessions.clone(),
         shutdown: shutdown.clone(),
     });
@@ -325,6 +333,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         samples,
         troubles,
         loops: statuses.clone(),
+        vault,
     };
     let exposition = Exposition::new(metrics.clone(), stores.reads.clone(), sources);
     let reads = stores.reads.clone();

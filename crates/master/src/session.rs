@@ -9,6 +9,7 @@ mod clean;
 mod hello;
 mod read;
 mod reports;
+mod secrets;
 mod write;
 
 use std::sync::Arc;

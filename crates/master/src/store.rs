@@ -43,6 +43,7 @@ pub mod reruns;
 pub mod restored;
 pub mod retention;
 pub mod search;
+pub mod secrets;
 pub mod specs;
 pub mod system_jobs;
 pub mod tasks;

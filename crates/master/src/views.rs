@@ -28,6 +28,7 @@ use crate::search_budget::Searches;
 use crate::snapshot::Snapshots;
 use crate::store::ReadStore;
 use crate::troubles::Troubles;
+use crate::vault::Vault;
 
 /// What anybody may look at who may look at a project.
 #[derive(Debug)]
@@ -73,6 +74,8 @@ pub struct Status {
     pub troubles: Troubles,
     /// How its loops are doing.
     pub loops: Statuses,
+    /// With which keys secrets are encrypted.
+    pub vault: Arc<Vault>,
 }
 
 /// State of connected workers.

@@ -12,7 +12,7 @@ use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::spec::{
     Action, Container, DriverKind, HealthCheck, Item, JobSpec, OutputLimit, Port, PortProtocol, Probe,
-    Resources, StopSpec,
+    Resources, SecretUse, StopSpec,
 };
 use gaffer_domain::{AttemptRef, JobId};
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,9 @@ pub struct Definition {
     pub action: Action,
     /// Added to the environment.
     pub env: BTreeMap<String, String>,
+    /// The secrets that it uses: a worker asks for their values before each attempt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
     /// Reserved resources.
     pub resources: Resources,
     /// How many of countable resources it has for itself while it runs.
@@ -107,6 +110,7 @@ impl Definition {
             action: task.action.clone(),
             // No name in `env` begins as theirs do.
             env: task.env.clone().into_iter().chain(variables(&spec.parameters)).collect(),
+            secrets: task.secrets.clone(),
             resources: task.resources.amounts,
             countables: task.resources.countables.clone(),
             timeout: task.timeout,
@@ -332,6 +336,7 @@ mod tests {
             stdin: false,
             action: Action::Script(script.to_owned()),
             env: BTreeMap::new(),
+            secrets: Vec::new(),
             resources: Resources { cpu: Cpu::from_millis(0), memory: Bytes(0), disk: Bytes(0) },
             countables: BTreeMap::new(),
             timeout: None,

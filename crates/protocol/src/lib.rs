@@ -10,6 +10,7 @@ pub mod output;
 pub mod ports;
 pub mod proxies;
 pub mod rest;
+pub mod secrets;
 pub mod server_url;
 pub mod trace;
 pub mod wire;

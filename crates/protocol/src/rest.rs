@@ -11,6 +11,7 @@ mod problem;
 mod queue;
 mod reruns;
 mod scale;
+mod secrets;
 mod stdin;
 mod system;
 mod templates;
@@ -46,9 +47,11 @@ pub use problem::{Problem, ProblemField};
 pub use queue::{Pass, Passes, Queue, QueueClass};
 pub use reruns::{RERUN_IN_PART, RerunRequest, ResultOf};
 pub use scale::ScaleRequest;
+pub use secrets::{Secret, SecretText};
 pub use stdin::{StdinPosition, StdinState};
 pub use system::{
-    BackgroundLoop, DeadLetter, LockedJob, OutputStoreCheck, RetentionEra, RetentionPreview, System, Trouble,
+    BackgroundLoop, DeadLetter, LockedJob, OutputStoreCheck, RetentionEra, RetentionPreview, SecretsState,
+    System, Trouble,
 };
 pub use templates::{JobTemplate, Template, TemplateParameter, TemplateVersion, TemplateVersionEntry};
 

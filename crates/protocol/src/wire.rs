@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 use crate::health::Checked;
 use crate::ports::NamedPort;
+use crate::secrets::Secrets;
 
 /// Version of everything in this module and in [`crate::output`]. A master refuses a worker with another one.
 pub const PROTOCOL_VERSION: u32 = 2;
@@ -89,6 +90,11 @@ pub enum ToMaster {
     InputTaken(InputTaken),
     /// A result of a health check. The latest ones are repeated in each session.
     Checked(Box<Checked>),
+    /// An attempt is about to start and needs its secrets. Repeated until it is answered.
+    SecretsWanted {
+        /// Which.
+        attempt: AttemptRef,
+    },
 }
 
 /// Identity, capacity and held attempts of a connecting worker.
@@ -310,6 +316,8 @@ pub enum ToWorker {
     /// Bytes for the standard input of an attempt. Answered by [`ToMaster::InputTaken`] once the process has read
     /// them, or not at all: then they are sent again.
     Input(Box<Input>),
+    /// Answers [`ToMaster::SecretsWanted`].
+    Secrets(Box<Secrets>),
     /// Give an attempt back if it has not started ([`ToMaster::Returned`]), also one that never arrived; else nothing
     /// happens.
     TakeBack {

@@ -9,7 +9,9 @@ mod end;
 mod hooks;
 mod probe;
 mod pump;
+mod redacted;
 pub(crate) mod scratch;
+pub(crate) mod secret_files;
 mod short_path;
 mod supervise;
 #[cfg(test)]
@@ -17,11 +19,12 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use chrono::{DateTime, Utc};
 use gaffer_domain::AttemptRef;
 use gaffer_domain::reason::{AttemptEnd, LostCause};
+use gaffer_domain::redact::Masks;
 use gaffer_domain::spec::StopSignal;
 use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::health::Checked;
@@ -34,11 +37,12 @@ use crate::blocking::BlockingThreads;
 use crate::clock::Began;
 use crate::driver::{Assignment, Capabilities, Drivers, OnStart, StartError, Started};
 use crate::ports::Ports;
-use crate::spool::{OutputWriter, Spool};
+use crate::spool::{OutputWriter, Position, Spool};
 pub(crate) use controls::{Cause, ControlSender, Controls, StopRequests, channels};
 pub(crate) use end::unstarted;
 use hooks::Hooks;
 use scratch::ScratchSpace;
+use secret_files::SecretFiles;
 use supervise::supervise;
 
 /// What every attempt of this worker uses.
@@ -46,6 +50,8 @@ pub(crate) struct AttemptContext {
     pub drivers: Drivers,
     pub spool: Spool,
     pub scratch: ScratchSpace,
+    /// Files with secrets of attempts.
+    pub secret_files: SecretFiles,
     /// For what hooks do with files.
     pub threads: BlockingThreads,
     /// Ports of this machine that attempts hold.
@@ -72,9 +78,30 @@ pub(crate) struct Attempt {
     pub worker_name: Arc<str>,
     pub progress: Arc<dyn Progress>,
     pub began: Began,
+    /// What its output must not show, once that is known; nothing for one without secrets.
+    masks: Arc<OnceLock<Mutex<Masks>>>,
+    /// How far its output was stored when it was adopted, if that is known.
+    stored: Option<Position>,
 }
 
 impl Attempt {
+    pub fn new(
+        context: Arc<AttemptContext>,
+        start: Arc<StartAttempt>,
+        worker_name: Arc<str>,
+        progress: Arc<dyn Progress>,
+        began: Began,
+    ) -> Attempt {
+        Attempt { context, start, worker_name, progress, began, masks: Arc::default(), stored: None }
+    }
+
+    /// A text without what its output must not show.
+    fn redacted(&self, text: String) -> String {
+        let Some(masks) = self.masks.get() else { return text };
+        let mut masks = masks.lock().unwrap_or_else(PoisonError::into_inner);
+        masks.hide_in(&text)
+    }
+
     pub fn reference(&self) -> AttemptRef {
         self.start.attempt
     }
@@ -97,6 +124,8 @@ pub(crate) trait Progress: Send + Sync {
     fn started(&self, attempt: AttemptRef, start: StartFacts);
     /// There is more output.
     fn wrote(&self, attempt: AttemptRef);
+    /// It is about to start and needs its secrets.
+    fn wants_secrets(&self, attempt: AttemptRef);
     /// So far its process has taken its input.
     fn took_input(&self, taken: InputTaken);
     /// A health check has a result.
@@ -115,8 +144,8 @@ pub(crate) struct StartFacts {
 
 /// Executes an attempt. Comes back when nothing of it is left but its output.
 pub(crate) async fn run(attempt: Attempt, writer: OutputWriter, controls: Controls) -> Ended {
-    let Controls { stops, signals, inputs } = controls;
-    run_with(Hooks::all(inputs), attempt, writer, stops, signals).await
+    let Controls { stops, signals, inputs, secrets } = controls;
+    run_with(Hooks::all(inputs, secrets), attempt, writer, stops, signals).await
 }
 
 async fn run_with(
@@ -131,6 +160,7 @@ async fn run_with(
     let ended = match until_told_to_end(starting, &stops, &cancelled).await {
         Ok(started) => see_through(&attempt, &mut hooks, started, writer, stops, signals).await,
         Err(error) => {
+            let error = StartError { message: attempt.redacted(error.message), ..error };
             let cause = stops.borrow().cause();
             unstarted(attempt.reference(), end::of_start(error, cause, &attempt.start))
         }
@@ -141,15 +171,20 @@ async fn run_with(
 
 /// Adopts an attempt of a previous executor. Returns as [`run`] does.
 pub(crate) async fn adopt(
-    attempt: Attempt,
+    mut attempt: Attempt,
     has_started: bool,
     writer: OutputWriter,
     controls: Controls,
 ) -> Ended {
-    let Controls { stops, signals, inputs } = controls;
-    let mut hooks = Hooks::all(inputs);
+    let Controls { stops, signals, inputs, secrets } = controls;
+    let mut hooks = Hooks::all(inputs, secrets);
     let cancelled = CancellationToken::new();
-    let position = writer.position().cloned();
+    attempt.stored = writer.position().cloned();
+    let position = match attempt.start.definition.secrets.is_empty() {
+        true => attempt.stored.clone(),
+        // What is stored is not what was read. So it is read from the beginning, and what is stored is left out.
+        false => attempt.stored.as_ref().map(|_| Position::default()),
+    };
     let adopting = attempt.context.drivers.adopt(&attempt.start, has_started, position, &cancelled);
     let ended = match until_told_to_end(adopting, &stops, &cancelled).await {
         Ok(mut started) => {
@@ -173,6 +208,7 @@ async fn start(
         start: attempt.start.clone(),
         environment: BTreeMap::new(),
         directories: None,
+        secret_files: Vec::new(),
         on_start: OnStart::default(),
         marker: attempt.context.marker(attempt.reference()),
     };

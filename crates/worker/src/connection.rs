@@ -20,6 +20,7 @@ use gaffer_protocol::wire::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::attempt::secret_files::SecretFiles;
 use crate::config::ApiKey;
 use crate::executor::Executor;
 use crate::route::Route;
@@ -264,6 +265,7 @@ pub(crate) fn warnings(data_dir: &Path) -> Vec<String> {
         );
     }
     warnings.extend(crate::driver::cgroup_shortcoming());
+    warnings.extend(SecretFiles::shortcoming());
     if ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| Path::new(mark).exists()) {
         warnings.push("this worker runs in a container: host tasks run in that container".to_owned());
     }

@@ -32,6 +32,7 @@ use gaffer_domain::spec::{Resources, StopSignal};
 use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::output::EncodedChunk;
+use gaffer_protocol::secrets::Secrets;
 use gaffer_protocol::wire::{DriverStatus, Ended, HeldAttempt, Input, StoredOutput, ToMaster, Welcome};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -39,6 +40,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::attempt::scratch::ScratchSpace;
+use crate::attempt::secret_files::SecretFiles;
 use crate::attempt::{self, AttemptContext, Cause, StopRequests};
 use crate::blocking::{BlockingThreads, STORING_PATIENCE};
 use crate::driver::{self, DriverSettings, Drivers};
@@ -106,6 +108,7 @@ pub(crate) enum Command {
         signal: StopSignal,
     },
     Input(Box<Input>),
+    Secrets(Box<Secrets>),
     TakeBack {
         attempt: AttemptRef,
     },
@@ -167,12 +170,15 @@ impl Execution {
             let assigned = start.assigned_ports.iter().map(|port| (port.port, port.protocol));
             ports.keep(start.attempt, assigned.chain(start.definition.published_ports()));
         }
+        let attempts: Vec<AttemptRef> = adopting.clone().collect();
+        let secret_files = SecretFiles::open(&settings.data_dir, &attempts, settings.drivers.user.clone());
         let context = Arc::new(AttemptContext {
             drivers: Drivers::open(settings.drivers, settings.owner, adopting)
                 .await
                 .context("cannot start a thread")?,
             spool,
             scratch,
+            secret_files,
             threads: BlockingThreads::new("attempt-files", MAX_FILE_THREADS, STORING_PATIENCE)
                 .context("cannot start a thread")?,
             ports,
@@ -359,6 +365,9 @@ pub(crate) fn end_leftovers(
     // Also when nothing can be noted down: on a full disk, say.
     driver::end_cgroups(owner);
     ScratchSpace::close(data_dir);
+    if !matches!(goes_on, Ok(true)) {
+        SecretFiles::close(data_dir);
+    }
     goes_on
 }
 
@@ -403,6 +412,7 @@ impl Core {
             }
             Command::Signal { attempt, signal } => self.state().signal(attempt, signal),
             Command::Input(input) => self.state().input(*input),
+            Command::Secrets(secrets) => self.state().secrets(*secrets),
             Command::TakeBack { attempt } => {
                 self.state().take_back(attempt);
                 self.launch_ready();

@@ -148,10 +148,8 @@ fn named(wanted: &str) -> anyhow::Result<User> {
 /// Lets others pass through a directory without seeing what is in it.
 pub(crate) fn let_pass(directory: &Path) -> io::Result<()> {
     let mode = fs::metadata(directory)?.mode() & 0o7777;
-    match mode & 0o111 == 0o111 {
-        true => Ok(()),
-        false => fs::set_permissions(directory, fs::Permissions::from_mode(mode | 0o111)),
-    }
+    let wanted = mode & !0o066 | 0o111;
+    if mode == wanted { Ok(()) } else { fs::set_permissions(directory, fs::Permissions::from_mode(wanted)) }
 }
 
 #[cfg(test)]

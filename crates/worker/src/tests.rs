@@ -9,6 +9,7 @@ mod host;
 mod hung;
 pub(crate) mod master;
 mod restart;
+mod secrets;
 mod session;
 mod stop;
 

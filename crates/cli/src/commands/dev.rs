@@ -15,7 +15,7 @@ use gaffer_domain::retention::Retention;
 use gaffer_domain::spec::JobSpec;
 use gaffer_master::Running;
 use gaffer_master::config::{
-    self, AuditRetention, ConnectionConfig, LeaderLease, MasterConfig, Rebalance, resolve,
+    self, AuditRetention, ConnectionConfig, LeaderLease, MasterConfig, Rebalance, SecretsKeyConfig, resolve,
 };
 use gaffer_master::operations::jobs::{self, Submit};
 use gaffer_master::operations::keys::{self, NewKey};
@@ -97,6 +97,9 @@ pub struct DevArgs {
     /// Token for reading /metrics, see `gaffer master --help`
     #[arg(long, env = "GAFFER_METRICS_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     metrics_token: Option<MetricsToken>,
+    /// Master key of secrets
+    #[command(flatten)]
+    secrets_key: SecretsKeyConfig,
     /// Limits of the three ports
     #[command(flatten)]
     connections: ConnectionConfig,
@@ -132,6 +135,7 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
         retention: args.retention,
         output_store: args.output_store,
         output_store_after: args.output_store_after,
+        secrets_key: args.secrets_key,
         connections: args.connections,
         // No other process can reach its private database.
         leader_lease: LeaderLease::default(),

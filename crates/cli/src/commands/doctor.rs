@@ -245,19 +245,46 @@ async fn api() -> Vec<Finding> {
             "create a new key on the dashboard's page Keys",
         )),
     }
-    findings.extend(records(&access).await);
+    if let Some(state) = system(&access).await {
+        findings.push(secrets(&state));
+        findings.push(records(state));
+    }
     findings
 }
 
+/// The state of the master; none if it does not tell.
+async fn system(access: &access::Access) -> Option<System> {
+    Client::new(access).ok()?.read(&["system"], &Query::new()).await.ok()
+}
+
+/// Whether secrets can be used.
+fn secrets(state: &System) -> Finding {
+    const CHECK: &str = "secrets";
+    let secrets = &state.secrets;
+    match (&secrets.problem, &secrets.key, secrets.on_old_keys) {
+        (Some(problem), ..) => Finding::problem(
+            CHECK,
+            problem.clone(),
+            "set GAFFER_SECRETS_KEY_FILE on the master to the file with the right keys, and restart it",
+        ),
+        (None, None, _) => Finding::skipped(CHECK, "the master has no master key, and nobody uses secrets"),
+        (None, Some(key), 0) => Finding::ok(CHECK, format!("encrypted with the master key {key}")),
+        (None, Some(key), old) => Finding::ok(
+            CHECK,
+            format!(
+                "encrypted with the master key {key}; {old} are still on an old key, which must stay in the list"
+            ),
+        ),
+    }
+}
+
 /// Whether the master can record what happens, and whether the database has refused anything.
-async fn records(access: &access::Access) -> Option<Finding> {
+fn records(mut state: System) -> Finding {
     const CHECK: &str = "database";
-    let client = Client::new(access).ok()?;
-    let mut state: System = client.read(&["system"], &Query::new()).await.ok()?;
     // These have a check of their own.
     state.loops.retain(|one| !["output_mover", "unused_objects"].contains(&one.name.as_str()));
     let troubles = super::system::troubles(&state, Utc::now());
-    Some(match (troubles.first(), state.has_dead_letters) {
+    match (troubles.first(), state.has_dead_letters) {
         (Some(trouble), _) => Finding::problem(
             CHECK,
             trouble.clone(),
@@ -269,7 +296,7 @@ async fn records(access: &access::Access) -> Option<Finding> {
             "`gaffer dead-letters list` shows the reasons",
         ),
         (None, false) => Finding::ok(CHECK, "accepts writes"),
-    })
+    }
 }
 
 /// Whether the master's object storage works; nothing if it has none and needs none.

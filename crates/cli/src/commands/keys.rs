@@ -63,7 +63,7 @@ Scopes of user keys; none includes another one:
   submit   submit and rerun jobs, update services
   operate  stop, scale and delete jobs, write to tasks, direct workers,
            change templates
-  admin    manage keys
+  admin    manage keys and secrets
 
 `gaffer run` and `gaffer submit --follow` need read and submit.")]
 struct CreateArgs {

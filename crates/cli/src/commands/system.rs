@@ -48,11 +48,21 @@ fn show(system: &System, out: &Out) -> Result<(), Failure> {
     for line in troubles(system, now) {
         out.line(&format!("✗ {line}"))?;
     }
+    if let Some(problem) = &system.secrets.problem {
+        out.line(&format!("✗ secrets cannot be used: {}", style::visible(problem)))?;
+    }
     if system.has_dead_letters {
         out.line("✗ there are dead letters: gaffer dead-letters list")?;
     }
     if system.database_trouble.is_none() {
         out.line("✓ the database accepts writes")?;
+    }
+    if let Some(key) = &system.secrets.key {
+        let old = match system.secrets.on_old_keys {
+            0 => String::new(),
+            old => format!("; {old} are still on an old key of the list"),
+        };
+        out.line(&format!("✓ secrets are encrypted with the master key {}{old}", style::visible(key)))?;
     }
     let rows = system.loops.iter().map(|one| row(one, now)).collect();
     let head = ["LOOP", "LAST RUN", "DURATION", "RESULT", "RUNS"];

@@ -12,16 +12,19 @@ use serde::{Deserialize, Serialize};
 pub enum Feature {
     /// Tasks with an item: `each`.
     Each,
+    /// Tasks with secrets.
+    Secrets,
 }
 
 impl Feature {
     /// All of them: what this version can do.
-    pub const ALL: [Feature; 1] = [Feature::Each];
+    pub const ALL: [Feature; 2] = [Feature::Each, Feature::Secrets];
 
     /// Name in the API, the database and messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Feature::Each => "each",
+            Feature::Secrets => "secrets",
         }
     }
 }

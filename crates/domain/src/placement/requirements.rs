@@ -121,7 +121,7 @@ impl Requirements {
         });
         Requirements {
             driver: task.driver,
-            features: task.each.iter().map(|_| Feature::Each).collect(),
+            features: features(task),
             resources: task.resources.amounts,
             datacenters: sorted(job.datacenters.clone()),
             countables: task.resources.countables.clone(),
@@ -204,6 +204,12 @@ impl fmt::Display for Requirements {
         }
         Ok(())
     }
+}
+
+/// What its workers must be able to do that earlier ones could not.
+fn features(task: &TaskSpec) -> Vec<Feature> {
+    let needed = [(Feature::Each, task.each.is_some()), (Feature::Secrets, !task.secrets.is_empty())];
+    needed.into_iter().filter_map(|(feature, is_needed)| is_needed.then_some(feature)).collect()
 }
 
 fn sorted<T: Ord>(mut items: Vec<T>) -> Vec<T> {

@@ -197,7 +197,7 @@ pub const RETENTION: &[Field] = &[
 const PERIOD: Kind = Kind::Time(SHORTEST..=Span::MAX);
 
 /// Fields that the product knows and this version does not do yet, of the job and of its tasks.
-pub(super) const NOT_YET: [&str; 2] = ["schedule", "secrets"];
+pub(super) const NOT_YET: [&str; 1] = ["schedule"];
 /// What is said of them.
 pub(super) const IS_NOT_YET: &str = "is not supported by this version yet";
 /// What is said of a task's field beside `tasks`.

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{
     Action, Affinity, Backoff, Concurrency, Container, Dependency, DriverKind, Each, ExitCodes, HealthCheck,
     Indices, JobKind, JobSpec, OnDrain, OnLost, OutputLimit, Placement, Port, Reservation, Resources,
-    Restart, RestartPolicy, Retention, StopSignal, StopSpec, Strategy, TaskSpec, Update, When,
+    Restart, RestartPolicy, Retention, SecretUse, StopSignal, StopSpec, Strategy, TaskSpec, Update, When,
 };
 use crate::constraint::{Constraint, Fact};
 use crate::parameters::Parameters;
@@ -82,6 +82,7 @@ impl TaskSpec {
             stdin: false,
             action: Action::Command(Vec::new()),
             env: BTreeMap::new(),
+            secrets: Vec::new(),
             depends_on: Vec::new(),
             when: When::Success,
             indices,
@@ -175,6 +176,8 @@ struct FirstTask {
     stdin: bool,
     #[serde(default)]
     env: BTreeMap<String, String>,
+    #[serde(default)]
+    secrets: Vec<SecretUse>,
     #[serde(default)]
     depends_on: Vec<Dependency>,
     #[serde(default)]
@@ -294,6 +297,7 @@ fn first_task(value: &Value) -> Result<TaskSpec, String> {
         stdin: task.stdin,
         action,
         env: task.env,
+        secrets: task.secrets,
         depends_on: task.depends_on,
         when: task.when,
         indices: match task.each {

@@ -17,6 +17,7 @@ use super::program::{self, Action};
 use super::reservation::{self, RESOURCES, Reservation};
 use super::restart::{self, OnLost, RESTART, Restart, RestartPolicy};
 use super::scheduling::{self, AFFINITIES, Affinity, CONSTRAINTS};
+use super::secrets::{self, SECRETS, SecretUse};
 use super::stop::{self, STOP, StopSpec};
 use crate::constraint::{Constraint, Fact, MAX_CONSTRAINT_BYTES};
 use crate::parameters::Code;
@@ -59,6 +60,9 @@ pub struct TaskSpec {
     /// Added to the environment that the worker gives; names as the kernel takes them, without the prefix `GAFFER_`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// The secrets of its project that it uses; no value of them is here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
     /// The definitions that it waits for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<Dependency>,
@@ -185,6 +189,7 @@ pub const TASK: &[Field] = &[
         .example("true")
         .only(&[DriverKind::Host, DriverKind::Docker]),
     program::ENV,
+    SECRETS,
     Field::new(
         "depends_on",
         Kind::List {
@@ -385,6 +390,7 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, kind: JobKind) -> 
         DriverKind::Docker | DriverKind::Scripted => Vec::new(),
     };
     let (health, readiness) = checks(object, driver, container.as_ref(), &ports);
+    let env = object.read("env", program::env).unwrap_or_default();
     let (indices, each) = match kind.follows_workers() {
         true => indices::of_workers(object),
         false => indices::indices(object),
@@ -402,7 +408,10 @@ pub(super) fn read<'a>(object: &mut Object<'a>, name: String, kind: JobKind) -> 
         // The stand-in is never seen: where there is no action, a mistake was reported.
         action: program::action(object, has_image).unwrap_or(Action::Script(String::new())),
         container,
-        env: object.read("env", program::env).unwrap_or_default(),
+        secrets: object
+            .read("secrets", |node| secrets::secrets(node, driver, |name| env.contains_key(name)))
+            .unwrap_or_default(),
+        env,
         depends_on: Vec::new(),
         when,
         indices,

@@ -10,6 +10,7 @@ mod mistakes;
 mod parameters;
 mod scheduling;
 mod schema;
+mod secrets;
 mod system;
 
 use serde_json::{Value, json};

@@ -196,7 +196,8 @@ impl<'a> Comparison<'a> {
     }
 
     fn limits(&mut self, side: Side, at: &str, old: &Value, new: &Value) {
-        if side == Side::Server {
+        // What could be null alone was reserved: whatever it takes now is more.
+        if side == Side::Server || old["type"] == "null" {
             return;
         }
         let number = |schema: &Value, keyword: &str| schema[keyword].as_f64();
@@ -390,6 +391,15 @@ mod tests {
         ] {
             assert_eq!(said(&pointer, None), [expected], "{pointer}");
         }
+    }
+
+    #[test]
+    fn a_reserved_field_that_gets_a_meaning_breaks_nobody() {
+        let field = format!("{POST}/requestBody/content/application~1json/schema/properties/signal");
+        let [mut old, mut new] = [api(), api()];
+        *old.pointer_mut(&field).unwrap() = json!({ "type": "null" });
+        *new.pointer_mut(&field).unwrap() = json!({ "type": ["array", "null"], "maxItems": 3 });
+        assert_eq!(breaking(&old, &new), [] as [&str; 0]);
     }
 
     #[test]

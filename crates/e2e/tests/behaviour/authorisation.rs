@@ -18,20 +18,27 @@ use super::tenants::{dead_letter, neighbour};
 
 /// In names of what the first project has, and nowhere else.
 const OWN: &str = "zq7-own";
+/// The name of its secret.
+const SECRET: &str = "ZQ7_OWN";
 
 /// Makes names that nobody has.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// Operations whose path has the name of what they make, which may be free in each project.
-const NAMES_WHAT_IT_MAKES: [&str; 3] = ["save_template", "apply_service", "diff_service"];
+const NAMES_WHAT_IT_MAKES: [&str; 4] = ["save_template", "apply_service", "diff_service", "set_secret"];
 
 /// Operations that are asked for by `POST`, and change nothing.
 const CHANGES_NOTHING: [&str; 2] = ["diff_service", "check_output_store"];
 
-/// The newest entry of the project's audit log.
-async fn noted(client: &Client) -> i64 {
-    let answer = client.get("/audit?limit=1").await;
-    answer.body["items"][0]["id"].as_i64().unwrap()
+/// The newest entries of the audit logs of the project and of the installation.
+async fn noted(client: &Client) -> [Value; 2] {
+    let mut newest = [Value::Null, Value::Null];
+    for (of, newest) in ["project", "installation"].into_iter().zip(&mut newest) {
+        let answer = client.get(&format!("/audit?limit=1&of={of}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        *newest = answer.body["items"][0]["id"].clone();
+    }
+    newest
 }
 
 /// What the first project has, to be addressed by both.
@@ -104,6 +111,11 @@ impl Targets {
             let saved = self.stage.client.post(&format!("/templates/{OWN}"), &template).await;
             assert!(saved.status.is_success(), "{}", saved.text);
         }
+        if path.contains("secret") {
+            let request = self.stage.client.request(Method::PUT, &format!("/secrets/{SECRET}"));
+            let set = request.json(&json!({"value": "of the matrix"})).send().await.unwrap();
+            assert!(set.status().is_success(), "{set:?}");
+        }
         if path.contains("{letter}") {
             self.letter = dead_letter(&self.stage, self.job).await;
         }
@@ -121,6 +133,7 @@ impl Targets {
             .replace("{invitation}", &self.invitation.to_string())
             .replace("{session}", &self.session.to_string())
             .replace("{verb}", "disable")
+            .replace("{secret}", SECRET)
             .replace("{letter}", &self.letter.to_string())
     }
 }
@@ -183,6 +196,7 @@ impl Operation {
             "create_project" | "create_user" => {
                 json!({"name": format!("{OWN}-{}", NUMBER.fetch_add(1, Ordering::Relaxed))})
             }
+            "set_secret" => json!({"value": "of the matrix"}),
             _ => json!({}),
         }
     }
@@ -306,7 +320,7 @@ async fn each_route_is_open_to_keys_of_its_roles_scopes_and_project_and_to_no_ot
                             assert!(![401, 403, 404].contains(&status) && status < 500, "{cell}: {text}")
                         }
                     }
-                    let shows = status == 200 && text.contains(OWN);
+                    let shows = status == 200 && (text.contains(OWN) || text.contains(SECRET));
                     assert!(!shows, "{cell} shows what is not theirs: {text}");
                 } else {
                     continue;
@@ -365,6 +379,7 @@ async fn each_page_is_open_to_sessions_of_its_project_and_to_no_key() {
     let (mut targets, _worker) = Targets::set().await;
     let administrator = targets.stage.client.clone();
     targets.renew("{template} {user}", &administrator).await;
+    targets.renew("/secrets", &administrator).await;
     let stage = &targets.stage;
     let (eve, _) = neighbour(stage).await;
     let (cookie, eves) = (stage.sign_in(&stage.client).await, stage.sign_in(&eve).await);

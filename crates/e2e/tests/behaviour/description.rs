@@ -46,6 +46,10 @@ fn post<'a>(path: &'a str, address: &'a str) -> Asked<'a> {
     Asked { method: Method::POST, ..get(path, address) }
 }
 
+fn put<'a>(path: &'a str, address: &'a str) -> Asked<'a> {
+    Asked { method: Method::PUT, ..get(path, address) }
+}
+
 fn delete<'a>(path: &'a str, address: &'a str) -> Asked<'a> {
     Asked { method: Method::DELETE, ..get(path, address) }
 }
@@ -154,6 +158,16 @@ async fn every_route_answers_as_it_is_described() {
     let made = reader.must(201, post("/jobs", "/jobs").json(&from_template)).await["id"].clone();
     reader.must(202, post("/jobs/{job}/stop", &format!("/jobs/{made}/stop"))).await;
     reader.must(204, delete("/templates/{template}", one)).await;
+
+    let (list, one) = ("/secrets", "/secrets/TOKEN");
+    let value = json!({ "value": "hunter2" });
+    reader.must(201, put("/secrets/{secret}", one).json(&value)).await;
+    reader.must(200, put("/secrets/{secret}", one).json(&value)).await;
+    reader.must(422, put("/secrets/{secret}", one).json(&json!({ "value": "" }))).await;
+    reader.must(200, get(list, list)).await;
+    let unknown = json!({ "script": "true", "secrets": ["TOKENS"] });
+    reader.must(422, post("/jobs", "/jobs").json(&unknown)).await;
+    reader.must(204, delete("/secrets/{secret}", one)).await;
 
     let service = json!({ "name": "web", "type": "service", "script": "true", "ports": ["http"] });
     let service = reader.must(201, post("/jobs", "/jobs").json(&service)).await["id"].clone();

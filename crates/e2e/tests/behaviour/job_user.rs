@@ -5,8 +5,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Stdio;
 
-use gaffer_e2e::eventually;
 use gaffer_e2e::gaffer::{Dev, WorkerProcess, command, data_dir};
+use gaffer_e2e::{PATIENCE, eventually};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
@@ -53,6 +53,14 @@ async fn a_job_is_its_users_in_every_respect() {
                   stat -c %u . $TMPDIR file; test ! -w ..";
     let output = run(&dev, json!({}), script).await;
     assert_eq!(output, format!("out\nerr\n{NOBODY}\n{NOBODY}\n{NOBODY}\n"));
+    // A file with a secret is for it alone.
+    let secret =
+        dev.client.request(reqwest::Method::PUT, "/secrets/TOKEN").json(&json!({"value": "open sesame"}));
+    assert!(secret.send().await.unwrap().status().is_success());
+    let spec = json!({"secrets": [{"name": "TOKEN", "file": "dir/token"}]});
+    let script = "cd $GAFFER_SECRETS_DIR; test \"$(cat dir/token)\" = 'open sesame'; stat -c '%u %a' . dir dir/token; ls .. 2>/dev/null; true";
+    let output = run(&dev, spec, script).await;
+    assert_eq!(output, format!("{NOBODY} 700\n{NOBODY} 700\n{NOBODY} 400\n"));
     // So is its standard input.
     let mut attached = dev.cli(&["run", "-i", "--", "sh", "-c", "cat /dev/stdin; id -u"]);
     let mut child = attached.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -139,11 +147,13 @@ async fn jobs_gain_no_rights_by_setuid_programs_unless_they_may() {
 #[tokio::test]
 async fn a_worker_whose_jobs_cannot_run_as_that_user_says_why() {
     let (closed, worker_dir) = (tempfile::tempdir().unwrap(), data_dir());
+    fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let inside = closed.path().join("inside");
     let refused = async |user: &str, dir: &Path| {
         let mut worker = command(&["worker"]);
         worker.env("MASTER_URL", "ws://127.0.0.1:9").env("API_KEY", "gfw_x").env("GAFFER_DATA_DIR", dir);
-        let output = worker.env("GAFFER_RUN_AS", user).output().await.unwrap();
+        let output = worker.env("GAFFER_RUN_AS", user).kill_on_drop(true).output();
+        let output = tokio::time::timeout(*PATIENCE, output).await.expect("it runs all the same").unwrap();
         assert!(!output.status.success());
         String::from_utf8(output.stderr).unwrap()
     };

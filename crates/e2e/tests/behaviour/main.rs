@@ -53,6 +53,7 @@ mod revoked;
 mod rollouts;
 mod scheduling;
 mod searching;
+mod secrets;
 mod services;
 mod sessions;
 mod stdin;

@@ -17,6 +17,7 @@ pub mod queue;
 pub mod retention;
 pub mod scale;
 pub mod schema;
+pub mod secrets;
 pub mod sessions;
 pub mod system;
 pub mod tasks;

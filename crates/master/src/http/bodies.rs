@@ -18,7 +18,7 @@ use crate::background::sampler::Sample;
 use crate::background::scheduler::stats::{Pass, Passes};
 use crate::operations::keys::Created;
 use crate::operations::retention::{EraPreview, Preview};
-use crate::operations::system::{OutputStoreCheck, System};
+use crate::operations::system::{OutputStoreCheck, SecretsState, System};
 use crate::operations::tasks::{Progress, Reading};
 use crate::operations::templates::Opened;
 use crate::operations::updates::UpdatePreview;
@@ -26,7 +26,7 @@ use crate::operations::workers::WorkerView;
 use crate::queue::Queue;
 use crate::records::{
     Attempt, AttemptHealth, CheckSummary, DeadLetter, Event, Explanation, HealthResult, Job, JobUpdate, Key,
-    QueueClass, QueuePosition, ResultOf, Task, TaskPorts, Template, TemplateVersion, VersionEntry,
+    QueueClass, QueuePosition, ResultOf, Secret, Task, TaskPorts, Template, TemplateVersion, VersionEntry,
     WaitingTasks, WithoutInstance, WorkerVerdict,
 };
 use crate::store::versions::Version;
@@ -91,6 +91,21 @@ pub fn diff(preview: UpdatePreview) -> rest::ServiceDiff {
 pub fn template(template: Template) -> rest::Template {
     let Template { name, version, versions, saved_by, saved_at } = template;
     rest::Template { name, version, versions, saved_by, saved_at }
+}
+
+/// A secret, without its value.
+pub fn secret(secret: Secret) -> rest::Secret {
+    let Secret { name, version, created_by, created_at, updated_by, updated_at, last_used_at } = secret;
+    rest::Secret {
+        name,
+        version,
+        created_by,
+        created_at,
+        updated_by,
+        updated_at,
+        last_used_at,
+        warning: None,
+    }
 }
 
 /// A version of a template, without its specification.
@@ -290,7 +305,9 @@ pub fn dead_letter(letter: DeadLetter) -> rest::DeadLetter {
 
 /// How the master is doing.
 pub fn system(system: System) -> rest::System {
+    let SecretsState { problem, key, on_old_keys } = system.secrets;
     rest::System {
+        secrets: rest::SecretsState { problem, key, on_old_keys },
         database_trouble: system.database_trouble.map(trouble),
         change_trouble: system.change_trouble.map(trouble),
         locked_jobs: system

@@ -13,7 +13,7 @@ mod statuses;
 
 pub use answers::{Accepted, Answer, Created, Done, Listed, NEXT_PAGE, PassedOn};
 pub use document::{API_VERSION, Document, INTRODUCTION};
-pub use inputs::{Described, JsonBody, OptionalJsonBody, SpecBody, TemplateBody};
+pub use inputs::{Described, JsonBody, OptionalJsonBody, SecretBody, SpecBody, TemplateBody};
 pub use operation::{
     CURSOR, Content, Description, Header, LIMIT, Operation, Parameter, RequestBody, SPAN, Success, Values,
 };

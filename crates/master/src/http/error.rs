@@ -76,6 +76,9 @@ pub enum Error {
     /// An object with output is missing or damaged.
     #[error("{0}")]
     OutputLost(String),
+    /// There is no master key for secrets, or not the right one.
+    #[error("{0}")]
+    SecretsUnavailable(String),
     /// The master is going down.
     #[error("the master is shutting down; try again in a moment")]
     ShuttingDown,
@@ -152,6 +155,7 @@ impl From<OperationError> for Error {
                 Error::Unprocessable { code: "idempotency_key_reused", detail, errors: Vec::new() }
             }
             OperationError::Conflict { detail, state } => Error::Conflict { detail, state },
+            OperationError::SecretsUnavailable(detail) => Error::SecretsUnavailable(detail),
             OperationError::Busy(what) => Error::Busy(what),
             OperationError::ShuttingDown(_) => Error::ShuttingDown,
             OperationError::Store(error) => error.into(),
@@ -205,6 +209,7 @@ impl Error {
             | Error::Busy(_)
             | Error::NotReady(_)
             | Error::OutputUnavailable(_)
+            | Error::SecretsUnavailable(_)
             | Error::ShuttingDown
             | Error::Standby => StatusCode::SERVICE_UNAVAILABLE,
             Error::OutputLost(_) | Error::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -227,6 +232,7 @@ impl Error {
             Error::NotReady(_) => "not_ready",
             Error::OutputUnavailable(_) => "output_unavailable",
             Error::OutputLost(_) => "output_lost",
+            Error::SecretsUnavailable(_) => "secrets_unavailable",
             Error::ShuttingDown => "shutting_down",
             Error::Standby => "standby",
             Error::Internal => "internal",
@@ -281,6 +287,7 @@ impl IntoResponse for Error {
             | Error::Busy(_)
             | Error::NotReady(_)
             | Error::OutputUnavailable(_)
+            | Error::SecretsUnavailable(_)
             | Error::ShuttingDown
             | Error::Standby => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));

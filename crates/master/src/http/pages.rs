@@ -34,6 +34,7 @@ pub(super) mod reference;
 mod registration;
 mod retention;
 mod rows;
+mod secrets;
 mod stream;
 mod stream_lines;
 mod system;
@@ -150,6 +151,8 @@ pub fn routes(registration_is_open: bool) -> Pages {
         .route("/users/{user}/reset-password", post(users::reset_password))
         .route("/users/{user}/delete", post(users::delete))
         .route("/users/{user}/{verb}", post(users::change))
+        .route("/secrets", get(secrets::list).post(secrets::set))
+        .route("/secrets/{secret}/delete", post(secrets::delete))
         .route("/system", get(system::show))
         .route("/system/dead-letters/{letter}/retry", post(system::retry))
         .route("/system/dead-letters/{letter}/delete", post(system::delete))

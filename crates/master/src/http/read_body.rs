@@ -3,9 +3,10 @@
 use axum::body::Bytes;
 use axum::http::{HeaderMap, header};
 use gaffer_domain::document::{self, Language, SyntaxError};
+use gaffer_domain::secrets::SecretValue;
 use gaffer_domain::template::TemplateText;
 use gaffer_domain::text;
-use gaffer_protocol::rest::ProblemField;
+use gaffer_protocol::rest::{ProblemField, SecretText};
 use serde::de::DeserializeOwned;
 
 use super::error::Error;
@@ -50,6 +51,25 @@ pub fn body_written(headers: &HeaderMap, body: &Bytes) -> Result<TemplateText, E
     Ok(TemplateText { language, text: body_text(headers, body)?.to_owned() })
 }
 
+/// The value of a secret: the body as it is, or the `value` of a JSON body.
+pub fn body_secret(headers: &HeaderMap, body: &Bytes) -> Result<SecretValue, Error> {
+    match media_type(headers).as_str() {
+        "application/json" => {
+            let SecretText { value } = body_as(headers, body)?;
+            Ok(SecretValue::new(value.into_bytes()))
+        }
+        "application/octet-stream" | "text/plain" => {
+            is_not_compressed(headers)?;
+            Ok(SecretValue::new(body.to_vec()))
+        }
+        // What a program sends that says nothing may be either.
+        _ => Err(unsupported(
+            "content-type",
+            "expected application/octet-stream or text/plain for the value as it is, or application/json",
+        )),
+    }
+}
+
 /// A document, or the complaint of its reader.
 fn document(language: Language, text: &str) -> Result<document::Value, Error> {
     language.read(text).map_err(|error| unreadable(language, &error))
@@ -75,10 +95,7 @@ fn unreadable(language: Language, error: &SyntaxError) -> Error {
 
 /// What a body says that it is written in; none for anything else.
 fn language(headers: &HeaderMap) -> Option<Language> {
-    let content_type =
-        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match media_type.as_str() {
+    match media_type(headers).as_str() {
         // curl's own choice for -d is accepted: nobody sends a form here.
         "" | "application/json" | "application/x-www-form-urlencoded" | "text/plain" => Some(Language::Json),
         "application/yaml" | "application/x-yaml" | "text/yaml" | "text/x-yaml" | "text/vnd.yaml" => {
@@ -89,12 +106,24 @@ fn language(headers: &HeaderMap) -> Option<Language> {
     }
 }
 
-fn body_text<'b>(headers: &HeaderMap, body: &'b Bytes) -> Result<&'b str, Error> {
-    // Nothing here is large enough to be worth what a compressed body may grow to.
+fn media_type(headers: &HeaderMap) -> String {
+    let content_type =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Nothing here is large enough to be worth what a compressed body may grow to.
+fn is_not_compressed(headers: &HeaderMap) -> Result<(), Error> {
     let encoding = headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes());
-    if encoding.is_some_and(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case(b"identity")) {
-        return Err(unsupported("content-encoding", "expected a body that is not compressed"));
+    match encoding.is_some_and(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case(b"identity"))
+    {
+        true => Err(unsupported("content-encoding", "expected a body that is not compressed")),
+        false => Ok(()),
     }
+}
+
+fn body_text<'b>(headers: &HeaderMap, body: &'b Bytes) -> Result<&'b str, Error> {
+    is_not_compressed(headers)?;
     text::decode(body).map_err(|why| Error::Invalid {
         code: "invalid_encoding",
         detail: format!("the body {why}"),

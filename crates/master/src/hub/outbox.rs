@@ -261,6 +261,8 @@ fn is_repaired(message: &ToWorker) -> bool {
         | ToWorker::Signal { .. }
         // Sent again by who writes.
         | ToWorker::Input(_)
+        // Asked for again.
+        | ToWorker::Secrets(_)
         // For people; nothing follows from it.
         | ToWorker::Notice { .. } => true,
         ToWorker::Welcome(_)

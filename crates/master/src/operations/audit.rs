@@ -84,9 +84,10 @@ impl Change<'_> {
 fn outcome_of(error: &OperationError) -> AuditOutcome {
     match error {
         OperationError::Store(error) if error.may_have_happened() => AuditOutcome::Unknown,
-        OperationError::Store(_) | OperationError::ShuttingDown(_) | OperationError::Busy(_) => {
-            AuditOutcome::Failed
-        }
+        OperationError::Store(_)
+        | OperationError::ShuttingDown(_)
+        | OperationError::Busy(_)
+        | OperationError::SecretsUnavailable(_) => AuditOutcome::Failed,
         OperationError::NotAllowed { .. }
         | OperationError::ScopeMissing { .. }
         | OperationError::MoreThanOwn { .. }

@@ -22,6 +22,7 @@ use crate::passwords::Passwords;
 use crate::scheduling_state::SchedulingState;
 use crate::secret::MetricsToken;
 use crate::store::WriteStore;
+use crate::vault::Vault;
 use crate::views::Views;
 use crate::wakes::Wakes;
 use crate::write_batcher::WriteBatcherHandle;
@@ -68,6 +69,8 @@ pub(super) struct Effects {
     pub refusals: Recent<(Option<Credential>, Action)>,
     /// Who wrote to standard input a short time ago.
     pub writers: Recent<(Option<Credential>, AttemptRef)>,
+    /// Encrypts secrets.
+    pub vault: Arc<Vault>,
     /// Held while the first version of a service is submitted by its name, so that two requests make one service. Nobody else
     /// submits: only one master leads.
     pub new_services: Mutex<()>,
@@ -98,6 +101,7 @@ impl Context {
             passwords: Passwords::default(),
             refusals: Recent::default(),
             writers: Recent::default(),
+            vault: control.vault.clone(),
             new_services: Mutex::default(),
         };
         Context { effects, views, first_project, metrics_token }

@@ -52,6 +52,9 @@ pub enum OperationError {
         detail: String,
         state: &'static str,
     },
+    /// Secrets cannot be used; the text says what the operator of the master has to do.
+    #[error("{0}")]
+    SecretsUnavailable(String),
     /// A lock or too much load; the same request may succeed soon.
     #[error("{0}; try again in a moment")]
     Busy(&'static str),

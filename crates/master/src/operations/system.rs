@@ -19,7 +19,20 @@ pub struct System {
     pub locked_jobs: Vec<(JobId, Time)>,
     /// Whether the database refused anything of the project that is kept as a dead letter.
     pub has_dead_letters: bool,
+    /// Whether secrets can be used.
+    pub secrets: SecretsState,
     pub loops: Vec<(&'static str, Status)>,
+}
+
+/// Whether secrets can be used.
+#[derive(Debug, Clone)]
+pub struct SecretsState {
+    /// What keeps them from being used, and what to do.
+    pub problem: Option<String>,
+    /// The name of the master key that encrypts new values; none if there is none.
+    pub key: Option<String>,
+    /// How many are still encrypted with an old key of the list.
+    pub on_old_keys: u64,
 }
 
 /// Whether the object storage with output works.
@@ -62,12 +75,16 @@ pub async fn show(context: &Context, actor: &Actor) -> Result<System, OperationE
     let locked = troubles.locked();
     let jobs: Vec<JobId> = locked.iter().map(|(job, _)| *job).collect();
     let own = reads.jobs_of_project(actor.project, &jobs).await?;
+    let (vault, uses) = (&views.status.vault, reads.secret_key_uses().await?);
+    let (key, on_old_keys) = vault.present_use(&uses).unzip();
+    let secrets = SecretsState { problem: vault.problem(&uses), key, on_old_keys: on_old_keys.unwrap_or(0) };
     let letters = reads.dead_letter_list(actor.project, None, 0, 1).await?;
     Ok(System {
         database_trouble: troubles.database(),
         change_trouble: troubles.change(),
         locked_jobs: locked.into_iter().filter(|(job, _)| own.contains(job)).collect(),
         has_dead_letters: !letters.is_empty(),
+        secrets,
         loops: views.status.loops.all(),
     })
 }

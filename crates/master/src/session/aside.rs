@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::reports::OUTPUT_AFTER_END;
+use super::secrets::secrets_of;
 use super::{Session, SessionEnd};
 use crate::health::{HealthChange, LiveAttempt, Recorded};
 use crate::live::LiveOutput;
@@ -43,6 +44,8 @@ enum Task {
     Ended(Box<Ended>),
     /// A result of an attempt that this master does not know. Not important: another one follows.
     Checked(Box<Checked>),
+    /// An attempt needs its secrets. Not important: it asks again.
+    Secrets(AttemptRef),
     /// The state of a check changed. Not important: it is reported with the next result.
     Health(AttemptRef, CheckKind),
 }
@@ -76,6 +79,11 @@ impl Aside {
 
     pub fn ended(&self, ended: Box<Ended>) -> Result<(), SessionEnd> {
         self.send(Task::Ended(ended))
+    }
+
+    /// Answers an attempt that is about to start.
+    pub fn secrets_wanted(&self, attempt: AttemptRef) {
+        self.send_if_room(Task::Secrets(attempt));
     }
 
     /// Records a result of a health check.
@@ -147,6 +155,11 @@ impl Worker {
             }
             Task::Ended(ended) => self.ended(ended).await?,
             Task::Checked(checked) => self.checked(*checked).await?,
+            Task::Secrets(attempt) => {
+                if let Some(secrets) = self.patiently(|| secrets_of(&self.session, attempt)).await? {
+                    self.session.handle.send(ToWorker::Secrets(Box::new(secrets)));
+                }
+            }
             Task::Health(attempt, check) => self.report_health_change(attempt, check).await?,
         }
         Ok(())

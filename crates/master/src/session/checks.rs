@@ -70,6 +70,10 @@ pub(super) fn checked(
         ToMaster::Drivers { drivers } => {
             ToMaster::Drivers { drivers: super::clean::cleaned_drivers(drivers)? }
         }
+        ToMaster::SecretsWanted { attempt } => {
+            check_attempt(attempt)?;
+            ToMaster::SecretsWanted { attempt }
+        }
         ToMaster::InputTaken(taken) => {
             check_attempt(taken.attempt)?;
             ToMaster::InputTaken(taken)

@@ -102,6 +102,7 @@ impl Reader<'_> {
                 ToMaster::InputTaken(taken) => {
                     self.session.control.inputs.taken(self.session.handle.worker, taken)
                 }
+                ToMaster::SecretsWanted { attempt } => self.aside.secrets_wanted(attempt),
                 ToMaster::Checked(checked) => self.aside.checked(checked),
                 ToMaster::Returned { attempt } => write_batcher.returned(&self.session.reporter, attempt)?,
                 ToMaster::Ended(ended) => self.ended(ended)?,

@@ -110,8 +110,22 @@ pub struct System {
     pub locked_jobs: Vec<LockedJob>,
     /// Whether the project has dead letters.
     pub has_dead_letters: bool,
+    /// Whether secrets can be used.
+    #[serde(default)]
+    pub secrets: SecretsState,
     /// Background loops.
     pub loops: Vec<BackgroundLoop>,
+}
+
+/// Whether secrets can be used.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretsState {
+    /// What keeps secrets from being used, and what to do; null if nothing does.
+    pub problem: Option<String>,
+    /// Name of the master key that encrypts new values, a part of its hash; null if there is none.
+    pub key: Option<String>,
+    /// Number of secrets of all projects that are still encrypted with an old master key of the list.
+    pub on_old_keys: u64,
 }
 
 /// A problem with the database.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gaffer_domain::spec::{OutputLimit, StopSignal};
+use gaffer_protocol::secrets::Secrets;
 use gaffer_protocol::wire::Input;
 use tokio::sync::{mpsc, watch};
 
@@ -49,6 +50,7 @@ pub(crate) struct ControlSender {
     stops: watch::Sender<StopRequests>,
     pub signals: mpsc::Sender<StopSignal>,
     pub inputs: mpsc::Sender<Input>,
+    pub secrets: mpsc::Sender<Secrets>,
 }
 
 /// Receives the requests of an attempt.
@@ -56,6 +58,7 @@ pub(crate) struct Controls {
     pub stops: watch::Receiver<StopRequests>,
     pub signals: mpsc::Receiver<StopSignal>,
     pub inputs: mpsc::Receiver<Input>,
+    pub secrets: mpsc::Receiver<Secrets>,
 }
 
 /// The current requests.
@@ -69,8 +72,11 @@ pub(crate) fn channels() -> (ControlSender, Controls) {
     let (stops, heard_stops) = watch::channel(StopRequests::default());
     let (signals, heard_signals) = mpsc::channel(MAX_SIGNALS);
     let (inputs, heard_inputs) = mpsc::channel(MAX_INPUTS);
-    let controls = Controls { stops: heard_stops, signals: heard_signals, inputs: heard_inputs };
-    (ControlSender { stops, signals, inputs }, controls)
+    // It asks again if need be, so one answer is enough.
+    let (secrets, heard_secrets) = mpsc::channel(1);
+    let controls =
+        Controls { stops: heard_stops, signals: heard_signals, inputs: heard_inputs, secrets: heard_secrets };
+    (ControlSender { stops, signals, inputs, secrets }, controls)
 }
 
 impl ControlSender {

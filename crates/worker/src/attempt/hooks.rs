@@ -4,6 +4,7 @@
 //! |---|---|---|---|---|
 //! | [`environment`] | gaffer's variables | | nothing to do | |
 //! | [`ports`] | assigns ports, their variables | | kept | releases them |
+//! | [`secrets`] | asks for them; their variables and files; hides them in output | hides them | likewise, from what it kept | removes the files |
 //! | [`files`] | private directories, the script file; records the start | records the process id | recorded | records the end, removes the directories |
 //! | [`health`] | | begins the checks | begins them | ends them; before a stop, too |
 //! | [`input`] | | starts to write standard input | progress is unknown: writes nothing | stops |
@@ -17,10 +18,12 @@ mod files;
 mod health;
 mod input;
 mod ports;
+mod secrets;
 
 use std::time::Duration;
 
 use futures::future::{BoxFuture, ready};
+use gaffer_protocol::secrets::Secrets;
 use gaffer_protocol::wire::{Ended, Input};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -75,10 +78,11 @@ pub(super) struct Hooks(pub(super) Vec<Box<dyn Hook>>);
 
 impl Hooks {
     /// All there are, in their order.
-    pub fn all(inputs: mpsc::Receiver<Input>) -> Hooks {
+    pub fn all(inputs: mpsc::Receiver<Input>, secrets: mpsc::Receiver<Secrets>) -> Hooks {
         Hooks(vec![
             Box::new(environment::Environment),
             Box::new(ports::Ports),
+            Box::new(secrets::TaskSecrets::new(secrets)),
             Box::new(files::Files::default()),
             Box::new(health::HealthChecks::default()),
             Box::new(input::StandardInput::new(inputs)),

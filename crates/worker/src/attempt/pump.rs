@@ -111,6 +111,12 @@ pub(super) async fn pump(
             let _ = timeout(PAUSE, exited.cancelled()).await;
         }
     }
+    for record in source.finish() {
+        if let Some(record) = quota.admit(record) {
+            writer.append(record, exited).await;
+            wrote();
+        }
+    }
     if let Some(marker) = quota.marker() {
         writer.append(marker, exited).await;
         wrote();

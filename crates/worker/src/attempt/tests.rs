@@ -36,6 +36,7 @@ impl Progress for Calls {
     }
     fn wrote(&self, _: AttemptRef) {}
     fn took_input(&self, _: InputTaken) {}
+    fn wants_secrets(&self, _: AttemptRef) {}
     fn checked(&self, _: Checked) {}
     fn released(&self, _: AttemptRef) {
         self.note("it", "is gone");
@@ -105,13 +106,14 @@ async fn run_between(hooks: [(&'static str, bool); 2], text: &str, calls: &Arc<C
         drivers: Drivers::open(settings, "owner".to_owned(), std::iter::empty()).await.unwrap(),
         spool,
         scratch: ScratchSpace::open(dir.path(), None).unwrap(),
+        secret_files: SecretFiles::open(dir.path(), &[], None),
         threads: BlockingThreads::new("test", 4, PATIENCE).unwrap(),
         ports: Ports::new(PortSettings::default(), "token"),
         checks: Semaphore::new(1),
         token: "token".to_owned(),
     });
     let (worker_name, progress) = ("tester".into(), calls.clone());
-    let attempt = Attempt { context, start, worker_name, progress, began: Began::now() };
+    let attempt = Attempt::new(context, start, worker_name, progress, Began::now());
     let noting = |(name, is_in_the_way)| -> Box<dyn Hook> {
         Box::new(Noting { name, calls: calls.clone(), is_in_the_way })
     };

@@ -199,6 +199,7 @@ impl Session<'_> {
                 return Ok(());
             }
             ToWorker::Input(input) => Command::Input(input),
+            ToWorker::Secrets(secrets) => Command::Secrets(secrets),
             ToWorker::Start(start) => {
                 let resolved = self.definitions().resolve(&start);
                 let resolved = resolved.ok_or_else(|| {

@@ -111,13 +111,14 @@ impl DockerDriver {
         note: &(dyn Fn(String) + Send + Sync),
         cancelled: &CancellationToken,
     ) -> Result<Started, StartError> {
-        let Assignment { start, environment, .. } = &assignment;
+        let Assignment { start, environment, secret_files, .. } = &assignment;
         let core = &self.core;
         let Some(spec) = start.definition.container.as_deref() else {
             return Err(StartError::other("a container needs an image"));
         };
         request::check(spec, &core.settings.policy)?;
-        let mounts = core.mounts(start, note, cancelled).await?;
+        let mut mounts = core.mounts(start, note, cancelled).await?;
+        mounts.extend(secret_files.iter().map(|(source, target)| request::secret_mount(source, target)));
         let wanted = Wanted { start, spec, environment, mounts: &mounts };
         let care = core.cared.take(start.attempt);
         let docker = core.daemon.client().map_err(StartError::other)?;

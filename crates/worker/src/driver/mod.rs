@@ -80,6 +80,8 @@ pub(crate) struct Assignment {
     pub environment: BTreeMap<String, String>,
     /// Its own directories, if its driver [uses files of this machine](Capabilities::uses_host_files).
     pub directories: Option<Directories>,
+    /// Files with secrets for a container: where each is on this machine, and where in the container.
+    pub secret_files: Vec<(PathBuf, String)>,
     /// A driver that starts on a thread that may block tells it there.
     pub on_start: OnStart,
     /// Tells the processes of this attempt from all others on this machine.
@@ -229,6 +231,10 @@ pub(crate) trait OutputSource: Send {
     }
     /// The next piece of a stream is asked for in a moment only: until then nobody is to be woken by each write, if that can be.
     fn rest(&mut self, _stream: Stream) {}
+    /// What was read and held back; to be asked for when nothing is read any more.
+    fn finish(&mut self) -> Vec<Record> {
+        Vec::new()
+    }
     /// Whether the output ends soon after the process in any case; otherwise an undetected process may keep it open.
     fn has_certain_end(&self) -> bool {
         false
@@ -284,7 +290,7 @@ pub(crate) struct DriverSettings {
     /// The user that jobs on the host run as; none for the worker's own.
     #[serde(default)]
     pub user: Option<JobUser>,
-    /// Whether jobs may gain rights by setuid programs; if not, the executor has given up that of its own.
+    /// Whether jobs may gain rights by setuid programs; if not, the executor has no_new_privs.
     #[serde(default)]
     pub allow_setuid: bool,
     pub docker: Option<DockerSettings>,

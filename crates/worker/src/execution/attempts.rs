@@ -48,7 +48,7 @@ impl Core {
     fn attempt(self: &Arc<Self>, launch: Launch, began: Began) -> (Attempt, OutputWriter, Controls) {
         let Launch { start, worker_name, writer, controls } = launch;
         let (context, progress) = (self.context.clone(), Arc::new(self.clone()));
-        (Attempt { context, start, worker_name, progress, began }, writer, controls)
+        (Attempt::new(context, start, worker_name, progress, began), writer, controls)
     }
 
     async fn see_to_its_end(self: &Arc<Self>, attempt: AttemptRef, run: impl Future<Output = Ended>) {
@@ -91,6 +91,11 @@ impl Progress for Arc<Core> {
 
     fn took_input(&self, taken: InputTaken) {
         self.state().report(ToMaster::InputTaken(taken));
+        self.eventful.notify_one();
+    }
+
+    fn wants_secrets(&self, attempt: AttemptRef) {
+        self.state().report(ToMaster::SecretsWanted { attempt });
         self.eventful.notify_one();
     }
 

@@ -15,6 +15,7 @@ use gaffer_domain::worker::HeldPhase;
 use gaffer_protocol::boot_time::BootTime;
 use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::health::Checked;
+use gaffer_protocol::secrets::Secrets;
 use gaffer_protocol::wire::{Ended, HeldAttempt, Input, InputState, InputTaken, MAX_HELD, ToMaster};
 use tokio::sync::mpsc;
 
@@ -323,6 +324,13 @@ impl State {
             Some(Phase::Running(_)) => InputState::Absent,
         };
         self.report(ToMaster::InputTaken(InputTaken { attempt, request, offset, state }));
+    }
+
+    /// Hands its secrets to an attempt that waits for them. An answer to a question that was asked again is dropped.
+    pub fn secrets(&mut self, secrets: Secrets) {
+        if let Some(running) = self.running(secrets.attempt) {
+            let _ = running.controls.secrets.try_send(secrets);
+        }
     }
 
     /// Gives an attempt back if it has not started.

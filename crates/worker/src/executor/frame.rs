@@ -68,6 +68,9 @@ pub(super) enum FromExecutor {
         /// An executor of an earlier build knows nothing of standard input.
         #[serde(default)]
         takes_input: bool,
+        /// Likewise of secrets.
+        #[serde(default)]
+        takes_secrets: bool,
     },
     /// What happened, in order; not asked for.
     Events(Vec<Event>),

@@ -47,6 +47,7 @@ struct Line {
     eventful: Notify,
     lease: Mutex<Lease>,
     takes_input: AtomicBool,
+    takes_secrets: AtomicBool,
     idle: CancellationToken,
     settled: CancellationToken,
     gone: CancellationToken,
@@ -82,6 +83,7 @@ impl Executor {
             eventful: Notify::new(),
             lease: Mutex::new(Lease::new(BootTime::now())),
             takes_input: AtomicBool::new(false),
+            takes_secrets: AtomicBool::new(false),
             idle: CancellationToken::new(),
             settled: CancellationToken::new(),
             gone: CancellationToken::new(),
@@ -131,6 +133,13 @@ impl Executor {
     /// Executes a request of the master.
     pub fn deliver(&self, command: Command) {
         match &command {
+            // An executor of an earlier build would run it without them. The master sends it again, until there is another one.
+            Command::Start(start)
+                if !start.definition.secrets.is_empty()
+                    && !self.line.takes_secrets.load(Ordering::Relaxed) =>
+            {
+                return;
+            }
             Command::Start(start) => self.line.lease().delivered(start.definition.lost_after),
             Command::Input(_) if !self.line.takes_input.load(Ordering::Relaxed) => return,
             _ => {}
@@ -299,7 +308,8 @@ impl Line {
                     log::repeat(&line);
                     return Ok(());
                 }
-                FromExecutor::SessionOpen { drivers, held, takes_input } => {
+                FromExecutor::SessionOpen { drivers, held, takes_input, takes_secrets } => {
+                    self.takes_secrets.store(takes_secrets, Ordering::Relaxed);
                     self.takes_input.store(takes_input, Ordering::Relaxed);
                     // What was on its way is of a session before.
                     self.events().clear();

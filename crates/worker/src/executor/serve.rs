@@ -146,7 +146,12 @@ async fn take(served: &Arc<Served>, wire: &mut Wire, request: ToExecutor) -> io:
     match request {
         ToExecutor::OpenSession => {
             let held = execution.open_session();
-            let answer = FromExecutor::SessionOpen { drivers: execution.drivers(), held, takes_input: true };
+            let answer = FromExecutor::SessionOpen {
+                drivers: execution.drivers(),
+                held,
+                takes_input: true,
+                takes_secrets: true,
+            };
             wire.feed(frame::json(&answer)?).await
         }
         ToExecutor::Welcomed(welcome) => {

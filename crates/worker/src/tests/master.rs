@@ -7,10 +7,12 @@ use std::time::Duration;
 use futures::{SinkExt as _, StreamExt as _};
 use gaffer_domain::placement::DefinitionRef;
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
+use gaffer_domain::secrets::SecretValue;
 use gaffer_domain::spec::{Action, Container, DriverKind, OutputLimit, Resources, StopSignal, StopSpec};
 use gaffer_domain::{AttemptRef, JobId, TaskId, WorkerId};
 use gaffer_protocol::definitions::{Definition, StartAttempt, parts};
 use gaffer_protocol::output::{Chunk, EncodedChunk, Stream};
+use gaffer_protocol::secrets::{Secrets, SentSecret, SentValue};
 use gaffer_protocol::wire::{
     Ended, HeldAttempt, Hello, InputTaken, Start, StoredOutput, ToMaster, ToWorker, Welcome, frames,
 };
@@ -270,6 +272,9 @@ pub struct Books {
     pub ended: HashMap<AttemptRef, Ended>,
     pub returned: Vec<AttemptRef>,
     pub taken: Vec<InputTaken>,
+    /// The questions for secrets, and the answers to them.
+    pub asked: Vec<AttemptRef>,
+    pub secrets: HashMap<AttemptRef, Secrets>,
 }
 
 impl Books {
@@ -300,6 +305,11 @@ impl Books {
             Said::Report(ToMaster::InputTaken(taken)) => {
                 self.taken.push(taken);
                 Vec::new()
+            }
+            Said::Report(ToMaster::SecretsWanted { attempt }) => {
+                self.asked.push(attempt);
+                let answer = self.secrets.get(&attempt).cloned();
+                answer.into_iter().map(|secrets| ToWorker::Secrets(Box::new(secrets))).collect()
             }
             Said::Report(ToMaster::Noted { .. }) => Vec::new(),
             Said::Report(report) => panic!("unexpected: {report:?}"),
@@ -340,6 +350,15 @@ impl Books {
     }
 }
 
+/// An answer with these values.
+pub fn secrets(attempt: AttemptRef, values: &[(&str, &[u8])]) -> Secrets {
+    let sent = |(name, value): &(&str, &[u8])| SentSecret {
+        name: (*name).to_owned(),
+        value: SentValue(SecretValue::new(value.to_vec())),
+    };
+    Secrets { attempt, values: values.iter().map(sent).collect(), problem: None }
+}
+
 pub fn attempt(task: i64) -> AttemptRef {
     AttemptRef { task: TaskId(task), attempt: 1 }
 }
@@ -360,6 +379,7 @@ pub struct Order {
     pub stdin: bool,
     pub action: Action,
     pub env: BTreeMap<String, String>,
+    pub secrets: Vec<gaffer_domain::spec::SecretUse>,
     pub resources: Resources,
     pub countables: BTreeMap<String, u32>,
     pub timeout: Option<Span>,
@@ -393,6 +413,7 @@ impl Order {
             stdin: self.stdin,
             action: self.action,
             env: self.env,
+            secrets: self.secrets,
             resources: self.resources,
             countables: self.countables,
             timeout: self.timeout,
@@ -424,6 +445,7 @@ pub fn start(task: i64, action: Action) -> Order {
         stdin: false,
         action,
         env: BTreeMap::new(),
+        secrets: Vec::new(),
         resources: Resources { cpu: Cpu::from_millis(0), memory: Bytes(0), disk: Bytes(0) },
         timeout: None,
         output: None,

@@ -36,7 +36,7 @@ fn worker_process() {
     panic!("the worker ended: {ran:?}");
 }
 
-fn spawn_worker(dir: &Path, url: &str) -> Child {
+pub fn spawn_worker(dir: &Path, url: &str) -> Child {
     worker_command(dir, url).spawn().unwrap()
 }
 

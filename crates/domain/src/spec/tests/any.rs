@@ -242,6 +242,10 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String], several: bool) -> 
         env: (0..rng.random_range(0..4))
             .map(|n| (format!("_{}_{n}", any_word(rng)), any_text(rng)))
             .collect(),
+        secrets: match driver {
+            DriverKind::Scripted => Vec::new(),
+            driver => (0..rng.random_range(0..4)).map(|n| any_secret(n, driver, rng)).collect(),
+        },
         depends_on,
         when,
         max_failures: (several && rng.random()).then(|| rng.random_range(0..100)),
@@ -283,6 +287,13 @@ fn any_task(rng: &mut StdRng, name: &str, earlier: &[String], several: bool) -> 
         readiness: None,
         stop: StopSpec { signal: *StopSignal::ALL.choose(rng).unwrap(), grace: any_span(rng, 0, 3_600_000) },
     }
+}
+
+/// No variable has such a name.
+fn any_secret(n: usize, driver: DriverKind, rng: &mut StdRng) -> SecretUse {
+    let root = if driver == DriverKind::Docker && rng.random() { "/run/" } else { "" };
+    let file = rng.random::<bool>().then(|| format!("{root}{}-{n}/value {n}", any_word(rng)));
+    SecretUse { name: format!("S_{n}"), file }
 }
 
 fn any_constraints(rng: &mut StdRng) -> Vec<Constraint> {

@@ -109,6 +109,7 @@ pub async fn everyday_life(dev: &Dev, round: u32, database_url: &str) {
         assert_eq!(client.get(path).await.status, 200, "{path}");
     }
     templates_are_used(client, round).await;
+    secrets_are_used(client).await;
     workers_come_and_go(dev, round, database_url).await;
     // Keys are checked every half minute, the first time perhaps before a worker was there.
     eventually("the keys of workers are checked", async || {
@@ -134,6 +135,19 @@ async fn templates_are_used(client: &Client, round: u32) {
         assert!(client.get(path).await.status.is_success(), "{path}");
     }
     assert!(client.delete("/templates/plans").await.status.is_success());
+}
+
+/// Secrets are set, listed, used by a task and deleted.
+async fn secrets_are_used(client: &Client) {
+    for name in ["PLANS", "PLANS_2"] {
+        let request = client.request(Method::PUT, &format!("/secrets/{name}"));
+        let set = request.json(&json!({"value": "of the plans"})).send().await.unwrap();
+        assert!(set.status().is_success(), "{set:?}");
+    }
+    let job = client.submit(json!({"script": "true", "secrets": ["PLANS", "PLANS_2"]})).await;
+    client.finished(job).await;
+    assert!(client.get("/secrets").await.status.is_success());
+    assert!(client.delete("/secrets/PLANS_2").await.status.is_success());
 }
 
 /// Reads output that has moved to object storage.

@@ -24,7 +24,7 @@ pub struct Document {
 }
 
 /// What can stand in a path.
-const PATH_PARAMETERS: [Parameter; 11] = [
+const PATH_PARAMETERS: [Parameter; 12] = [
     Parameter::new("job", NUMBER, "Job number."),
     Parameter::new(
         "task",
@@ -38,6 +38,7 @@ const PATH_PARAMETERS: [Parameter; 11] = [
     ),
     Parameter::new("worker", Values::Text, "Name or number of the worker."),
     Parameter::new("key", NUMBER, "Key number."),
+    Parameter::new("secret", Values::Text, "Name of the secret."),
     Parameter::new("template", Values::Text, "Name of the template."),
     Parameter::new("project", Values::Text, "Name of the project."),
     Parameter::new("user", Values::Text, "Name of the user."),

@@ -8,7 +8,9 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::HeaderMap;
 use gaffer_domain::document;
+use gaffer_domain::secrets::SecretValue;
 use gaffer_domain::template::TemplateText;
+use gaffer_protocol::rest::SecretText;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -16,7 +18,7 @@ use serde_json::{Value, json};
 use super::super::auth::MetricsReader;
 use super::super::error::Error;
 use super::super::params::Params;
-use super::super::read_body::{body_as, body_document, body_written};
+use super::super::read_body::{body_as, body_document, body_secret, body_written};
 use super::{Answer, Content, Description, RequestBody, Schemas};
 use crate::operations::Actor;
 
@@ -185,6 +187,35 @@ impl TemplateBody {
     /// The text, as it was written.
     pub fn read(&self) -> Result<TemplateText, Error> {
         body_written(&self.0.headers, &self.0.bytes)
+    }
+}
+
+/// The value of a secret: its bytes, or JSON with a text.
+#[derive(Debug)]
+pub struct SecretBody(Unread);
+
+impl SecretBody {
+    /// The value.
+    pub fn read(&self) -> Result<SecretValue, Error> {
+        body_secret(&self.0.headers, &self.0.bytes)
+    }
+}
+
+impl Input for SecretBody {
+    fn describe(description: &mut Description, schemas: &mut Schemas) {
+        description.may_fail(422);
+        let bytes = |media_type| Content { media_type, schema: json!({}) };
+        let json = Content::json(schemas.sent::<SecretText>());
+        let content = vec![json, bytes("application/octet-stream"), bytes("text/plain")];
+        Unread::describe(description, true, content);
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for SecretBody {
+    type Rejection = BytesRejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<SecretBody, BytesRejection> {
+        Ok(SecretBody(Unread::from_request(request, state).await?))
     }
 }
 

@@ -46,6 +46,15 @@ impl Api {
         self.route(MethodFilter::POST, "post", path, operation, handler)
     }
 
+    /// A route for putting something under a name.
+    pub fn put<H, T, I>(self, path: &'static str, operation: &'static Operation, handler: H) -> Api
+    where
+        H: Handler<T, Doors> + Described<I>,
+        T: 'static,
+    {
+        self.route(MethodFilter::PUT, "put", path, operation, handler)
+    }
+
     /// A route for deleting.
     pub fn delete<H, T, I>(self, path: &'static str, operation: &'static Operation, handler: H) -> Api
     where

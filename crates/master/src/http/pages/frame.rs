@@ -23,12 +23,13 @@ use crate::operations::Actor;
 use crate::operations::sign_in::{Visit, Visitor};
 
 /// The places in the top bar, by address and name.
-pub const SECTIONS: [(&str, &str); 8] = [
+pub const SECTIONS: [(&str, &str); 9] = [
     ("/", "Overview"),
     ("/jobs", "Jobs"),
     ("/templates", "Templates"),
     ("/queue", "Queue"),
     ("/workers", "Workers"),
+    ("/secrets", "Secrets"),
     ("/keys", "Keys"),
     ("/events", "History"),
     ("/members", "Members"),

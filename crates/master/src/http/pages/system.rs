@@ -9,12 +9,12 @@ use axum::response::{IntoResponse, Redirect, Response};
 use super::super::Site;
 use super::super::error::Error;
 use super::super::params::{Params, id, page_of};
-use super::format::address;
+use super::format::{address, sentence};
 use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
 use crate::background::driver::Status;
-use crate::operations::system::System;
+use crate::operations::system::{SecretsState, System};
 use crate::operations::{Context, dead_letters, system};
 use crate::records::{DeadLetter, LetterKind};
 
@@ -29,6 +29,7 @@ struct SystemPage {
     troubles: Vec<TroubleRow>,
     letters: Vec<LetterRow>,
     more: Option<String>,
+    secrets: String,
     loops: Vec<LoopRow>,
 }
 
@@ -78,12 +79,31 @@ pub async fn show(
         troubles: troubles(&state),
         more: letters.next_cursor.map(|cursor| address("/system", &[("cursor", &cursor)])),
         letters: letters.items.into_iter().map(LetterRow::of).collect(),
+        secrets: secrets(&state.secrets),
         loops: loops(state),
     })
 }
 
+/// With which key secrets are encrypted.
+fn secrets(state: &SecretsState) -> String {
+    match (&state.key, state.on_old_keys) {
+        (None, _) => "no master key is set".to_owned(),
+        (Some(key), 0) => format!("encrypted with the master key {key}"),
+        (Some(key), old) => {
+            format!("encrypted with the master key {key}; {old} are still on an old key of the list")
+        }
+    }
+}
+
 fn troubles(state: &System) -> Vec<TroubleRow> {
     let mut rows = Vec::new();
+    if let Some(problem) = &state.secrets.problem {
+        rows.push(TroubleRow {
+            what: "Secrets cannot be used".to_owned(),
+            since: None,
+            detail: sentence(problem),
+        });
+    }
     if let Some(trouble) = &state.database_trouble {
         rows.push(TroubleRow {
             what: "The database refuses writes".to_owned(),

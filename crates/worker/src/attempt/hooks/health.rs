@@ -123,7 +123,7 @@ impl Checking {
                 after_millis,
                 passed: answer.passed,
                 took_micros: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
-                detail: answer.detail,
+                detail: self.attempt.redacted(answer.detail),
             };
             let before = health;
             health = health.after((&self.check).into(), Outcome { passed: result.passed, after_millis });

@@ -161,6 +161,7 @@ mod tests {
         }
         fn started(&self, _: AttemptRef, _: StartFacts) {}
         fn wrote(&self, _: AttemptRef) {}
+        fn wants_secrets(&self, _: AttemptRef) {}
         fn took_input(&self, taken: InputTaken) {
             self.taken.lock().unwrap().push(taken);
         }

@@ -222,6 +222,17 @@ pub(super) fn mount(volume: &Volume, roots: &[PathBuf]) -> Result<Mount, StartEr
     })
 }
 
+/// A file with a secret.
+pub(super) fn secret_mount(source: &Path, target: &str) -> Mount {
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(source.display().to_string()),
+        target: Some(target.to_owned()),
+        read_only: Some(true),
+        ..Mount::default()
+    }
+}
+
 /// Whether a text matches a pattern, in which `*` matches any text.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };

@@ -40,6 +40,7 @@ fn start(action: Action) -> StartAttempt {
         nice: 0,
         stdin: false,
         action,
+        secrets: Vec::new(),
         env: BTreeMap::new(),
         resources: Resources { cpu: Cpu::from_millis(500), memory: Bytes(64 << 20), disk: Bytes(1 << 30) },
         timeout: None,
