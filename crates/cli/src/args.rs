@@ -15,6 +15,7 @@ use crate::commands::doctor::DoctorArgs;
 use crate::commands::events::EventsArgs;
 use crate::commands::explain::ExplainArgs;
 use crate::commands::health::HealthArgs;
+use crate::commands::invitations::InvitationsArgs;
 use crate::commands::job::JobArgs;
 use crate::commands::jobs::JobsArgs;
 use crate::commands::keys::KeysArgs;
@@ -30,6 +31,7 @@ use crate::commands::run::RunArgs;
 use crate::commands::scale::ScaleArgs;
 use crate::commands::secrets::SecretsArgs;
 use crate::commands::server::WorkerArgs;
+use crate::commands::sessions::SessionsArgs;
 use crate::commands::simulate::SimulateArgs;
 use crate::commands::stop::StopArgs;
 use crate::commands::submit::SubmitArgs;
@@ -140,6 +142,11 @@ pub enum Command {
     /// Manage projects and their members
     #[command(visible_alias = "project")]
     Projects(ProjectsArgs),
+    /// Invite people to a project
+    #[command(visible_alias = "invite")]
+    Invitations(InvitationsArgs),
+    /// List and end your browser sessions
+    Sessions(SessionsArgs),
     /// Manage the users of the installation
     #[command(visible_alias = "user")]
     Users(UsersArgs),
@@ -291,6 +298,11 @@ mod tests {
             "users -o name",
             "users create ana --admin",
             "user disable ana",
+            "users reset-password ana",
+            "invitations",
+            "invitations create viewer --project lab --valid 1d",
+            "sessions end 3",
+            "sessions end --all",
             "secrets",
             "secrets -o json",
             "secrets set DB_PASSWORD",
@@ -342,6 +354,10 @@ mod tests {
             "projects set-member lab ana owner",
             "projects create",
             "users disable",
+            "invitations create",
+            "invitations create owner",
+            "sessions end",
+            "sessions end 3 --all",
             "run --count 2 --array 0-1 -- x",
             "run --count 2 --each a -- x",
             "run --each a --each-line b -- x",

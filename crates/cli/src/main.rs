@@ -132,6 +132,8 @@ async fn call(command: Command, out: &Out) -> Result<u8, Failure> {
         Command::Secrets(args) => commands::secrets::run(args, out).await,
         Command::Keys(args) => commands::keys::run(args, out).await,
         Command::Projects(args) => commands::projects::run(args, out).await,
+        Command::Invitations(args) => commands::invitations::run(args, out).await,
+        Command::Sessions(args) => commands::sessions::run(args, out).await,
         Command::Users(args) => commands::users::run(args, out).await,
         Command::System(args) => commands::system::run(args, out).await,
         Command::Audit(args) => commands::audit::run(args, out).await,

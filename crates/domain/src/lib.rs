@@ -20,6 +20,7 @@ pub mod members;
 pub mod moves;
 pub mod output_move;
 pub mod parameters;
+pub mod passwords;
 pub mod permissions;
 pub mod placement;
 pub mod policy;

@@ -73,6 +73,10 @@ pub enum Action {
     DeleteSecret,
     /// Create a link that signs oneself in.
     CreateSignInLink,
+    /// See one's own browser sessions, and end them.
+    ManageSessions,
+    /// Change one's own password.
+    ChangePassword,
     /// See what the database refused.
     ListDeadLetters,
     /// Try again to store what the database refused.
@@ -184,6 +188,8 @@ fn allowed(action: Action) -> &'static [Role] {
         Action::SetSecret => &[Admin],
         Action::DeleteSecret => &[Admin],
         Action::CreateSignInLink => &[Viewer, Operator, Admin],
+        Action::ManageSessions => &[Viewer, Operator, Admin],
+        Action::ChangePassword => &[Viewer, Operator, Admin],
         Action::ListDeadLetters => &[Viewer, Operator, Admin],
         Action::RetryDeadLetter => &[Operator, Admin],
         Action::DeleteDeadLetter => &[Operator, Admin],
@@ -238,18 +244,22 @@ impl Action {
             | Action::RotateKey
             | Action::RevokeKey
             | Action::ManageProjectKeys
+            | Action::ManageSessions
             | Action::ManageProject
             | Action::CreateProject
             | Action::ListUsers
             | Action::ReadAudit
             | Action::ReadAuditOfInstallation => Scopes::only(Scope::Admin),
             // The session that a link opens may do all that its user may, and so may who becomes a member or a user.
-            Action::CreateSignInLink | Action::ManageMembers | Action::ManageUsers => Scopes::ALL,
+            Action::CreateSignInLink
+            | Action::ChangePassword
+            | Action::ManageMembers
+            | Action::ManageUsers => Scopes::ALL,
         }
     }
 
     /// All of them.
-    pub const ALL: [Action; 34] = [
+    pub const ALL: [Action; 36] = [
         Action::Look,
         Action::SubmitJob,
         Action::ManageTemplates,
@@ -270,6 +280,8 @@ impl Action {
         Action::SetSecret,
         Action::DeleteSecret,
         Action::CreateSignInLink,
+        Action::ManageSessions,
+        Action::ChangePassword,
         Action::ListDeadLetters,
         Action::RetryDeadLetter,
         Action::DeleteDeadLetter,
@@ -305,6 +317,8 @@ impl Action {
             Action::RotateKey => "rotate_key",
             Action::RevokeKey => "revoke_key",
             Action::CreateSignInLink => "create_sign_in_link",
+            Action::ManageSessions => "manage_sessions",
+            Action::ChangePassword => "change_password",
             Action::ListDeadLetters => "list_dead_letters",
             Action::RetryDeadLetter => "retry_dead_letter",
             Action::DeleteDeadLetter => "delete_dead_letter",
@@ -371,6 +385,8 @@ impl fmt::Display for Action {
             Action::SetSecret => "set secrets",
             Action::DeleteSecret => "delete secrets",
             Action::CreateSignInLink => "create a sign-in link for themselves",
+            Action::ManageSessions => "list and end their own browser sessions",
+            Action::ChangePassword => "change their own password",
             Action::ListDeadLetters => "list dead letters",
             Action::RetryDeadLetter => "retry dead letters",
             Action::DeleteDeadLetter => "delete dead letters",
@@ -448,6 +464,7 @@ mod tests {
                 Action::ManageProjectKeys,
                 Action::SetSecret,
                 Action::DeleteSecret,
+                Action::ManageSessions,
                 Action::ReadAudit,
                 Action::ReadAuditOfInstallation,
                 Action::ManageProject,
@@ -456,7 +473,8 @@ mod tests {
             ]
         );
         // All the rest is operating, except what gives somebody a session that may do everything.
-        let needs_all = [Action::CreateSignInLink, Action::ManageMembers, Action::ManageUsers];
+        let needs_all =
+            [Action::CreateSignInLink, Action::ChangePassword, Action::ManageMembers, Action::ManageUsers];
         let one_is_enough = Scope::ALL.into_iter().map(|scope| allowed(scope).len()).sum::<usize>();
         assert_eq!(one_is_enough, Action::ALL.len() - needs_all.len());
         for (scope, action) in
@@ -494,7 +512,14 @@ mod tests {
 
     #[test]
     fn a_viewer_changes_nothing_but_their_own_keys() {
-        let own = [Action::CreateKey, Action::RotateKey, Action::RevokeKey, Action::CreateSignInLink];
+        let own = [
+            Action::CreateKey,
+            Action::RotateKey,
+            Action::RevokeKey,
+            Action::CreateSignInLink,
+            Action::ManageSessions,
+            Action::ChangePassword,
+        ];
         let looks = [
             Action::Look,
             Action::ListKeys,

@@ -111,6 +111,13 @@ pub struct MasterConfig {
     #[arg(long, env = "GAFFER_METRICS_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub metrics_token: Option<MetricsToken>,
 
+    /// Who can become a user: open or invitation
+    ///
+    /// `open` lets anybody who reaches the dashboard create an account with a project of their own. `invitation` needs an
+    /// invitation to a project, or an administrator.
+    #[arg(long, env = "GAFFER_REGISTRATION", value_name = "WHO", default_value_t)]
+    pub registration: Registration,
+
     /// Where the master key of secrets is.
     #[command(flatten)]
     pub secrets_key: SecretsKeyConfig,
@@ -118,6 +125,37 @@ pub struct MasterConfig {
     /// How many connections there may be, and how long they may be idle.
     #[command(flatten)]
     pub connections: ConnectionConfig,
+}
+
+/// Who can become a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Registration {
+    /// Anybody who reaches the dashboard.
+    Open,
+    /// Somebody with an invitation.
+    #[default]
+    Invitation,
+}
+
+impl FromStr for Registration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Registration, String> {
+        match text {
+            "open" => Ok(Registration::Open),
+            "invitation" => Ok(Registration::Invitation),
+            _ => Err("expected open or invitation".to_owned()),
+        }
+    }
+}
+
+impl Display for Registration {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Registration::Open => "open",
+            Registration::Invitation => "invitation",
+        })
+    }
 }
 
 /// How long output stays in the database at least: most of it is read soon after the end of its job, or never.

@@ -14,6 +14,7 @@ mod peer;
 mod problems;
 mod read_body;
 mod readers;
+mod session_cookie;
 mod site;
 mod worker_door;
 
@@ -39,8 +40,8 @@ use crate::operations::Context;
 use crate::operations::metrics::StandbyMetrics;
 use crate::views::Views;
 use api::{
-    audit, events, health, jobs, keys, members, metrics, openapi, output, ports, projects, queue, retention,
-    scale, schema, secrets, system, tasks, templates, users, versions, workers,
+    audit, events, health, invitations, jobs, keys, members, metrics, openapi, output, ports, projects,
+    queue, retention, scale, schema, secrets, sessions, system, tasks, templates, users, versions, workers,
 };
 use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
@@ -136,6 +137,13 @@ fn api_v1() -> Api {
         .post("/users/{user}/grant-admin", &users::GRANT_ADMIN, users::grant_admin)
         .post("/users/{user}/revoke-admin", &users::REVOKE_ADMIN, users::revoke_admin)
         .post("/users/{user}/login-link", &users::LOGIN_LINK, users::login_link)
+        .post("/users/{user}/reset-password", &users::RESET_PASSWORD, users::reset_password)
+        .get("/invitations", &invitations::LIST, invitations::list)
+        .post("/invitations", &invitations::CREATE, invitations::create)
+        .delete("/invitations/{invitation}", &invitations::REVOKE, invitations::revoke)
+        .get("/sessions", &sessions::LIST, sessions::list)
+        .delete("/sessions", &sessions::END_OTHERS, sessions::end_others)
+        .delete("/sessions/{session}", &sessions::END, sessions::end)
         .section("Administration")
         .get("/events", &events::OF_PROJECT, events::of_project)
         .get("/audit", &audit::LIST, audit::list)
@@ -185,7 +193,7 @@ pub fn openapi() -> serde_json::Value {
 
 /// The paths of all pages and of what their forms send.
 pub fn page_paths() -> Vec<&'static str> {
-    pages::routes().into_paths()
+    pages::routes(true).into_paths()
 }
 
 /// The REST API on its own address: keys only, no cookies. As there is nothing else here, its prefix may be left
@@ -200,7 +208,7 @@ pub fn api_alone(doors: Doors) -> Router {
 
 /// The pages, the REST API at the same origin, and the door for workers: what a proxy with one address needs.
 pub fn dashboard(doors: Doors, control: Arc<Control>) -> Router {
-    let pages = pages::routes()
+    let pages = pages::routes(doors.site.registration_is_open)
         .into_router()
         .layer(CompressionLayer::new())
         .layer(SetResponseHeaderLayer::if_not_present(

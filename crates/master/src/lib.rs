@@ -31,6 +31,8 @@ pub mod operations;
 pub mod output;
 pub mod output_store;
 pub mod pace;
+pub mod password_guesses;
+pub mod passwords;
 pub mod pauses;
 pub mod queue;
 pub mod rate;

@@ -4,6 +4,7 @@
 //! `gaffer_domain::permissions` and is the only access to anything that changes state. It returns a record or an error;
 //! API and pages encode both, with the same text.
 
+pub mod accounts;
 mod actor;
 pub mod audit;
 mod context;
@@ -11,6 +12,7 @@ pub mod dead_letters;
 mod each_worker;
 mod error;
 pub mod events;
+pub mod invitations;
 pub mod jobs;
 pub mod keys;
 pub mod members;
@@ -19,6 +21,7 @@ pub mod output;
 pub mod projects;
 pub mod readiness;
 mod recent;
+pub mod registration;
 pub mod retention;
 pub mod secrets;
 pub mod services;

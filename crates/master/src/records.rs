@@ -1,5 +1,6 @@
 //! Domain records of the master, with states as enums and nothing formatted. `http` makes bodies and pages of them.
 
+mod account;
 mod dead_letter;
 mod event;
 mod figures;
@@ -15,6 +16,7 @@ mod timeline;
 mod waiting;
 mod worker;
 
+pub use account::{Invitation, WebSession};
 pub use dead_letter::{DeadLetter, LetterKind};
 pub use event::Event;
 pub use figures::{DispatchStage, PoolUse, PriorityTotals, TaskChanges};

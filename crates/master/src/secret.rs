@@ -1,4 +1,4 @@
-//! Secrets that are shown once and stored as hashes: API keys, sign-in links, browser sessions. And the token for metrics,
+//! Secrets that are shown once and stored as hashes: API keys, links, browser sessions. And the token for metrics,
 //! which the operator chooses.
 
 use std::str::FromStr;
@@ -27,6 +27,10 @@ pub enum Purpose {
     LoginLink,
     /// Keeps a browser signed in.
     WebSession,
+    /// Lets a user choose a password, once.
+    PasswordReset,
+    /// Makes somebody a member of a project, once.
+    Invitation,
 }
 
 impl Purpose {
@@ -36,6 +40,8 @@ impl Purpose {
             Purpose::UserKey => "gfu_",
             Purpose::LoginLink => "gfl_",
             Purpose::WebSession => "gfs_",
+            Purpose::PasswordReset => "gfr_",
+            Purpose::Invitation => "gfi_",
         }
     }
 }

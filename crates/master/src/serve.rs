@@ -42,7 +42,7 @@ use crate::background::system_jobs::SystemJobs;
 use crate::background::unused_objects::UnusedObjects;
 use crate::background::updates::Updates;
 use crate::changes::Changes;
-use crate::config::{MasterConfig, postgres_settings, resolve};
+use crate::config::{MasterConfig, Registration, postgres_settings, resolve};
 use crate::control::Control;
 use crate::election::{Attempt, Candidate, Leader};
 use crate::embedded_postgres::EmbeddedPostgres;
@@ -346,6 +346,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         worker_url: worker_url(configured, &public, dashboard_addr, workers_addr),
         public_url: public.to_string(),
         public_origin: public.origin(),
+        registration_is_open: config.registration == Registration::Open,
         base_path,
     });
     let feeds = Arc::new(http::Feeds::new(metrics.http.viewers.clone()));

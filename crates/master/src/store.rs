@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::leadership::Leadership;
 
+pub mod accounts;
 pub mod audit;
 pub mod bench;
 pub mod classes;
@@ -25,6 +26,7 @@ pub mod events;
 mod expired;
 mod forms;
 pub mod hellos;
+pub mod invitations;
 pub mod jobs;
 pub(crate) mod kept;
 pub mod keys;

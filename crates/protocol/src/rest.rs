@@ -1,5 +1,6 @@
 //! Bodies of the REST API. Fields may be added; existing ones stay.
 
+mod accounts;
 mod health;
 mod keys;
 mod output;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::audit::{AuditEntry, AuditOutcome};
 use crate::ports::NamedPort;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
+pub use accounts::{Invitation, NewInvitation, Session};
 pub use health::{CheckedResult, HealthResult, TaskChecks, TaskHealth};
 pub use keys::{Key, NewKey, RotateRequest};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};

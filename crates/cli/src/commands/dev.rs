@@ -140,6 +140,7 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
         // No other process can reach its private database.
         leader_lease: LeaderLease::default(),
         metrics_token: args.metrics_token,
+        registration: Default::default(),
     };
     // A file of the last run would tell a waiting script that we are up.
     let ready_file = config.data_dir().join("dev.env");

@@ -23,6 +23,7 @@ Examples:
   gaffer users create ana                  prints a link that signs ana in
   gaffer users disable ana
   gaffer users login-link ana
+  gaffer users reset-password ana
   gaffer users delete ana --confirm ana
 
 Only administrators of the installation manage users.")]
@@ -49,6 +50,8 @@ enum UsersAction {
     RevokeAdmin(UserArgs),
     /// Print a link that signs a user in once
     LoginLink(UserArgs),
+    /// Print a link with which a user sets a password
+    ResetPassword(UserArgs),
     /// Delete a user
     Delete(DeleteArgs),
 }
@@ -123,18 +126,21 @@ pub async fn run(args: UsersArgs, out: &Out) -> Result<u8, Failure> {
             let what = "no administrator of the installation any more";
             change(&client, out, &args.name, "revoke-admin", what).await?;
         }
-        UsersAction::LoginLink(args) => {
-            let link: LoginLink =
-                client.post(&["users", &args.name, "login-link"], &json!({})).await?.read()?;
-            out.line(&link.url)?;
-            out.remark(&format!("works once, expires {}", timestamp::local(link.expires_at)));
-        }
+        UsersAction::LoginLink(args) => link(&client, out, &args.name, "login-link").await?,
+        UsersAction::ResetPassword(args) => link(&client, out, &args.name, "reset-password").await?,
         UsersAction::Delete(args) => {
             client.delete_confirmed(&["users", &args.name], args.confirm).await?;
             out.remark(&format!("user {} deleted", args.name));
         }
     }
     Ok(0)
+}
+
+async fn link(client: &Client, out: &Out, user: &str, verb: &str) -> Result<(), Failure> {
+    let link: LoginLink = client.post(&["users", user, verb], &json!({})).await?.read()?;
+    out.line(&link.url)?;
+    out.remark(&format!("works once, expires {}", timestamp::local(link.expires_at)));
+    Ok(())
 }
 
 async fn change(client: &Client, out: &Out, user: &str, verb: &str, what: &str) -> Result<(), Failure> {

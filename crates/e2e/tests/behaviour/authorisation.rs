@@ -48,6 +48,8 @@ struct Targets {
     job: i64,
     key: i64,
     letter: i64,
+    invitation: i64,
+    session: i64,
 }
 
 impl Targets {
@@ -66,7 +68,18 @@ impl Targets {
             stage.client.post("/keys", &json!({"kind": "worker", "name": OWN})).await.body["id"].clone();
         let letter = dead_letter(&stage, job).await;
         let number = worker.welcome.worker.0;
-        (Targets { stage, worker: number, job, key: key.as_i64().unwrap(), letter }, worker)
+        (
+            Targets {
+                stage,
+                worker: number,
+                job,
+                key: key.as_i64().unwrap(),
+                letter,
+                invitation: 0,
+                session: 0,
+            },
+            worker,
+        )
     }
 
     /// Puts back what an allowed request has deleted or used up. `of`: a client of the user who asks, who has all scopes.
@@ -78,6 +91,15 @@ impl Targets {
             let member = format!("/projects/default/members/{OWN}");
             let set = admin.post(&member, &json!({"role": "viewer"})).await;
             assert_eq!(set.status, 200, "{}", set.text);
+        }
+        if path.contains("{invitation}") {
+            let made = self.stage.client.post("/invitations", &json!({"role": "viewer"})).await;
+            self.invitation = made.body["id"].as_i64().unwrap();
+        }
+        if path.contains("{session}") {
+            self.stage.sign_in(of).await;
+            let sessions = of.get("/sessions").await;
+            self.session = sessions.body["items"][0]["id"].as_i64().unwrap();
         }
         if path.contains("{key}") {
             let new = json!({"kind": "user", "name": OWN, "scopes": ["admin"]});
@@ -108,6 +130,8 @@ impl Targets {
             .replace("{template}", OWN)
             .replace("{project}", "default")
             .replace("{user}", OWN)
+            .replace("{invitation}", &self.invitation.to_string())
+            .replace("{session}", &self.session.to_string())
             .replace("{verb}", "disable")
             .replace("{secret}", SECRET)
             .replace("{letter}", &self.letter.to_string())
@@ -167,7 +191,7 @@ impl Operation {
             "scale_job" | "scale_service" => json!({"count": 2}),
             "signal_task" => json!({"signal": "SIGINT"}),
             "create_key" => json!({"kind": "user", "name": "of the matrix"}),
-            "set_member" => json!({"role": "viewer"}),
+            "set_member" | "create_invitation" => json!({"role": "viewer"}),
             "rename_project" => json!({"name": "default"}),
             "create_project" | "create_user" => {
                 json!({"name": format!("{OWN}-{}", NUMBER.fetch_add(1, Ordering::Relaxed))})
@@ -347,7 +371,8 @@ async fn each_route_is_open_to_keys_of_its_roles_scopes_and_project_and_to_no_ot
 }
 
 /// Pages that anybody gets.
-const PUBLIC: [&str; 5] = ["/login", "/logout", "/theme", "/static/{name}", "/favicon.ico"];
+const PUBLIC: [&str; 8] =
+    ["/login", "/logout", "/reset", "/invitation", "/register", "/theme", "/static/{name}", "/favicon.ico"];
 
 #[tokio::test]
 async fn each_page_is_open_to_sessions_of_its_project_and_to_no_key() {

@@ -356,6 +356,21 @@ async fn people(reader: &mut Reader) {
     reader.must(404, get("/projects/{project}", lab)).await;
     reader.must(204, delete("/projects/{project}", "/projects/bench?confirm=bench")).await;
     reader.must(201, post("/users/{user}/login-link", "/users/ana/login-link")).await;
+    reader.must(201, post("/users/{user}/reset-password", "/users/ana/reset-password")).await;
+    let invitations = "/invitations";
+    let invited = reader.must(201, post(invitations, invitations).json(&json!({ "role": "viewer" }))).await;
+    reader.must(422, post(invitations, invitations).json(&json!({ "role": "owner" }))).await;
+    reader.must(200, get(invitations, invitations)).await;
+    let invited = format!("/invitations/{}", invited["id"]);
+    reader.must(204, delete("/invitations/{invitation}", &invited)).await;
+    reader.must(404, delete("/invitations/{invitation}", &invited)).await;
+    let link = reader.must(201, post("/login-links", "/login-links")).await["url"].clone();
+    reqwest::get(link.as_str().unwrap()).await.unwrap();
+    let sessions = reader.must(200, get("/sessions", "/sessions")).await["items"].clone();
+    let session = format!("/sessions/{}", sessions[0]["id"]);
+    reader.must(204, delete("/sessions/{session}", &session)).await;
+    reader.must(404, delete("/sessions/{session}", &session)).await;
+    reader.must(204, delete("/sessions", "/sessions")).await;
     for verb in ["disable", "enable", "grant-admin", "revoke-admin"] {
         let (path, address) = (format!("/users/{{user}}/{verb}"), format!("/users/ana/{verb}"));
         reader.must(200, post(&path, &address)).await;

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on should fail"
 )]
 
+mod accounts;
 mod acknowledgements;
 mod audit;
 mod authorisation;

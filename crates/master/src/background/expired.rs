@@ -1,4 +1,4 @@
-//! Deletes expired sign-in links, browser sessions and idempotency keys.
+//! Deletes expired links, invitations, browser sessions and idempotency keys.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ pub struct Expired {
 
 impl Background for Expired {
     const NAME: &'static str = "expired";
-    const DESCRIPTION: &'static str = "deletes expired sign-in links, browser sessions and idempotency keys";
+    const DESCRIPTION: &'static str =
+        "deletes expired links, invitations, browser sessions and idempotency keys";
 
     fn period(&self) -> Duration {
         Duration::from_secs(3_600)

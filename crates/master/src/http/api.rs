@@ -4,6 +4,7 @@
 pub mod audit;
 pub mod events;
 pub mod health;
+pub mod invitations;
 pub mod jobs;
 pub mod keys;
 pub mod members;
@@ -17,6 +18,7 @@ pub mod retention;
 pub mod scale;
 pub mod schema;
 pub mod secrets;
+pub mod sessions;
 pub mod system;
 pub mod tasks;
 pub mod templates;

@@ -21,12 +21,15 @@ use gaffer_protocol::server_url::ServerUrl;
 use tower::ServiceExt;
 
 /// First segments of addresses that exist without a base path: one of them as a base path would mean two things.
-const OWN_SEGMENTS: [&str; 34] = [
+const OWN_SEGMENTS: [&str; 40] = [
+    "account",
     "api",
     "audit",
     "dead-letters",
     "events",
     "favicon.ico",
+    "invitation",
+    "invitations",
     "jobs",
     "join",
     "keys",
@@ -43,10 +46,13 @@ const OWN_SEGMENTS: [&str; 34] = [
     "queue",
     "readyz",
     "reference",
+    "register",
+    "reset",
     "retention",
     "schema",
     "secrets",
     "services",
+    "sessions",
     "static",
     "system",
     "templates",

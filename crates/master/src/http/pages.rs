@@ -3,6 +3,7 @@
 //! Every page is complete without JavaScript. With it, the page opens one stream of server-sent events and what is on
 //! it changes in place: `fields` and `rows` carry the same values that the template showed, by the same names.
 
+mod account;
 mod assets;
 mod audit;
 mod checks;
@@ -30,6 +31,7 @@ mod plot;
 mod projects;
 mod queue;
 pub(super) mod reference;
+mod registration;
 mod retention;
 mod rows;
 mod secrets;
@@ -85,13 +87,24 @@ impl Pages {
     }
 }
 
-/// All pages, what they are made of, and what their forms send.
-pub fn routes() -> Pages {
-    Pages::default()
+/// All pages, what they are made of, and what their forms send. Registration is a page only if it is open.
+pub fn routes(registration_is_open: bool) -> Pages {
+    let pages = match registration_is_open {
+        true => Pages::default()
+            .route("/register", get(registration::registration_form).post(registration::register)),
+        false => Pages::default(),
+    };
+    pages
         .route("/", get(overview::show))
         .route("/live", get(overview::live))
-        .route("/login", get(login::sign_in))
+        .route("/login", get(login::sign_in).post(login::with_password))
         .route("/logout", post(login::sign_out))
+        .route("/reset", get(registration::reset_form).post(registration::reset))
+        .route("/invitation", get(registration::invitation).post(registration::join))
+        .route("/account", get(account::show))
+        .route("/account/password", post(account::change_password))
+        .route("/account/sessions/end", post(account::end_other_sessions))
+        .route("/account/sessions/{session}/end", post(account::end_session))
         .route("/theme", post(theme::set))
         .route("/jobs", get(jobs::list))
         .route("/jobs/live", get(jobs::live))
@@ -127,12 +140,15 @@ pub fn routes() -> Pages {
         .route("/keys/{key}/revoke", post(keys::revoke))
         .route("/members", get(members::list).post(members::set))
         .route("/members/{user}/remove", post(members::remove))
+        .route("/members/invitations", post(members::invite))
+        .route("/members/invitations/{invitation}/revoke", post(members::revoke))
         .route("/project/rename", post(members::rename))
         .route("/project/delete", post(members::delete))
         .route("/projects", get(projects::list).post(projects::create))
         .route("/join", post(projects::join))
         .route("/users", get(users::list).post(users::create))
         .route("/users/{user}/login-link", post(users::login_link))
+        .route("/users/{user}/reset-password", post(users::reset_password))
         .route("/users/{user}/delete", post(users::delete))
         .route("/users/{user}/{verb}", post(users::change))
         .route("/secrets", get(secrets::list).post(secrets::set))

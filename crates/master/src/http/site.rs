@@ -10,6 +10,8 @@ pub struct Site {
     /// Scheme, host and port of that, as browsers state their origin.
     pub public_origin: String,
     pub base_path: BasePath,
+    /// Whether anybody can become a user.
+    pub registration_is_open: bool,
     /// Where workers dial in, as far as the master can tell.
     pub worker_url: String,
 }
@@ -18,5 +20,15 @@ impl Site {
     /// The address that signs in with this token, once.
     pub fn sign_in_url(&self, token: &str) -> String {
         format!("{}/login?token={token}", self.public_url)
+    }
+
+    /// The address where a password is chosen with this token, once.
+    pub fn reset_url(&self, token: &str) -> String {
+        format!("{}/reset?token={token}", self.public_url)
+    }
+
+    /// The address where an invitation is taken with this token, once.
+    pub fn invitation_url(&self, token: &str) -> String {
+        format!("{}/invitation?token={token}", self.public_url)
     }
 }

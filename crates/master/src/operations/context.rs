@@ -17,6 +17,8 @@ use crate::hub::Hub;
 use crate::input::Inputs;
 use crate::large_jobs::LargeJobs;
 use crate::open_streams::{Credential, OpenStreams};
+use crate::password_guesses::PasswordGuesses;
+use crate::passwords::Passwords;
 use crate::scheduling_state::SchedulingState;
 use crate::secret::MetricsToken;
 use crate::store::WriteStore;
@@ -59,6 +61,10 @@ pub(super) struct Effects {
     pub scheduling: SchedulingState,
     /// Rate limits for unknown keys.
     pub guesses: Guesses,
+    /// Rate limits for wrong passwords.
+    pub password_guesses: PasswordGuesses,
+    /// Computes hashes of passwords.
+    pub passwords: Passwords,
     /// What was refused a short time ago.
     pub refusals: Recent<(Option<Credential>, Action)>,
     /// Who wrote to standard input a short time ago.
@@ -91,6 +97,8 @@ impl Context {
             large_jobs: control.large_jobs.clone(),
             scheduling: control.scheduling.clone(),
             guesses: Guesses::default(),
+            password_guesses: PasswordGuesses::default(),
+            passwords: Passwords::default(),
             refusals: Recent::default(),
             writers: Recent::default(),
             vault: control.vault.clone(),
@@ -111,7 +119,7 @@ impl Context {
         Ok(&self.views)
     }
 
-    /// Access without an actor: for authentication and readiness.
+    /// Access without an actor: for authentication, registration and readiness.
     pub(super) fn for_nobody(&self) -> &Effects {
         &self.effects
     }

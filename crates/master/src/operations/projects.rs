@@ -40,6 +40,16 @@ pub async fn show(context: &Context, actor: &Actor, name: &str) -> Result<Projec
     reach(context, actor, name, Action::LookAtProjects).await
 }
 
+/// The actor's own project, if they may do this there.
+///
+/// # Errors
+/// When it was deleted just now.
+pub(super) async fn own(context: &Context, actor: &Actor, action: Action) -> Result<Project, OperationError> {
+    let effects = context.permit(actor, action)?;
+    let found = effects.writes.project_of(actor.user_id, actor.project).await?;
+    found.ok_or_else(|| OperationError::NotFound("project".to_owned()))
+}
+
 /// The project of that name, if the actor may do this there: in their own as their role says, in others as administrators of
 /// the installation.
 ///

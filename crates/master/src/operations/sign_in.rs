@@ -18,6 +18,7 @@ use crate::open_streams::Credential;
 use crate::records::KeyKind;
 use crate::secret::{NewSecret, Purpose, beginning_of, hash_of};
 use crate::store::StoreError;
+use crate::store::accounts::{NewWebSession, SessionOrigin};
 use crate::store::audit::NewEntry;
 use crate::store::keys::{KeyHolder, KeyRefusal};
 use crate::store::web_sessions::{MemberOf, SignedIn, Wanted};
@@ -60,6 +61,15 @@ pub struct Link {
     pub token: String,
     /// It is refused from then on.
     pub expires_at: Time,
+}
+
+/// Where somebody signs in from.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// The address of the connection, or of its proxy.
+    pub address: Option<IpAddr>,
+    /// What the browser says it is.
+    pub browser: Option<String>,
 }
 
 /// Who looks at the dashboard.
@@ -209,23 +219,48 @@ fn visitor(session: SignedIn, shown: impl FnOnce(ProjectId) -> Shown) -> Option<
 ///
 /// # Errors
 /// When too many unknown ones came from there, or the database does not answer.
-pub async fn use_link(
-    context: &Context,
-    token: &str,
-    address: Option<IpAddr>,
-) -> Result<Option<String>, Refused> {
+pub async fn use_link(context: &Context, token: &str, origin: &Origin) -> Result<Option<String>, Refused> {
     let Some(link) = hash_of(token, Purpose::LoginLink) else { return Ok(None) };
     let effects = context.for_nobody();
-    let presented = presented(&link, token, address);
+    let presented = presented(&link, token, origin.address);
     may_ask(effects, presented).await?;
-    let session = NewSecret::new(Purpose::WebSession);
-    if !effects.writes.login_link_use(&link, &session.sha256, SESSION_SECS).await? {
+    let session = Opening::new(origin);
+    if !effects.writes.login_link_use(&link, session.to_store()).await? {
         effects.guesses.is_wrong(presented);
         return Ok(None);
     }
-    effects.guesses.is_made(&session.sha256);
-    note(context, Noted { session: &session.sha256, action: "sign_in", address }).await;
-    Ok(Some(session.text))
+    Ok(Some(session.opened(context).await))
+}
+
+/// A browser session that is being opened.
+pub(super) struct Opening {
+    secret: NewSecret,
+    origin: Origin,
+    address: Option<String>,
+}
+
+impl Opening {
+    pub(super) fn new(origin: &Origin) -> Opening {
+        Opening {
+            secret: NewSecret::new(Purpose::WebSession),
+            address: origin.address.map(|address| address.to_string()),
+            origin: origin.clone(),
+        }
+    }
+
+    pub(super) fn to_store(&self) -> NewWebSession<'_> {
+        let origin =
+            SessionOrigin { address: self.address.as_deref(), browser: self.origin.browser.as_deref() };
+        NewWebSession { sha256: &self.secret.sha256, secs: SESSION_SECS, origin }
+    }
+
+    /// It is stored, and is noted: what the browser keeps.
+    pub(super) async fn opened(self, context: &Context) -> String {
+        let (sha256, address) = (self.secret.sha256, self.origin.address);
+        context.for_nobody().guesses.is_made(&sha256);
+        note(context, Noted { session: &sha256, action: "sign_in", address }).await;
+        self.secret.text
+    }
 }
 
 /// A browser session that begins or ends.
@@ -322,12 +357,12 @@ pub(super) async fn link(
     Ok(Link { token: secret.text, expires_at })
 }
 
-async fn may_ask(effects: &Effects, presented: Presented<'_>) -> Result<(), Refused> {
+pub(super) async fn may_ask(effects: &Effects, presented: Presented<'_>) -> Result<(), Refused> {
     let asked = effects.guesses.may_ask(&effects.writes, presented).await?;
     asked.map_err(|TooMany(wait)| Refused::TooMany(wait))
 }
 
-fn presented<'a>(sha256: &'a [u8; 32], text: &'a str, address: Option<IpAddr>) -> Presented<'a> {
+pub(super) fn presented<'a>(sha256: &'a [u8; 32], text: &'a str, address: Option<IpAddr>) -> Presented<'a> {
     Presented { sha256, beginning: beginning_of(text), address: address.map(network_of) }
 }
 

@@ -8,6 +8,7 @@ use super::projects::{kept, name_of, taken};
 use super::sign_in::{self, Link};
 use super::{Actor, Context, OperationError};
 use crate::records::User;
+use crate::secret::{NewSecret, Purpose};
 use crate::store::users::{UserChange, UserChanged, UserDeleted};
 
 /// How long the link of a new user is good for.
@@ -69,12 +70,28 @@ pub async fn create_link(context: &Context, actor: &Actor, name: &str) -> Result
 }
 
 async fn make_link(effects: &Effects, name: &str) -> Result<Link, OperationError> {
-    let user = effects.writes.user_find(name).await?.ok_or_else(|| no_user(name))?;
-    if user.disabled_at.is_some() {
-        let detail = format!("user {name} is disabled; enable the user first");
-        return Err(OperationError::Conflict { detail, state: "disabled" });
-    }
+    let user = enabled(effects.writes.user_find(name).await?, name)?;
     Ok(sign_in::link(effects, user.id, None, FIRST_LINK_VALID_SECS).await?)
+}
+
+/// A link with which a user chooses a password, once. Links of before are good no more.
+///
+/// # Errors
+/// When there is no such user, or they are disabled.
+pub async fn create_reset_link(context: &Context, actor: &Actor, name: &str) -> Result<Link, OperationError> {
+    let mut change = context.change_in(None, actor, Action::ManageUsers, &format!("user {name}")).await?;
+    change.after(json!({ "password_link": "made" }));
+    let link = make_reset_link(change.effects, name).await;
+    change.end(link).await
+}
+
+async fn make_reset_link(effects: &Effects, name: &str) -> Result<Link, OperationError> {
+    let user = enabled(effects.writes.user_find(name).await?, name)?;
+    let secret = NewSecret::new(Purpose::PasswordReset);
+    let writes = &effects.writes;
+    let expires_at = writes.reset_link_insert(user.id, &secret.sha256, FIRST_LINK_VALID_SECS).await?;
+    effects.guesses.is_made(&secret.sha256);
+    Ok(Link { token: secret.text, expires_at })
 }
 
 /// Disables or enables a user, or says whether they administer the installation. What a disabled user follows ends.
@@ -145,6 +162,16 @@ async fn delete_found(effects: &Effects, name: &str, confirmed: Option<&str>) ->
         UserDeleted::ProjectKept(why, holdings) => Err(kept(name, why, &holdings)),
         UserDeleted::Unknown => Err(no_user(name)),
     }
+}
+
+/// The user, if there is one who can do something.
+fn enabled(user: Option<User>, name: &str) -> Result<User, OperationError> {
+    let user = user.ok_or_else(|| no_user(name))?;
+    if user.disabled_at.is_some() {
+        let detail = format!("user {name} is disabled; enable the user first");
+        return Err(OperationError::Conflict { detail, state: "disabled" });
+    }
+    Ok(user)
 }
 
 fn last_administrator(name: &str) -> OperationError {

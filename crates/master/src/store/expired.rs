@@ -1,10 +1,11 @@
-//! Deletes expired sign-in links, browser sessions and idempotency keys.
+//! Deletes expired links, invitations, browser sessions and idempotency keys.
 
 use super::{Store, StoreError};
 
-const EXPIRED: [&str; 3] = [
+const EXPIRED: [&str; 4] = [
     "DELETE FROM login_links WHERE expires_at < now() - interval '1 day'",
     "DELETE FROM web_sessions WHERE expires_at < now()",
+    "DELETE FROM invitations WHERE expires_at < now() - interval '30 days'",
     "DELETE FROM idempotency_keys WHERE created_at < now() - interval '1 day'",
 ];
 

@@ -349,8 +349,8 @@ impl WriteStore {
         Ok(done.rows_affected() > 0)
     }
 
-    /// The hashes of all secrets that are good now, the latest used first, at most `limit` of each kind: keys, sign-in
-    /// links, and browsers' sessions.
+    /// The hashes of all secrets that are good now, the latest used first, at most `limit` of each kind: keys, links,
+    /// invitations, and browsers' sessions.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -362,6 +362,8 @@ impl WriteStore {
                      WHERE m.user_id = keys.user_id AND m.project_id = keys.project_id)) \
                  ORDER BY last_used_at DESC NULLS LAST LIMIT $1) \
              UNION ALL (SELECT sha256 FROM login_links WHERE used_at IS NULL AND expires_at > now() LIMIT $1) \
+             UNION ALL (SELECT sha256 FROM invitations \
+                 WHERE used_at IS NULL AND revoked_at IS NULL AND expires_at > now() LIMIT $1) \
              UNION ALL (SELECT sha256 FROM web_sessions WHERE expires_at > now() \
                  ORDER BY last_used_at DESC LIMIT $1)",
         )

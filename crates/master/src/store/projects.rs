@@ -95,6 +95,20 @@ impl WriteStore {
             .await?)
     }
 
+    /// A project, as a member sees it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn project_of(&self, user: i64, project: ProjectId) -> Result<Option<Project>, StoreError> {
+        let sql = format!("SELECT {COLUMNS}");
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .bind(user)
+            .bind(true)
+            .bind(project.0)
+            .fetch_optional(&self.pool)
+            .await?)
+    }
+
     /// Creates a project with this user as its admin. False if the name is taken.
     ///
     /// # Errors

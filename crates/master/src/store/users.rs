@@ -273,7 +273,11 @@ async fn user_of(tx: &mut PgConnection, name: &str) -> Result<Option<User>, Stor
 }
 
 /// Adds a user, their personal project, and their membership in it.
-async fn user_insert(tx: &mut PgConnection, name: &str, is_admin: bool) -> Result<i64, StoreError> {
+pub(super) async fn user_insert(
+    tx: &mut PgConnection,
+    name: &str,
+    is_admin: bool,
+) -> Result<i64, StoreError> {
     let user: i64 = sqlx::query_scalar("INSERT INTO users (name, is_admin) VALUES ($1, $2) RETURNING id")
         .bind(name)
         .bind(is_admin)

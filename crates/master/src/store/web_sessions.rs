@@ -3,6 +3,7 @@
 use gaffer_domain::members::MemberRole;
 use gaffer_domain::{JobId, ProjectId, Time};
 
+use super::accounts::NewWebSession;
 use super::forms::known;
 use super::{Store, StoreError, WriteStore};
 
@@ -110,20 +111,21 @@ impl WriteStore {
     pub async fn login_link_use(
         &self,
         link_sha256: &[u8; 32],
-        session_sha256: &[u8; 32],
-        session_secs: u32,
+        new: NewWebSession<'_>,
     ) -> Result<bool, StoreError> {
         let done = sqlx::query(
             "WITH used AS (UPDATE login_links SET used_at = now() \
-                 WHERE sha256 = $1 AND used_at IS NULL AND expires_at > now() \
+                 WHERE sha256 = $1 AND NOT resets_password AND used_at IS NULL AND expires_at > now() \
                  AND EXISTS (SELECT FROM users WHERE id = user_id AND disabled_at IS NULL) \
                  RETURNING user_id, project_id) \
-             INSERT INTO web_sessions (sha256, user_id, project_id, expires_at) \
-             SELECT $2, user_id, project_id, now() + $3 * interval '1 second' FROM used",
+             INSERT INTO web_sessions (sha256, user_id, project_id, expires_at, address, browser) \
+             SELECT $2, user_id, project_id, now() + $3 * interval '1 second', $4, $5 FROM used",
         )
         .bind(&link_sha256[..])
-        .bind(&session_sha256[..])
-        .bind(f64::from(session_secs))
+        .bind(&new.sha256[..])
+        .bind(f64::from(new.secs))
+        .bind(new.origin.address)
+        .bind(new.origin.browser)
         .execute(&self.pool)
         .await?;
         Ok(done.rows_affected() > 0)

@@ -282,6 +282,9 @@ async fn people(client: &Client) {
         ("/projects/lab/members/ana", json!({"role": "operator"})),
         ("/projects/lab/rename", json!({"name": "bench"})),
         ("/users/ana/login-link", no.clone()),
+        ("/users/ana/reset-password", no.clone()),
+        ("/invitations", json!({"role": "viewer", "project": "bench"})),
+        ("/invitations", json!({"role": "viewer"})),
         ("/users/ana/disable", no.clone()),
         ("/users/ana/enable", no.clone()),
         ("/users/ana/grant-admin", no.clone()),
@@ -290,9 +293,13 @@ async fn people(client: &Client) {
         let answer = client.post(path, &body).await;
         assert!(answer.status.is_success(), "{path}: {}", answer.text);
     }
-    for path in ["/projects", "/projects/bench", "/projects/bench/members", "/users"] {
+    for path in
+        ["/projects", "/projects/bench", "/projects/bench/members", "/users", "/invitations", "/sessions"]
+    {
         assert_eq!(client.get(path).await.status, 200, "{path}");
     }
+    let invited = client.get("/invitations").await.body["items"][0]["id"].clone();
+    assert_eq!(client.delete(&format!("/invitations/{invited}")).await.status, 204);
     for path in ["/projects/bench/members/ana", "/projects/bench", "/users/ana"] {
         assert_eq!(client.delete(path).await.status, 204, "{path}");
     }

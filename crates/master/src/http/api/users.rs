@@ -142,6 +142,23 @@ async fn change(
     Ok(Json(people::user(users::change(context, actor, user, change).await?)))
 }
 
+pub const RESET_PASSWORD: Operation = Operation {
+    description: "With the link the user chooses a password, once, within a day. All of their sessions end then.",
+    errors: &[(409, "The user is disabled.")],
+    ..Operation::new("reset_password", "Create a link to set a password", Action::ManageUsers)
+};
+
+/// `POST /users/{user}/reset-password`
+pub async fn reset_password(
+    State(context): State<Arc<Context>>,
+    State(site): State<Arc<Site>>,
+    actor: Actor,
+    Path(user): Path<String>,
+) -> Result<Created<LoginLink>, Error> {
+    let link = users::create_reset_link(&context, &actor, &user).await?;
+    Ok(Created(LoginLink { url: site.reset_url(&link.token), expires_at: link.expires_at }))
+}
+
 pub const LOGIN_LINK: Operation = Operation {
     description: "The link signs the user in to the dashboard, once, within a day.",
     errors: &[(409, "The user is disabled.")],

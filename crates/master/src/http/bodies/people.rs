@@ -1,10 +1,12 @@
-//! Users, projects and members.
+//! Users, projects, members, invitations and browser sessions.
 
+use chrono::Utc;
 use gaffer_protocol::rest;
 
 use super::super::Site;
+use crate::operations::invitations::Invited;
 use crate::operations::users::Created;
-use crate::records::{Member, Project, User};
+use crate::records::{Invitation, Member, Project, User, WebSession};
 
 /// A project.
 pub fn project(project: Project) -> rest::Project {
@@ -42,4 +44,37 @@ pub fn user(user: User) -> rest::User {
 /// A user with the link that signs them in, once.
 pub fn created_user(site: &Site, created: Created) -> rest::User {
     rest::User { login_url: Some(site.sign_in_url(&created.link.token)), ..user(created.user) }
+}
+
+/// An invitation.
+pub fn invitation(invitation: Invitation) -> rest::Invitation {
+    rest::Invitation {
+        id: invitation.id,
+        state: invitation.state(Utc::now()).to_owned(),
+        project: invitation.project,
+        role: invitation.role.as_str().to_owned(),
+        created_by: invitation.created_by,
+        created_at: invitation.created_at,
+        expires_at: invitation.expires_at,
+        used_by: invitation.used_by,
+        url: None,
+    }
+}
+
+/// An invitation with its link, once.
+pub fn created_invitation(site: &Site, invited: Invited) -> rest::Invitation {
+    rest::Invitation { url: Some(site.invitation_url(&invited.token)), ..invitation(invited.invitation) }
+}
+
+/// A browser session.
+pub fn session(session: WebSession) -> rest::Session {
+    rest::Session {
+        id: session.id,
+        address: session.address,
+        browser: session.browser,
+        project: session.project,
+        created_at: session.created_at,
+        last_used_at: session.last_used_at,
+        current: session.is_current,
+    }
 }

@@ -24,7 +24,7 @@ pub struct Document {
 }
 
 /// What can stand in a path.
-const PATH_PARAMETERS: [Parameter; 10] = [
+const PATH_PARAMETERS: [Parameter; 12] = [
     Parameter::new("job", NUMBER, "Job number."),
     Parameter::new(
         "task",
@@ -42,6 +42,8 @@ const PATH_PARAMETERS: [Parameter; 10] = [
     Parameter::new("template", Values::Text, "Name of the template."),
     Parameter::new("project", Values::Text, "Name of the project."),
     Parameter::new("user", Values::Text, "Name of the user."),
+    Parameter::new("invitation", NUMBER, "Number of the invitation."),
+    Parameter::new("session", NUMBER, "Number of the browser session."),
     Parameter::new("letter", NUMBER, "Number of the dead letter."),
 ];
 

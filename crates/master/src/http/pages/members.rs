@@ -6,21 +6,24 @@ use askama::Template;
 use axum::Form;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
+use chrono::Utc;
 use gaffer_domain::members::MemberRole;
 use gaffer_domain::permissions::Action;
 use serde::Deserialize;
 
 use super::super::Site;
 use super::super::error::Error;
-use super::super::params::{Params, page_of};
+use super::super::params::{Params, id, page_of};
 use super::format::address;
 use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
-use crate::operations::{Context, OperationError, members, projects};
-use crate::records::Member;
+use crate::operations::{Context, OperationError, invitations, members, projects};
+use crate::records::{Invitation, Member};
 
 const PAGE_ROWS: u32 = 100;
+/// The latest invitations are shown.
+const INVITATION_ROWS: u32 = 20;
 
 #[derive(Template)]
 #[template(path = "members.html")]
@@ -37,6 +40,32 @@ struct MembersPage {
     roles: [MemberRole; 3],
     rows: Vec<MemberRow>,
     more: Option<String>,
+    /// The link of an invitation that was made just now.
+    link: Option<String>,
+    invitations: Vec<InvitationRow>,
+}
+
+struct InvitationRow {
+    id: i64,
+    role: MemberRole,
+    state: &'static str,
+    by: String,
+    expires: Option<i64>,
+    is_open: bool,
+}
+
+impl InvitationRow {
+    fn of(invitation: Invitation) -> InvitationRow {
+        let state = invitation.state(Utc::now());
+        InvitationRow {
+            id: invitation.id,
+            role: invitation.role,
+            state,
+            by: invitation.created_by,
+            expires: Some(invitation.expires_at.timestamp_millis()),
+            is_open: state == "open",
+        }
+    }
 }
 
 struct MemberRow {
@@ -71,11 +100,16 @@ async fn members_page(
     let found = members::list(context, &visitor.actor, &project.name, after, PAGE_ROWS + 1).await?;
     let found = page_of(found, PAGE_ROWS, |member| member.user_id);
     let frame = visitor.frame("/members");
+    let may_change = frame.may(Action::ManageMembers);
+    let invited = match may_change {
+        true => invitations::list(context, &visitor.actor, None, None, INVITATION_ROWS).await?,
+        false => Vec::new(),
+    };
     let name = &project.name;
     Ok(MembersPage {
         cli: format!("gaffer projects members {name}\ngaffer projects set-member {name} USER operator"),
         curl: curl(site, "GET", &format!("/projects/{name}/members")),
-        may_change: frame.may(Action::ManageMembers),
+        may_change,
         may_manage: frame.may(Action::ManageProject) && project.personal_of.is_none(),
         is_personal: project.personal_of.is_some(),
         frame,
@@ -84,6 +118,8 @@ async fn members_page(
         roles: MemberRole::ALL,
         rows: found.items.into_iter().map(MemberRow::of).collect(),
         more: found.next_cursor.map(|cursor| address("/members", &[("cursor", &cursor)])),
+        link: None,
+        invitations: invited.into_iter().map(InvitationRow::of).collect(),
     })
 }
 
@@ -133,6 +169,34 @@ pub async fn remove(
     // Who leaves by themselves sees the project no more.
     let to = if *visitor.actor.user == *user { "/projects" } else { "/members" };
     Ok(Redirect::to(to).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+pub struct InvitationForm {
+    role: String,
+}
+
+/// `POST /members/invitations`: shows the link of a new invitation, this once.
+pub async fn invite(
+    State(context): State<Arc<Context>>,
+    State(site): State<Arc<Site>>,
+    visitor: SessionUser,
+    Form(form): Form<InvitationForm>,
+) -> Result<Response, Error> {
+    let invited = invitations::create(&context, &visitor.actor, None, &form.role, None).await?;
+    let mut answer = members_page(&context, &site, &visitor, None).await?;
+    answer.link = Some(site.invitation_url(&invited.token));
+    page(&answer)
+}
+
+/// `POST /members/invitations/{invitation}/revoke`
+pub async fn revoke(
+    State(context): State<Arc<Context>>,
+    visitor: SessionUser,
+    Path(invitation): Path<String>,
+) -> Result<Response, Error> {
+    invitations::revoke(&context, &visitor.actor, id(&invitation, "invitation")?).await?;
+    Ok(Redirect::to("/members").into_response())
 }
 
 #[derive(Debug, Deserialize)]

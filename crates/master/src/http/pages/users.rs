@@ -147,6 +147,19 @@ pub async fn login_link(
     page(&answer)
 }
 
+/// `POST /users/{user}/reset-password`: shows the link, this once.
+pub async fn reset_password(
+    State(context): State<Arc<Context>>,
+    State(site): State<Arc<Site>>,
+    visitor: SessionUser,
+    Path(user): Path<String>,
+) -> Result<Response, Error> {
+    let link = users::create_reset_link(&context, &visitor.actor, &user).await?;
+    let mut answer = users_page(&context, &site, &visitor, None).await?;
+    answer.link = Some((user, site.reset_url(&link.token)));
+    page(&answer)
+}
+
 /// `POST /users/{user}/delete`
 pub async fn delete(
     State(context): State<Arc<Context>>,
