@@ -206,6 +206,8 @@ pub(crate) struct Settings {
     pub job_environment: BTreeMap<String, String>,
     /// The user that jobs on the host run as; none for the worker's own.
     pub job_user: Option<JobUser>,
+    /// Whether somebody has said as whom jobs run.
+    pub is_job_user_given: bool,
     pub allow_setuid: bool,
 }
 
@@ -317,6 +319,7 @@ impl WorkerConfig {
                 job_user.is_some(),
             ),
             job_user,
+            is_job_user_given: self.run_as.is_some_and(|user| !user.trim().is_empty()),
             allow_setuid: self.allow_setuid,
         })
     }
@@ -558,7 +561,7 @@ impl Settings {
     /// What the operator of a worker that is root should know of its jobs.
     pub fn job_user_shortcoming(&self) -> Option<String> {
         let is_root = self.host_driver && self.job_user.is_none() && nix::unistd::geteuid().is_root();
-        is_root.then(|| {
+        (is_root && !self.is_job_user_given).then(|| {
             "host jobs run as root and can read everything on this machine, the files of gaffer too: create the user gaffer-job, \
              or set GAFFER_RUN_AS"
                 .to_owned()

@@ -137,6 +137,20 @@ async fn jobs_gain_no_rights_by_setuid_programs_unless_they_may() {
         let spec = json!({"constraints": [format!("name == {name}")]});
         assert_eq!(run(&dev, spec, "grep NoNewPrivs /proc/self/status").await, expected, "{name}");
     }
+    if nix::unistd::geteuid().is_root()
+        && nix::unistd::User::from_name("gaffer-job").is_ok_and(|user| user.is_none())
+    {
+        // Nobody has said that these jobs are to be root's; `gaffer dev` runs them as the user who started it.
+        let workers = dev.client.get("/workers").await.body;
+        for worker in workers["items"].as_array().unwrap() {
+            let is_warned = worker["warnings"].to_string().contains("host jobs run as root");
+            assert_eq!(
+                is_warned,
+                ["plain", "allowing"].contains(&worker["name"].as_str().unwrap()),
+                "{worker}"
+            );
+        }
+    }
     assert_eq!(plain.end(Signal::SIGINT).await, Some(0));
     // A worker with another setting does not keep the executor of before.
     let changed = dev.add_worker_with("plain", first.path(), &[("GAFFER_ALLOW_SETUID", "true")]).await;
