@@ -12,7 +12,7 @@ const OF_ACCOUNT: Rate = Rate { at_once: 10.0, per_second: 1.0 / 30.0 };
 const OF_ADDRESS: Rate = Rate { at_once: 30.0, per_second: 0.2 };
 /// The most accounts, and addresses, that are remembered.
 const MAX_GUESSERS: usize = 20_000;
-/// A longer name is nobody's, and counts by its beginning.
+/// No user has a longer name; one is counted by its beginning.
 const MAX_NAME_CHARS: usize = 64;
 
 /// Counters of wrong passwords.

@@ -97,7 +97,7 @@ fn in_urls(value: &[u8]) -> Vec<Vec<u8>> {
     forms
 }
 
-/// As the inside of a string of JSON, as the usual programs write it.
+/// As the content of a JSON string, escaped as most programs do it.
 fn in_json(value: &[u8]) -> Vec<Vec<u8>> {
     let Ok(text) = std::str::from_utf8(value) else { return Vec::new() };
     let quoted = serde_json::Value::from(text).to_string();

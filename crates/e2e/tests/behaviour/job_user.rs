@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt as _;
 /// The user that these jobs run as.
 const NOBODY: u32 = 65534;
 
-/// An installation with a worker whose jobs are nobody's. None, with a loud word, where tests are not root.
+/// An installation with a worker whose jobs run as the user `nobody`. None, with a loud word, where tests are not root.
 async fn installation(dir: &Path, worker_dir: &Path) -> Option<(Dev, WorkerProcess)> {
     if !nix::unistd::geteuid().is_root() {
         #[expect(clippy::print_stderr, reason = "a skipped test says why")]

@@ -177,7 +177,7 @@ struct Links {
 }
 
 impl Store {
-    /// Puts entries that have ended into the chains of their projects, at most so many, in the order in which they were asked for.
+    /// Puts at most `limit` entries that have ended into the chains of their projects, in the order in which they were asked for.
     /// Returns how many, and whether others are under way.
     ///
     /// # Errors
@@ -252,7 +252,7 @@ impl Store {
         Ok((linked, others))
     }
 
-    /// Removes the beginnings of chains: at most so many entries from before a time. The last entry of a chain stays, for the next
+    /// Removes the beginnings of chains: at most `limit` entries from before a time. The last entry of a chain stays, for the next
     /// one to follow.
     ///
     /// # Errors
