@@ -11,7 +11,7 @@ use gaffer_domain::placement::{Feature, Lasting, Measured, Requirements, Strateg
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
 use gaffer_domain::queue::{Class, InUse, PassOptions, Turns, decide};
 use gaffer_domain::spec::{Affinity, DriverKind, Resources};
-use gaffer_domain::worker::WorkerState;
+use gaffer_domain::worker::{Sharing, WorkerState};
 use gaffer_domain::{ProjectId, Time, WorkerId};
 
 const WORKERS: i64 = 1_000;
@@ -130,6 +130,7 @@ fn offers(reserved_percent: u64) -> Vec<WorkerSnapshot> {
                 worker: WorkerId(id),
                 name: format!("worker-{id}"),
                 project: PROJECT,
+                sharing: Sharing::Own,
                 state: WorkerState::Online,
                 datacenter: "lab".to_owned(),
                 arch: "x86_64".to_owned(),

@@ -218,14 +218,15 @@ fn gain_of(
     let offers = &*offers;
     let there = offers.iter().find(|offer| offer.worker == chosen)?;
     let strategy = needs.strategy.unwrap_or(strategy);
-    let gain = worth(strategy, needs, there, offers) - worth(strategy, needs, &before, offers);
+    let fleet = Fleet::of(project, offers);
+    let gain = worth(strategy, needs, there, &fleet) - worth(strategy, needs, &before, &fleet);
     if let Some(fact) = &needs.spread
         && before.facts().get(fact) != there.facts().get(fact)
     {
         let tasks_beside = |offer: &WorkerSnapshot| -> u32 {
-            let alike = offers.iter().filter(|other| {
-                other.project == project && other.facts().get(fact) == offer.facts().get(fact)
-            });
+            let alike = offers
+                .iter()
+                .filter(|other| other.is_for(project) && other.facts().get(fact) == offer.facts().get(fact));
             alike.map(|other| other.siblings(needs)).sum()
         };
         let (here, other) = (tasks_beside(&before), tasks_beside(there));
@@ -241,8 +242,8 @@ fn gain_of(
 }
 
 /// How well a task would do on a worker, in whole workers: what affinities say for it, less how full it would be.
-fn worth(strategy: Strategy, needs: &Requirements, offer: &WorkerSnapshot, offers: &[WorkerSnapshot]) -> f64 {
-    let terms = terms(Strategy::Spread, needs, offer, &Fleet::of(offer.project, offers));
+fn worth(strategy: Strategy, needs: &Requirements, offer: &WorkerSnapshot, fleet: &Fleet) -> f64 {
+    let terms = terms(Strategy::Spread, needs, offer, fleet);
     match strategy {
         Strategy::Binpack | Strategy::RoundRobin => -terms.affinity,
         _ => -terms.score(Strategy::Spread),

@@ -65,6 +65,8 @@ pub enum Action {
     RevokeKey,
     /// Create and rotate keys of workers; list and revoke those of workers and of other users.
     ManageProjectKeys,
+    /// Create and rotate keys of workers that take tasks of other projects, too.
+    ShareWorkers,
     /// List secrets, without their values.
     ListSecrets,
     /// Store the value of a secret.
@@ -184,6 +186,7 @@ fn allowed(action: Action) -> &'static [Role] {
         Action::RotateKey => &[Viewer, Operator, Admin],
         Action::RevokeKey => &[Viewer, Operator, Admin],
         Action::ManageProjectKeys => &[Admin],
+        Action::ShareWorkers => &[InstallationAdmin],
         Action::ListSecrets => &[Operator, Admin],
         Action::SetSecret => &[Admin],
         Action::DeleteSecret => &[Admin],
@@ -244,6 +247,7 @@ impl Action {
             | Action::RotateKey
             | Action::RevokeKey
             | Action::ManageProjectKeys
+            | Action::ShareWorkers
             | Action::ManageSessions
             | Action::ManageProject
             | Action::CreateProject
@@ -259,7 +263,7 @@ impl Action {
     }
 
     /// All of them.
-    pub const ALL: [Action; 36] = [
+    pub const ALL: [Action; 37] = [
         Action::Look,
         Action::SubmitJob,
         Action::ManageTemplates,
@@ -276,6 +280,7 @@ impl Action {
         Action::RotateKey,
         Action::RevokeKey,
         Action::ManageProjectKeys,
+        Action::ShareWorkers,
         Action::ListSecrets,
         Action::SetSecret,
         Action::DeleteSecret,
@@ -328,6 +333,7 @@ impl Action {
             Action::ReadAudit => "read_audit",
             Action::ReadAuditOfInstallation => "read_audit_of_installation",
             Action::ManageProjectKeys => "manage_project_keys",
+            Action::ShareWorkers => "share_workers",
             Action::ListSecrets => "list_secrets",
             Action::SetSecret => "set_secret",
             Action::DeleteSecret => "delete_secret",
@@ -381,6 +387,7 @@ impl fmt::Display for Action {
             Action::ManageProjectKeys => {
                 "create and rotate keys of workers, list and revoke those of workers and of other users"
             }
+            Action::ShareWorkers => "create and rotate keys of shared workers",
             Action::ListSecrets => "list secrets",
             Action::SetSecret => "set secrets",
             Action::DeleteSecret => "delete secrets",

@@ -67,7 +67,7 @@ pub struct Request<'a> {
 /// Each offer is ranked once, and the chosen one again, as long as the choice of one changes no other's rank.
 pub fn place(request: &Request<'_>, offers: &mut [WorkerSnapshot]) -> Vec<(WorkerId, Receipt)> {
     let Request { needs, project, tasks, mean_run, strategy, last, now } = *request;
-    let workers = offers.iter().filter(|offer| offer.project == project).count() as u32;
+    let workers = offers.iter().filter(|offer| offer.is_for(project)).count() as u32;
     let strategy = needs.strategy.unwrap_or(strategy);
     let question = Question { class: 0, needs, project, strategy, mean_run, now, workers };
     let mut course = Course { fleet: Fleet::of(project, offers), last };

@@ -14,7 +14,9 @@ pub struct Holdings {
     pub finished_jobs: u32,
     /// Workers that are connected.
     pub connected_workers: u32,
-    /// Workers that are not.
+    /// Workers that are not, and have tasks of other projects that may still execute.
+    pub lent_workers: u32,
+    /// Other workers that are not connected.
     pub other_workers: u32,
     /// Saved templates.
     pub templates: u32,
@@ -37,7 +39,7 @@ impl Holdings {
     /// # Errors
     /// When it may not, with the reason.
     pub fn may_be_deleted(&self, is_confirmed: bool) -> Result<(), NotDeleted> {
-        if self.unfinished_jobs > 0 || self.connected_workers > 0 {
+        if self.unfinished_jobs > 0 || self.connected_workers > 0 || self.lent_workers > 0 {
             return Err(NotDeleted::InUse);
         }
         match is_confirmed || *self == Holdings::default() {
@@ -48,8 +50,8 @@ impl Holdings {
 
     /// The part that keeps a project from being deleted in any case.
     pub fn in_use(&self) -> Holdings {
-        let Holdings { unfinished_jobs, connected_workers, .. } = *self;
-        Holdings { unfinished_jobs, connected_workers, ..Holdings::default() }
+        let Holdings { unfinished_jobs, connected_workers, lent_workers, .. } = *self;
+        Holdings { unfinished_jobs, connected_workers, lent_workers, ..Holdings::default() }
     }
 }
 
@@ -60,6 +62,11 @@ impl fmt::Display for Holdings {
             (self.unfinished_jobs, "job that has not ended", "jobs that have not ended"),
             (self.finished_jobs, "finished job", "finished jobs"),
             (self.connected_workers, "connected worker", "connected workers"),
+            (
+                self.lent_workers,
+                "disconnected worker with tasks of other projects",
+                "disconnected workers with tasks of other projects",
+            ),
             (self.other_workers, "disconnected worker", "disconnected workers"),
             (self.templates, "template", "templates"),
             (self.keys, "key", "keys"),
@@ -108,6 +115,7 @@ mod tests {
             unfinished_jobs: 1,
             finished_jobs: MAX_COUNTED,
             connected_workers: 2,
+            lent_workers: 0,
             other_workers: 1,
             templates: 0,
             keys: 3,

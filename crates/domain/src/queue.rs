@@ -1,37 +1,44 @@
 //! The order of waiting tasks in a pass, and the reason for each task that is not placed.
 //!
 //! Tasks wait by class, and a pass looks at classes and workers, never at single tasks:
-//! 1. Higher priority first.
-//! 2. Within a priority, the project with the smallest *share* of its workers goes next, and in it the owner with the
-//!    smallest share.
-//! 3. For one owner, the class that has waited longest.
+//! 1. The project with the smallest *share* of the shared workers goes next.
+//! 2. In a project, higher priority first.
+//! 3. Within a priority, the owner with the smallest share of the project's workers goes next.
+//! 4. For one owner, the class that has waited longest.
 //!
-//! So 100,000 tasks of one user cannot starve another's single task.
+//! So 100,000 tasks of one user cannot starve another's single task, and no project gets more of the shared workers by giving
+//! its tasks a higher priority.
 //!
 //! The share is the dominant share (Ghodsi, Zaharia, Hindman, Konwinski, Shenker, Stoica, *Dominant Resource Fairness*,
-//! NSDI 2011, §4.1): the largest, over all resources, of what the owner's live attempts have reserved, relative to the
-//! total of the project's connected workers. Attempts count as a resource too, of which a worker has
-//! [`MAX_BACKLOG`](crate::placement::MAX_BACKLOG), so tasks without reservations are shared fairly as well. Ties go to
-//! fewer attempts, then to the owner served longest ago (otherwise, with room for a single task, its end would make all
-//! shares equal and the same owner would always win), then to the lower number or name.
+//! NSDI 2011, §4.1): the largest, over all resources, of what live attempts have reserved, relative to a total. For an owner these are
+//! the owner's attempts on all connected workers that the project may use. For a project these are its attempts on shared workers, of
+//! all connected shared ones: what it runs on workers of its own takes nothing from others. Attempts count as a resource too, of which
+//! a worker has [`MAX_BACKLOG`](crate::placement::MAX_BACKLOG), so tasks without reservations are shared fairly as well. Ties go to
+//! fewer attempts, then to who was served longest ago (otherwise, with room for a single task, its end would make all
+//! shares equal and the same one would always win), then to the lower number or name.
+//!
+//! A pass ends after a number of placements. A project that has had its part of them on workers of its own goes after the others, so
+//! that it cannot take all passes.
 //!
 //! A class that fits nowhere, or whose concurrency group is full, does not block those behind it. But if it has waited
 //! for [`KEPT_AFTER`] and a worker could run its task beside the services there, the worker that lacks least is
 //! *reserved*: the task's requirements count as reserved there, and nothing else waits there for room. So small tasks
-//! cannot starve a large one. At most a quarter of a project's workers are reserved, but at least one.
+//! cannot starve a large one. At most a quarter of the workers of a project are reserved for it, and at most a quarter of the shared
+//! ones for all, but at least one.
 
 mod line;
+mod order;
 mod share;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use self::share::{Capacity, Share};
+use self::order::{OwnerLine, ProjectLine, ProjectShare};
+use self::share::{Capacities, Share};
 use crate::placement::ranking::{Course, Question, Ranking, suitable_at};
 use crate::placement::{Fleet, Receipt, Requirements, Strategy, WorkerSnapshot, shortfall, suits};
 use crate::quantity::Span;
@@ -41,7 +48,7 @@ pub use share::{InUse, Use};
 
 /// After waiting this long without a fit, a class gets a reserved worker.
 pub const KEPT_AFTER: Span = Span::from_millis(300_000);
-/// One in this many workers of a project may be reserved.
+/// One in this many workers of a project may be reserved, and one in this many shared workers.
 const ONE_KEPT_OF: u32 = 4;
 
 /// Whether what has waited since then may have a worker kept for it.
@@ -196,29 +203,26 @@ pub fn decide(
     turns: &mut Turns,
     how: &PassOptions,
 ) -> Decision {
-    let mut by_priority: BTreeMap<Reverse<i16>, Vec<usize>> = BTreeMap::new();
-    for (position, class) in classes.iter().enumerate().filter(|(_, class)| class.pending > 0) {
-        by_priority.entry(Reverse(class.priority)).or_default().push(position);
-    }
-    let capacity = Capacity::by_project(offers);
+    let projects: BTreeSet<ProjectId> =
+        classes.iter().filter(|class| class.pending > 0).map(|class| class.project).collect();
     let mut pass = Pass {
         classes,
         how,
         courses: BTreeMap::new(),
         suitable: classes.iter().map(|_| None).collect(),
         pending: classes.iter().map(|class| class.pending).collect(),
+        capacities: Capacities::of(offers, &projects),
+        part: if projects.len() > 1 { how.most.div_ceil(projects.len()) } else { usize::MAX },
+        placed_alone: BTreeMap::new(),
         kept: BTreeMap::new(),
+        kept_shared: 0,
+        shared: offers.iter().filter(|offer| offer.sharing.is_shared()).count() as u32,
         kept_at: Vec::new(),
         places: offers.iter().enumerate().map(|(at, offer)| (offer.worker, at)).collect(),
         decision: Decision::default(),
     };
-    for level in by_priority.into_values() {
-        pass.level(level, &capacity, &mut State { in_use, turns, offers });
-        if pass.is_full() {
-            pass.decision.more = true;
-            break;
-        }
-    }
+    pass.turns(&mut State { in_use, turns, offers });
+    pass.decision.more = pass.is_full();
     // A reservation lasts for this pass; the next one decides again.
     for (at, needs) in pass.kept_at {
         offers[at].kept = false;
@@ -235,8 +239,15 @@ struct Pass<'a> {
     /// For each class that had a turn, where its workers stand.
     suitable: Vec<Option<Vec<usize>>>,
     pending: Vec<usize>,
-    /// How many workers of each project are kept.
+    capacities: Capacities,
+    /// How many tasks a project may have placed on workers of its own before the others go first.
+    part: usize,
+    placed_alone: BTreeMap<ProjectId, usize>,
+    /// How many workers are kept for each project.
     kept: BTreeMap<ProjectId, u32>,
+    /// How many shared workers there are, and how many of them are kept.
+    shared: u32,
+    kept_shared: u32,
     /// Where these stand among the offers, and for what they are kept.
     kept_at: Vec<(usize, &'a Requirements)>,
     /// Where each worker stands among the offers.
@@ -249,31 +260,6 @@ struct State<'s> {
     in_use: &'s mut InUse,
     turns: &'s mut Turns,
     offers: &'s mut [WorkerSnapshot],
-}
-
-impl State<'_> {
-    fn share_of_project(&self, project: ProjectId, all: Option<&Capacity>) -> Share {
-        Share::of(self.in_use.of_project(project), all, self.turns.of_project(project))
-    }
-
-    fn share_of_owner(&self, project: ProjectId, owner: &str, all: Option<&Capacity>) -> Share {
-        Share::of(self.in_use.of_owner(project, owner), all, self.turns.of_owner(project, owner))
-    }
-}
-
-/// An owner's classes of one priority, in their order.
-struct OwnerLine<'a> {
-    owner: &'a str,
-    share: Share,
-    classes: VecDeque<usize>,
-}
-
-/// A project's owners of one priority, the next one first.
-struct ProjectLine<'a> {
-    project: ProjectId,
-    share: Share,
-    owners: Vec<OwnerLine<'a>>,
-    waiting: BTreeSet<(Share, usize)>,
 }
 
 /// Why a turn ended.
@@ -291,82 +277,58 @@ impl<'a> Pass<'a> {
         self.decision.placed.len() >= self.how.most
     }
 
-    /// The classes of one priority, turn by turn.
-    fn level(&mut self, level: Vec<usize>, capacity: &BTreeMap<ProjectId, Capacity>, state: &mut State<'_>) {
-        let mut lines = self.lines(level, capacity, state);
-        let mut queue: BTreeSet<(Share, usize)> =
+    fn share_of_project(&self, project: ProjectId, state: &State<'_>) -> ProjectShare {
+        let alone = self.placed_alone.get(&project).copied().unwrap_or(0);
+        let used = state.in_use.on_shared(project);
+        (alone >= self.part, Share::of(used, &self.capacities.shared, state.turns.of_project(project)))
+    }
+
+    fn share_of_owner(&self, project: ProjectId, owner: &str, state: &State<'_>) -> Share {
+        let used = state.in_use.of_owner(project, owner);
+        Share::of(used, self.capacities.of_project(project), state.turns.of_owner(project, owner))
+    }
+
+    /// All classes, turn by turn.
+    fn turns(&mut self, state: &mut State<'_>) {
+        let mut lines = ProjectLine::all(
+            self.classes,
+            |project| self.share_of_project(project, state),
+            |project, owner| self.share_of_owner(project, owner, state),
+        );
+        let mut queue: BTreeSet<(ProjectShare, usize)> =
             lines.iter().enumerate().map(|(position, line)| (line.share, position)).collect();
         while !self.is_full()
             && let Some((_, at)) = queue.pop_first()
         {
             let line = &mut lines[at];
-            let Some((_, owner_at)) = line.waiting.pop_first() else { continue };
-            let Some(class) = line.owners[owner_at].classes.front().copied() else { continue };
-            let bounds = Bounds { project: queue.first().copied(), owner: line.waiting.first().copied() };
-            let all = capacity.get(&line.project);
-            let is_next = |share: Share, owner_share: Share| {
+            let project = line.project;
+            let Some(level) = line.level() else { continue };
+            let Some((_, owner_at)) = level.waiting.pop_first() else { continue };
+            let OwnerLine { owner, classes } = &mut level.owners[owner_at];
+            let Some(class) = classes.front().copied() else { continue };
+            let bounds = Bounds { project: queue.first().copied(), owner: level.waiting.first().copied() };
+            let end = self.turn(class, state, |pass, state| {
+                let share = pass.share_of_project(project, state);
+                let owner_share = pass.share_of_owner(project, owner, state);
                 bounds.project.is_none_or(|next| (share, at) < next)
                     && bounds.owner.is_none_or(|next| (owner_share, owner_at) < next)
-            };
-            let name = line.owners[owner_at].owner;
-            let end = self.turn(class, state, |state| {
-                is_next(
-                    state.share_of_project(line.project, all),
-                    state.share_of_owner(line.project, name, all),
-                )
             });
-            line.share = state.share_of_project(line.project, all);
-            let owner = &mut line.owners[owner_at];
-            owner.share = state.share_of_owner(line.project, name, all);
             match end {
                 End::Passed => {}
-                End::Done => drop(owner.classes.pop_front()),
+                End::Done => drop(classes.pop_front()),
                 End::Deferred(hold) => {
-                    owner.classes.pop_front();
+                    classes.pop_front();
                     self.decision.held.push(Deferred { class, hold });
                 }
             }
-            if !owner.classes.is_empty() {
-                line.waiting.insert((owner.share, owner_at));
+            if !classes.is_empty() {
+                level.waiting.insert((self.share_of_owner(project, owner, state), owner_at));
             }
-            if !line.waiting.is_empty() {
+            if line.level().is_some() {
+                line.share = self.share_of_project(project, state);
                 queue.insert((line.share, at));
             }
         }
-    }
-
-    /// Projects and owners of one priority with what they have in use.
-    fn lines(
-        &self,
-        mut level: Vec<usize>,
-        capacity: &BTreeMap<ProjectId, Capacity>,
-        state: &State<'_>,
-    ) -> Vec<ProjectLine<'a>> {
-        let classes = self.classes;
-        let order = |at: usize| {
-            let class = &classes[at];
-            (class.project, class.owner, class.since, class.id)
-        };
-        level.sort_unstable_by(|a, b| order(*a).cmp(&order(*b)));
-        let mut lines: Vec<ProjectLine<'a>> = Vec::new();
-        for at in level {
-            let Class { project, owner, .. } = classes[at];
-            let all = capacity.get(&project);
-            if lines.last().is_none_or(|line| line.project != project) {
-                let share = state.share_of_project(project, all);
-                lines.push(ProjectLine { project, share, owners: Vec::new(), waiting: BTreeSet::new() });
-            }
-            let Some(line) = lines.last_mut() else { continue };
-            match line.owners.last_mut() {
-                Some(known) if known.owner == owner => known.classes.push_back(at),
-                _ => {
-                    let share = state.share_of_owner(project, owner, all);
-                    line.waiting.insert((share, line.owners.len()));
-                    line.owners.push(OwnerLine { owner, share, classes: VecDeque::from([at]) });
-                }
-            }
-        }
-        lines
     }
 
     /// Keeps the worker of these that lacks the least for a class which has waited for long, and of which none was placed.
@@ -378,12 +340,16 @@ impl<'a> Pass<'a> {
             return;
         }
         let lacks = |at: &usize| Some((shortfall(needs, &offers[*at])?, offers[*at].worker, *at));
-        let free = suitable.iter().filter(|at| !offers[**at].kept);
+        let keeps_shared = self.kept_shared < (self.shared / ONE_KEPT_OF).max(1);
+        let may_be_kept =
+            |offer: &WorkerSnapshot| !offer.kept && (keeps_shared || !offer.sharing.is_shared());
+        let free = suitable.iter().filter(|at| may_be_kept(&offers[**at]));
         let least = free
             .filter_map(lacks)
             .min_by(|(a, one, _), (b, other, _)| a.total_cmp(b).then_with(|| one.cmp(other)));
         if let Some((_, worker, offer)) = least {
             *kept += 1;
+            self.kept_shared += u32::from(offers[offer].sharing.is_shared());
             offers[offer].kept = true;
             offers[offer].reserve(needs, 1);
             self.kept_at.push((offer, needs));
@@ -392,11 +358,16 @@ impl<'a> Pass<'a> {
     }
 
     /// Places tasks of one class for as long as it is its turn.
-    fn turn(&mut self, at: usize, state: &mut State<'_>, is_next: impl Fn(&State<'_>) -> bool) -> End {
+    fn turn(
+        &mut self,
+        at: usize,
+        state: &mut State<'_>,
+        is_next: impl Fn(&Pass<'_>, &State<'_>) -> bool,
+    ) -> End {
         let class = &self.classes[at];
         let Class { project, needs, mean_run, .. } = *class;
         let (mut course, workers) = *self.courses.entry(project).or_insert_with(|| {
-            let workers = state.offers.iter().filter(|offer| offer.project == project).count();
+            let workers = state.offers.iter().filter(|offer| offer.is_for(project)).count();
             let last = state.turns.last_chosen(project);
             (Course { fleet: Fleet::of(project, state.offers), last }, workers as u32)
         });
@@ -423,9 +394,13 @@ impl<'a> Pass<'a> {
             let Some((chosen, receipt)) = ranking.choose(state.offers, &mut course) else {
                 break End::Deferred(WaitReason::NoWorker);
             };
-            let worker = state.offers[chosen].worker;
+            let WorkerSnapshot { worker, ref sharing, .. } = state.offers[chosen];
             state.turns.note(project, class.owner, worker);
             state.in_use.add(project, class.owner, needs, 1);
+            match sharing.is_shared() {
+                true => state.in_use.add_on_shared(project, needs, 1),
+                false => *self.placed_alone.entry(project).or_default() += 1,
+            }
             self.decision.placed.push(Placed { class: at, worker, receipt });
             self.pending[at] -= 1;
             if self.pending[at] == 0 {
@@ -434,7 +409,7 @@ impl<'a> Pass<'a> {
             if let Some(hold) = state.in_use.hold(project, needs) {
                 break End::Deferred(hold);
             }
-            if self.is_full() || !is_next(state) {
+            if self.is_full() || !is_next(self, state) {
                 break End::Passed;
             }
         };
@@ -449,6 +424,6 @@ impl<'a> Pass<'a> {
 
 /// Who comes next if the present one does not.
 struct Bounds {
-    project: Option<(Share, usize)>,
+    project: Option<(ProjectShare, usize)>,
     owner: Option<(Share, usize)>,
 }

@@ -3,6 +3,7 @@
 //! The times that both go by, and why no two attempts of a task ever execute at once, are in [`crate::lease`].
 
 pub mod place;
+mod sharing;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,6 +14,7 @@ pub use crate::lease::{CLOCK_DRIFT, HEARTBEAT_INTERVAL, LOST_MARGIN, SILENCE_LIM
 use crate::quantity::Span;
 use crate::reason::LostCause;
 use crate::{AttemptRef, Time};
+pub use sharing::Sharing;
 
 /// A worker that was away for so long is called lost (what becomes of its attempts is each job's `lost_after`).
 pub const WORKER_LOST_AFTER: Span = Span::from_millis(120_000);

@@ -17,7 +17,7 @@ use gaffer_domain::queue::{Class, InUse, Line, WaitReason, lines};
 use gaffer_domain::spec::all_awaited;
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 
-use crate::background::scheduler::reservations::ReservedFor;
+use crate::background::scheduler::reservations::{KeptFor, ReservedFor};
 use crate::records::{Explanation, QueuePosition, WaitingTasks, Worker, WorkerVerdict};
 use crate::snapshot::Snapshot;
 use crate::store::StoreError;
@@ -163,7 +163,7 @@ pub fn line_of(queue: &[QueuedClass]) -> Vec<Class<'_>> {
 
 /// Why tasks wait, given the state of the fleet.
 pub struct Judge<'a> {
-    project: Option<ProjectId>,
+    project: ProjectId,
     /// In the order of their numbers.
     offers: &'a [WorkerSnapshot],
     /// The same workers as records.
@@ -177,18 +177,21 @@ pub struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     /// With the fleet and the queue of a project, and what workers are kept for.
-    pub fn new(snapshot: &'a Snapshot, kept: &ReservedFor, most_verdicts: usize) -> Judge<'a> {
-        let Snapshot { offers, workers, in_use, queue, .. } = snapshot;
-        let project = offers.first().map(|offer| offer.project);
+    pub fn new(snapshot: &'a Snapshot, kept: &'a ReservedFor, most_verdicts: usize) -> Judge<'a> {
+        let Snapshot { project, offers, workers, in_use, queue, .. } = snapshot;
         let is_of = |queued: &&QueuedClass, worker: WorkerId, class: i64| {
             let own = queued.workers.iter().flatten();
             queued.class.id == class || own.into_iter().any(|own| *own == (worker, class))
         };
-        let kept = kept.iter().filter_map(|(worker, class)| {
+        let kept = kept.iter().filter_map(|(worker, KeptFor { class, project: whose, needs })| {
+            if whose != project {
+                // A shared worker, for a task of which nothing else is told.
+                return Some((*worker, (*class, needs)));
+            }
             let queued = queue.iter().find(|queued| is_of(queued, *worker, *class))?;
             Some((*worker, (*class, &queued.class.of.needs)))
         });
-        Judge { project, offers, workers, in_use, most_verdicts, kept: kept.collect() }
+        Judge { project: *project, offers, workers, in_use, most_verdicts, kept: kept.collect() }
     }
 
     /// What keeps a worker out.
@@ -212,7 +215,7 @@ impl<'a> Judge<'a> {
         class: i64,
         workers: Option<&[(WorkerId, i64)]>,
     ) -> WaitingTasks {
-        match (self.project.and_then(|project| self.in_use.hold(project, needs)), workers) {
+        match (self.in_use.hold(self.project, needs), workers) {
             (Some(hold), _) => told(name, count, held(needs, hold)),
             (None, Some(workers)) => self.explain_for_workers(name, count, needs, workers),
             (None, None) => self.explain_workers(name, count, needs, class),

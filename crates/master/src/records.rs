@@ -30,4 +30,4 @@ pub use task::{Attempt, ResultOf, Task, TaskPorts};
 pub use template::{Template, TemplateVersion, VersionEntry};
 pub use timeline::{AttemptTimes, DefinitionTimes};
 pub use waiting::{Explanation, QueueClass, QueuePosition, WaitingTasks, WithoutInstance, WorkerVerdict};
-pub use worker::Worker;
+pub use worker::{OfOthers, Worker};

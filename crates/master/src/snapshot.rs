@@ -27,11 +27,12 @@ const LONGEST_REST: Duration = Duration::from_secs(2);
 const SWEEP_FROM: usize = 64;
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
-/// The workers of a project and what waits there, as they were at one time.
+/// The workers that a project may use and what waits there, as they were at one time.
 #[derive(Debug)]
 pub struct Snapshot {
+    pub project: ProjectId,
     pub at: Time,
-    /// The workers, in the order of their numbers.
+    /// The workers that the project may use, in the order of their numbers.
     pub workers: Vec<Worker>,
     /// The same as the rules look at them, in the same order.
     pub offers: Vec<WorkerSnapshot>,
@@ -121,6 +122,6 @@ impl Snapshots {
             ..worker_snapshot(worker, at)
         };
         let offers = workers.iter().map(offer).collect();
-        Ok(Snapshot { at, workers, offers, in_use, queue, told: OnceLock::new() })
+        Ok(Snapshot { project, at, workers, offers, in_use, queue, told: OnceLock::new() })
     }
 }

@@ -381,8 +381,15 @@ pub struct Usage {
 pub struct Worker {
     /// Worker number.
     pub id: WorkerId,
-    /// Name of the worker, unique in the project.
+    /// Name of the worker, unique in its project.
     pub name: String,
+    /// Whether the worker takes tasks of other projects, too.
+    #[serde(default)]
+    pub shared: bool,
+    /// Whether the worker belongs to this project. Of a shared worker of another project, `usage`, `warnings` and
+    /// `clock_ahead_seconds` are not shown, and it cannot be drained, cordoned or removed.
+    #[serde(default = "yes")]
+    pub own: bool,
     /// State of the worker.
     #[schemars(with = "WorkerState")]
     pub state: String,
@@ -398,15 +405,15 @@ pub struct Worker {
     pub labels: BTreeMap<String, String>,
     /// What the worker offers.
     pub capacity: Amounts,
-    /// What its tasks have reserved of that.
+    /// What tasks have reserved of that, those of other projects included.
     pub allocated: Amounts,
-    /// What its machine is using; null if the worker is not connected.
+    /// What its machine is using; null if the worker is not connected, or belongs to another project.
     pub usage: Option<Usage>,
     /// Drivers of the worker.
     pub drivers: Vec<DriverStatus>,
-    /// Number of attempts that the worker executes.
+    /// Number of attempts of this project that the worker executes.
     pub running: i64,
-    /// Number of attempts that wait on the worker for their start.
+    /// Number of attempts of this project that wait on the worker for their start.
     pub waiting: i64,
     /// Version of the worker's program.
     pub version: String,
@@ -426,6 +433,10 @@ pub struct Worker {
     pub last_seen_at: DateTime<Utc>,
 }
 
+fn yes() -> bool {
+    true
+}
+
 /// Load of a worker at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sample {
@@ -439,7 +450,7 @@ pub struct Sample {
     pub memory_allocated: f64,
     /// Share of the machine's memory that is in use, 0 to 1.
     pub memory_used: f64,
-    /// Number of attempts that the worker executed.
+    /// Number of attempts of its project that the worker executed.
     pub running: i64,
 }
 

@@ -25,7 +25,7 @@ use gaffer_domain::placement::{
 use gaffer_domain::quantity::{Bytes, Cpu, Span, shown};
 use gaffer_domain::queue::{Class, InUse, PassOptions, Turns, decide};
 use gaffer_domain::spec::{DriverKind, Resources};
-use gaffer_domain::worker::WorkerState;
+use gaffer_domain::worker::{Sharing, WorkerState};
 use gaffer_domain::{ProjectId, Time, WorkerId};
 use gaffer_protocol::trace::Arrival;
 
@@ -316,6 +316,7 @@ fn machine(id: i64, capacity: Resources) -> WorkerSnapshot {
         worker: WorkerId(id),
         name: format!("machine-{id}"),
         project: PROJECT,
+        sharing: Sharing::Own,
         state: WorkerState::Online,
         datacenter: String::new(),
         arch: "x86_64".to_owned(),

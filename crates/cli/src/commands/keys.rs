@@ -22,6 +22,7 @@ use crate::timestamp;
 Examples:
   gaffer keys
   API_KEY=$(gaffer keys create lab --kind worker)
+  API_KEY=$(gaffer keys create pool --kind worker --shared)
   GAFFER_KEY=$(gaffer keys create ci --scope read,submit --expires 30d)
   GAFFER_KEY=$(gaffer keys rotate 3 --overlap 1h)
   gaffer keys revoke 3")]
@@ -65,7 +66,10 @@ Scopes of user keys; none includes another one:
            change templates
   admin    manage keys and secrets
 
-`gaffer run` and `gaffer submit --follow` need read and submit.")]
+`gaffer run` and `gaffer submit --follow` need read and submit.
+
+A worker sees the tasks that it gets, with their secrets. Only administrators
+of the installation create shared keys.")]
 struct CreateArgs {
     /// Name of the key
     #[arg(value_name = "NAME", required_unless_present = "name_option")]
@@ -79,6 +83,12 @@ struct CreateArgs {
     /// Scope of a user key [default: those of your key]
     #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',')]
     scopes: Vec<Scope>,
+    /// Let workers with this key take tasks of all projects
+    #[arg(long)]
+    shared: bool,
+    /// Let them take tasks of these projects, too
+    #[arg(long, value_name = "PROJECT", value_delimiter = ',', conflicts_with = "shared")]
+    shared_with: Vec<String>,
     /// Lifetime, e.g. 30d [default: until revoked]
     #[arg(long, value_name = "TIME")]
     expires: Option<Span>,
@@ -143,6 +153,8 @@ async fn create(client: &Client, out: &Out, args: CreateArgs) -> Result<(), Fail
         kind: kind.to_owned(),
         name: args.name.or(args.name_option).unwrap_or_default(),
         scopes: (!args.scopes.is_empty()).then(|| args.scopes.iter().map(Scope::to_string).collect()),
+        shared: args.shared || !args.shared_with.is_empty(),
+        shared_with: (!args.shared_with.is_empty()).then_some(args.shared_with),
         expires_in_seconds: args.expires.map(|span| span.as_millis().div_ceil(1000)),
     };
     show_once(out, client.post(&["keys"], &wanted).await?.read()?)
@@ -164,6 +176,14 @@ fn show_once(out: &Out, key: Key) -> Result<(), Failure> {
     out.line(&secret)
 }
 
+fn kind(key: &Key) -> String {
+    match (key.shared, &key.shared_with) {
+        (false, _) => key.kind.clone(),
+        (true, None) => format!("{}, shared", key.kind),
+        (true, Some(projects)) => format!("{}, shared with {}", key.kind, projects.join(", ")),
+    }
+}
+
 impl Entry for Key {
     const HEAD: &'static [&'static str] =
         &["ID", "NAME", "KIND", "SCOPES", "KEY", "STATE", "EXPIRES", "LAST USED", "FROM"];
@@ -183,7 +203,7 @@ impl Entry for Key {
         vec![
             Cell::text(self.id.to_string()),
             Cell::text(&self.name),
-            Cell::text(&self.kind),
+            Cell::text(kind(self)),
             Cell::maybe((!self.scopes.is_empty()).then(|| self.scopes.join(","))),
             Cell::text(format!("{}…", self.prefix)),
             Cell::text(state),

@@ -160,6 +160,11 @@ fn details(out: &Out, worker: &Worker) -> String {
     if let Some(draining) = &worker.draining {
         field("drain", &drains(draining, now));
     }
+    if !worker.own {
+        field("shared", "by another project; counts are of this project");
+    } else if worker.shared {
+        field("shared", "takes tasks of other projects, too");
+    }
     field("datacenter", &worker.datacenter);
     field("labels", &labels(worker));
     field("cpu", &format!("{} of {} reserved", worker.allocated.cpu, worker.capacity.cpu));
@@ -234,11 +239,20 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
+/// Whether other projects use it, or own it.
+fn shared(worker: &Worker) -> &'static str {
+    match (worker.own, worker.shared) {
+        (false, _) => "by another project",
+        (true, true) => "yes",
+        (true, false) => "no",
+    }
+}
+
 impl Entry for Worker {
     const HEAD: &'static [&'static str] =
         &["WORKER", "STATE", "CPU", "MEMORY", "RUNNING", "DATACENTER", "LABELS", "SEEN"];
     const WIDE_HEAD: &'static [&'static str] =
-        &["ID", "DISK", "WAITING", "DRIVERS", "ARCH", "VERSION", "CLOCK", "WARNINGS"];
+        &["ID", "SHARED", "DISK", "WAITING", "DRIVERS", "ARCH", "VERSION", "CLOCK", "WARNINGS"];
     const NONE: &'static str = "no workers yet: create a key with `gaffer keys create NAME --kind \
     worker`, then start `gaffer worker`";
 
@@ -262,6 +276,7 @@ impl Entry for Worker {
     fn wide_cells(&self, _: DateTime<Utc>) -> Vec<Cell> {
         vec![
             Cell::text(self.id.to_string()),
+            Cell::text(shared(self)),
             Cell::text(format!("{}/{}", size(self.allocated.disk_bytes), size(self.capacity.disk_bytes))),
             Cell::text(self.waiting.to_string()),
             Cell::text(drivers(self)),

@@ -90,7 +90,9 @@ fn unsuitable<'a>(
     project: ProjectId,
     offer: &WorkerSnapshot,
 ) -> Option<Unsuitable<'a>> {
-    if offer.project != project {
+    // What is for each worker is for those of its project, which decides what every one of its machines runs.
+    let is_theirs = if needs.each_worker { offer.project == project } else { offer.is_for(project) };
+    if !is_theirs {
         return Some(Unsuitable::OtherProject);
     }
     if needs.worker.is_some_and(|worker| worker != offer.worker) {
@@ -261,7 +263,7 @@ impl Unsuitable<'_> {
 impl Occupied<'_> {
     fn in_words(self, offer: &WorkerSnapshot) -> Infeasible {
         match self {
-            Occupied::Backlogged => Infeasible::Backlogged { waiting: offer.waiting },
+            Occupied::Backlogged => Infeasible::Backlogged { waiting: offer.waiting.min(MAX_BACKLOG) },
             Occupied::DistinctWorkers => Infeasible::DistinctWorkers,
             Occupied::Port(port) => Infeasible::Port { port },
             Occupied::Busy(amount) => {

@@ -22,7 +22,7 @@ pub(crate) struct Question<'a> {
     pub strategy: Strategy,
     pub mean_run: Option<Duration>,
     pub now: Option<Time>,
-    /// The project's workers, in any state.
+    /// The workers that the project may use, in any state.
     pub workers: u32,
 }
 
@@ -225,7 +225,7 @@ impl Groups {
             if group == next {
                 groups.counts.push(0);
             }
-            if offer.project == project {
+            if offer.is_for(project) {
                 groups.counts[group] += offer.siblings(needs);
             }
             groups.of.push(group);

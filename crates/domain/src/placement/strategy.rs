@@ -75,12 +75,12 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// The connected workers of a project. The paper begins with `max_jobs` = 1 and doubles it whenever the chosen machine
+    /// The connected workers that a project may use. The paper begins with `max_jobs` = 1 and doubles it whenever the chosen machine
     /// has more; that is the smallest power of two not below the jobs of any machine, which needs no memory and
     /// goes down again with them.
     pub fn of(project: ProjectId, offers: &[WorkerSnapshot]) -> Fleet {
         let connected =
-            offers.iter().filter(|offer| offer.project == project && offer.state == WorkerState::Online);
+            offers.iter().filter(|offer| offer.is_for(project) && offer.state == WorkerState::Online);
         let mut fleet = Fleet { machines: 0, max_jobs: 1 };
         for offer in connected {
             fleet.machines += 1;

@@ -20,7 +20,7 @@ use crate::JobId;
 use crate::quantity::{Bytes, Cpu};
 use crate::seeds;
 use crate::spec::{DriverKind, JobSpec, Resources};
-use crate::worker::WorkerState;
+use crate::worker::{Sharing, WorkerState};
 
 pub(crate) const OURS: ProjectId = ProjectId(1);
 pub(crate) const THEIRS: ProjectId = ProjectId(2);
@@ -46,6 +46,7 @@ pub(crate) fn offer(worker: i64) -> WorkerSnapshot {
         worker: WorkerId(worker),
         name: format!("w{worker}"),
         project: OURS,
+        sharing: Sharing::Own,
         state: WorkerState::Online,
         datacenter: "lab".to_owned(),
         arch: "x86_64".to_owned(),

@@ -7,7 +7,7 @@ use super::requirements::{DefinitionRef, HostPort, Requirements};
 use crate::constraint::Facts;
 use crate::quantity::{Bytes, Cpu, Span};
 use crate::spec::{DriverKind, Resources};
-use crate::worker::WorkerState;
+use crate::worker::{Sharing, WorkerState};
 use crate::{ProjectId, Time, WorkerId};
 
 /// Validity of a measurement: three heartbeats, after which the connection is closed anyway.
@@ -20,8 +20,10 @@ pub struct WorkerSnapshot {
     pub worker: WorkerId,
     /// Its name, for explanations.
     pub name: String,
-    /// Whose it is; it runs that project's tasks only.
+    /// Whose it is.
     pub project: ProjectId,
+    /// The other projects whose tasks it takes.
+    pub sharing: Sharing,
     /// Whether it takes work.
     pub state: WorkerState,
     /// Its datacenter.
@@ -144,6 +146,11 @@ impl Taken {
 }
 
 impl WorkerSnapshot {
+    /// Whether it takes tasks of that project.
+    pub fn is_for(&self, project: ProjectId) -> bool {
+        self.project == project || self.sharing.includes(project)
+    }
+
     /// What constraints may ask about.
     pub fn facts(&self) -> Facts<'_> {
         Facts {

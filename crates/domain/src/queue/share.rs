@@ -1,11 +1,12 @@
 //! Resource usage and dominant share of each project and user.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::WaitReason;
 use crate::ProjectId;
 use crate::placement::{DefinitionRef, MAX_BACKLOG, Requirements, WorkerSnapshot};
+use crate::worker::Sharing;
 
 /// Resources of live attempts by project and owner, and live attempts per concurrency group and array. Computed from the live
 /// attempts in each pass, so that it cannot leak.
@@ -16,7 +17,8 @@ pub struct InUse {
 
 #[derive(Debug, Clone, Default)]
 struct OfProject {
-    all: Use,
+    /// Of workers that other projects may use, too.
+    on_shared: Use,
     owners: BTreeMap<String, Use>,
     groups: BTreeMap<String, u32>,
     /// Those with a limit of their own.
@@ -34,9 +36,18 @@ pub struct Use {
     pub attempts: u32,
 }
 
-/// What the connected workers of a project have in all.
-#[derive(Debug, Default)]
+/// What some connected workers have in all.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Capacity(Use);
+
+/// What the connected workers have in all.
+#[derive(Debug, Default)]
+pub(super) struct Capacities {
+    /// Of those that are shared.
+    pub shared: Capacity,
+    /// Of those that a project may use.
+    projects: BTreeMap<ProjectId, Capacity>,
+}
 
 /// An owner's share of all resources; the smaller share goes first.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +62,6 @@ impl InUse {
     /// Adds `count` live attempts of an owner.
     pub fn add(&mut self, project: ProjectId, owner: &str, needs: &Requirements, count: u32) {
         let project = self.projects.entry(project).or_default();
-        project.all.add(needs, count);
         of(&mut project.owners, owner).add(needs, count);
         if let Some(concurrency) = &needs.concurrency {
             let live = of(&mut project.groups, &concurrency.group);
@@ -63,10 +73,19 @@ impl InUse {
         }
     }
 
+    /// Counts `count` of what was added as attempts on shared workers.
+    pub fn add_on_shared(&mut self, project: ProjectId, needs: &Requirements, count: u32) {
+        self.projects.entry(project).or_default().on_shared.add(needs, count);
+    }
+
+    /// Takes back `count` of these.
+    pub fn remove_on_shared(&mut self, project: ProjectId, needs: &Requirements, count: u32) {
+        self.projects.entry(project).or_default().on_shared.remove(needs, count);
+    }
+
     /// Takes back `count` of what was added.
     pub fn remove(&mut self, project: ProjectId, owner: &str, needs: &Requirements, count: u32) {
         let project = self.projects.entry(project).or_default();
-        project.all.remove(needs, count);
         of(&mut project.owners, owner).remove(needs, count);
         if let Some(concurrency) = &needs.concurrency {
             let live = of(&mut project.groups, &concurrency.group);
@@ -97,9 +116,9 @@ impl InUse {
         (live >= limit).then_some(WaitReason::Concurrency { live, limit })
     }
 
-    /// What a project has in use.
-    pub fn of_project(&self, project: ProjectId) -> Option<&Use> {
-        self.projects.get(&project).map(|project| &project.all)
+    /// What a project has in use of shared workers.
+    pub fn on_shared(&self, project: ProjectId) -> Option<&Use> {
+        self.projects.get(&project).map(|project| &project.on_shared)
     }
 
     /// What one owner has in use of it.
@@ -136,29 +155,73 @@ impl Use {
 }
 
 impl Capacity {
-    pub fn by_project(offers: &[WorkerSnapshot]) -> BTreeMap<ProjectId, Capacity> {
-        let mut all: BTreeMap<ProjectId, Capacity> = BTreeMap::new();
-        let connected = |offer: &&WorkerSnapshot| offer.state.is_connected();
-        for offer in offers.iter().filter(connected) {
-            let Capacity(sum) = all.entry(offer.project).or_default();
-            sum.cpu_millis = sum.cpu_millis.saturating_add(u64::from(offer.capacity.cpu.millis()));
-            sum.memory_bytes = sum.memory_bytes.saturating_add(offer.capacity.memory.get());
-            sum.disk_bytes = sum.disk_bytes.saturating_add(offer.capacity.disk.get());
-            for (name, count) in &offer.countables {
-                let all = of(&mut sum.countables, name);
-                *all = all.saturating_add(u64::from(*count));
-            }
-            sum.attempts = sum.attempts.saturating_add(MAX_BACKLOG);
+    fn add_worker(&mut self, offer: &WorkerSnapshot) {
+        let Capacity(sum) = self;
+        sum.cpu_millis = sum.cpu_millis.saturating_add(u64::from(offer.capacity.cpu.millis()));
+        sum.memory_bytes = sum.memory_bytes.saturating_add(offer.capacity.memory.get());
+        sum.disk_bytes = sum.disk_bytes.saturating_add(offer.capacity.disk.get());
+        for (name, count) in &offer.countables {
+            let all = of(&mut sum.countables, name);
+            *all = all.saturating_add(u64::from(*count));
         }
-        all
+        sum.attempts = sum.attempts.saturating_add(MAX_BACKLOG);
+    }
+
+    fn add(&mut self, Capacity(more): &Capacity) {
+        let Capacity(sum) = self;
+        sum.cpu_millis = sum.cpu_millis.saturating_add(more.cpu_millis);
+        sum.memory_bytes = sum.memory_bytes.saturating_add(more.memory_bytes);
+        sum.disk_bytes = sum.disk_bytes.saturating_add(more.disk_bytes);
+        for (name, count) in &more.countables {
+            let all = of(&mut sum.countables, name);
+            *all = all.saturating_add(*count);
+        }
+        sum.attempts = sum.attempts.saturating_add(more.attempts);
+    }
+}
+
+impl Capacities {
+    /// Of these projects. Looks at each worker once, however many projects there are.
+    pub fn of(offers: &[WorkerSnapshot], projects: &BTreeSet<ProjectId>) -> Capacities {
+        let mut capacities = Capacities::default();
+        let mut of_all = Capacity::default();
+        for offer in offers.iter().filter(|offer| offer.state.is_connected()) {
+            if offer.sharing.is_shared() {
+                capacities.shared.add_worker(offer);
+            }
+            if offer.sharing == Sharing::All {
+                of_all.add_worker(offer);
+                continue;
+            }
+            capacities.projects.entry(offer.project).or_default().add_worker(offer);
+            if let Sharing::Projects(others) = &offer.sharing {
+                for other in others.iter().filter(|other| **other != offer.project) {
+                    capacities.projects.entry(*other).or_default().add_worker(offer);
+                }
+            }
+        }
+        for project in projects {
+            capacities.projects.entry(*project).or_default().add(&of_all);
+        }
+        capacities
+    }
+
+    /// What a project may use; nothing of a project that was not asked for.
+    pub fn of_project(&self, project: ProjectId) -> &Capacity {
+        const NOTHING: &Capacity = &Capacity(Use {
+            cpu_millis: 0,
+            memory_bytes: 0,
+            disk_bytes: 0,
+            countables: BTreeMap::new(),
+            attempts: 0,
+        });
+        self.projects.get(&project).unwrap_or(NOTHING)
     }
 }
 
 impl Share {
-    pub fn of(part: Option<&Use>, all: Option<&Capacity>, served: u64) -> Share {
-        let (Some(part), Some(Capacity(all))) = (part, all) else {
-            return Share { dominant: 0.0, attempts: part.map_or(0, |part| part.attempts), served };
-        };
+    pub fn of(part: Option<&Use>, Capacity(all): &Capacity, served: u64) -> Share {
+        let Some(part) = part else { return Share { dominant: 0.0, attempts: 0, served } };
         let share = |part: u64, all: u64| if all == 0 { 0.0 } else { part as f64 / all as f64 };
         let countables = part
             .countables

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod line;
+mod shared;
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -187,18 +188,6 @@ fn owners_get_equal_dominant_shares_as_in_the_paper() {
 }
 
 #[test]
-fn what_a_project_has_running_counts_against_its_own_workers_only() {
-    let needs = one_cpu();
-    let theirs = Class { project: THEIRS, ..class(2, "zoe", &needs, 2) };
-    let offers =
-        [offer(1), WorkerSnapshot { project: THEIRS, capacity: resources(16_000, 8, 0), ..offer(2) }];
-    let how = PassOptions { most: 6, ..AT_ONCE };
-    let (_, order) = decided(&[class(1, "ana", &needs, 100), theirs], &InUse::default(), &offers, &how);
-    // A task is a quarter of our workers, and a sixteenth of theirs.
-    assert_eq!(order, [1, 2, 2, 1, 1, 1]);
-}
-
-#[test]
 fn a_full_concurrency_group_holds_its_tasks_and_nobody_elses() {
     let concurrency = |limit| Some(Concurrency { group: "nightly".to_owned(), limit });
     let two = Requirements { concurrency: concurrency(2), ..one_cpu() };
@@ -371,14 +360,17 @@ fn a_decision_does_not_depend_on_the_order_of_classes_and_offers() {
 }
 
 #[test]
-fn no_task_goes_before_one_of_a_higher_priority_that_would_have_fitted_in_its_place() {
+fn no_task_goes_before_one_of_its_project_with_a_higher_priority_that_would_have_fitted_in_its_place() {
     seeds::each(0..200, |mut rng| {
         let (offers, classes) = (any_offers(&mut rng), any_classes(&mut rng));
         let classes = borrowed(&classes);
         let (decision, _) = decided(&classes, &InUse::default(), &offers, &AT_ONCE);
-        let priorities: Vec<i16> =
-            decision.placed.iter().map(|placed| classes[placed.class].priority).collect();
-        assert!(priorities.is_sorted_by(|one, next| one >= next), "{priorities:?}");
+        for project in [OURS, THEIRS] {
+            let placed = decision.placed.iter().map(|placed| &classes[placed.class]);
+            let priorities: Vec<i16> =
+                placed.filter(|class| class.project == project).map(|class| class.priority).collect();
+            assert!(priorities.is_sorted_by(|one, next| one >= next), "{priorities:?}");
+        }
     });
 }
 

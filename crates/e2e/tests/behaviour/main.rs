@@ -56,6 +56,7 @@ mod searching;
 mod secrets;
 mod services;
 mod sessions;
+mod shared_workers;
 mod stdin;
 mod stored;
 mod survival;

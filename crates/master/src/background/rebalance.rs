@@ -62,10 +62,8 @@ impl Rebalance {
         for tenant in known.iter().filter_map(tenant).filter(|tenant| !unsettled.contains(&tenant.project)) {
             by_project.entry(tenant.project).or_default().0.push(tenant);
         }
-        for offer in offers {
-            if let Some((_, offers)) = by_project.get_mut(&offer.project) {
-                offers.push(offer);
-            }
+        for (project, (_, usable)) in &mut by_project {
+            usable.extend(offers.iter().filter(|offer| offer.is_for(*project)).cloned());
         }
         let mut moves = Vec::new();
         for (tenants, mut offers) in by_project.into_values() {

@@ -29,7 +29,7 @@ use crate::wakes::Wake;
 use crate::write_batcher::WriteBatcherHandle;
 use candidates::{measured, worker_snapshot};
 use recent::Recent;
-use reservations::{Reservations, ReservedFor};
+use reservations::{KeptFor, Reservations, ReservedFor};
 use stats::SchedulerStats;
 
 /// The most placements that are committed together.
@@ -280,7 +280,11 @@ impl Scheduler {
         let before = Instant::now();
         let decision = decide(&classes, &mut in_use, &mut offers, &mut self.turns, &how);
         effort.deciding += before.elapsed();
-        effort.kept = decision.kept.iter().map(|kept| (kept.worker, classes[kept.class].id)).collect();
+        let kept_for = |at: usize| {
+            let Class { id: class, project, needs, .. } = classes[at];
+            KeptFor { class, project, needs: needs.clone() }
+        };
+        effort.kept = decision.kept.iter().map(|kept| (kept.worker, kept_for(kept.class))).collect();
 
         let mut next_of = vec![0; classes.len()];
         let (mut inputs, mut placed_of) = (Vec::new(), Vec::new());

@@ -24,7 +24,9 @@ pub async fn without_instance(
     workers: &[Worker],
 ) -> Result<Vec<WithoutInstance>, StoreError> {
     let now = Utc::now();
-    let offers: Vec<WorkerSnapshot> = workers.iter().map(|worker| expected_worker(worker, now)).collect();
+    // A system job follows the workers of its project.
+    let workers = workers.iter().filter(|worker| worker.project == project);
+    let offers: Vec<WorkerSnapshot> = workers.map(|worker| expected_worker(worker, now)).collect();
     let mut found = Vec::new();
     for (position, task) in spec.tasks.iter().enumerate() {
         let place = DefinitionRef { job, position: position as u16 };

@@ -270,6 +270,8 @@ pub fn key(key: Key) -> rest::Key {
         kind: key.kind.as_str().to_owned(),
         name: key.name,
         scopes: key.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+        shared: key.shared_with.is_some(),
+        shared_with: key.shared_with.flatten(),
         prefix: key.prefix,
         created_at: key.created_at,
         last_used_at: key.last_used_at,
@@ -383,7 +385,7 @@ fn background_loop((name, status): (&'static str, Status)) -> rest::BackgroundLo
 /// A worker.
 pub fn worker(view: WorkerView) -> rest::Worker {
     let (allocated, stats) = (view.allocated(), view.stats());
-    let WorkerView { worker, state, warnings, last_seen_at, connected } = view;
+    let WorkerView { worker, state, is_own, warnings, last_seen_at, connected } = view;
     let clock = connected.and_then(|connected| connected.clock);
     let is_draining = worker.intake == Intake::Draining;
     rest::Worker {
@@ -396,6 +398,8 @@ pub fn worker(view: WorkerView) -> rest::Worker {
         allocated: amounts(&allocated, worker.taken.countables),
         usage: stats.map(usage),
         name: worker.name,
+        shared: worker.sharing.is_shared(),
+        own: is_own,
         datacenter: worker.datacenter,
         labels: worker.labels,
         drivers: worker.drivers,

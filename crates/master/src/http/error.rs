@@ -137,7 +137,9 @@ impl From<OperationError> for Error {
     fn from(error: OperationError) -> Self {
         let detail = error.to_string();
         match error {
-            OperationError::NotAllowed { .. } => Error::Forbidden(detail),
+            OperationError::NotAllowed { .. } | OperationError::OfAnotherProject { .. } => {
+                Error::Forbidden(detail)
+            }
             OperationError::ScopeMissing { .. } | OperationError::MoreThanOwn { .. } => {
                 Error::ScopeMissing(detail)
             }

@@ -95,6 +95,7 @@ fn outcome_of(error: &OperationError) -> AuditOutcome {
         | OperationError::Invalid { .. }
         | OperationError::InvalidSpec(_)
         | OperationError::KeyReused
+        | OperationError::OfAnotherProject { .. }
         | OperationError::Conflict { .. } => AuditOutcome::Refused,
     }
 }

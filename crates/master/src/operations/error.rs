@@ -26,6 +26,11 @@ pub enum OperationError {
          the page Keys"
     )]
     MoreThanOwn { missing: Scopes },
+    /// A shared worker of another project.
+    #[error(
+        "worker {worker} belongs to another project, which shares it: only members of that project may do this"
+    )]
+    OfAnotherProject { worker: String },
     /// Not found in the project.
     #[error("no {0}")]
     NotFound(String),

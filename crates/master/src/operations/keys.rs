@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use chrono::Utc;
 use gaffer_domain::permissions::Action;
-use gaffer_domain::quantity::Span;
+use gaffer_domain::quantity::{Span, shown};
 use gaffer_domain::scopes::{Scope, Scopes, UnknownScope};
 use gaffer_domain::visible::spoils_a_line;
+use gaffer_domain::worker::Sharing;
 use gaffer_protocol::wire::GoodbyeCode;
 use serde_json::{Value, json};
 
@@ -18,6 +19,8 @@ use crate::secret::{NewSecret, Purpose};
 use crate::store::keys;
 
 const MAX_NAME_CHARS: usize = 120;
+/// The most projects that a key can name.
+const MAX_SHARED_WITH: usize = 100;
 const MAX_EXPIRY_SECS: u64 = 100 * 365 * 24 * 3_600;
 /// How long a replaced key is still good for, if nothing is said.
 pub const DEFAULT_OVERLAP: Duration = Duration::from_secs(3_600);
@@ -32,14 +35,47 @@ pub struct NewKey {
     pub name: String,
     /// What a user key may be used for; none means what its creator may.
     pub scopes: Option<Scopes>,
+    /// Whether workers with it take tasks of other projects, and of which.
+    pub shared_with: Option<SharedWith>,
     /// How long it is good for; none means until it is revoked.
     pub expires_in_seconds: Option<u64>,
+}
+
+/// The other projects whose tasks workers with a key take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SharedWith {
+    All,
+    /// Those of these names.
+    Projects(Vec<String>),
+}
+
+impl SharedWith {
+    /// Of what a request says: whether the key is shared, and with which projects if not with all.
+    ///
+    /// # Errors
+    /// When projects are named and it is not shared, or none is.
+    pub fn of(is_shared: bool, names: Option<Vec<String>>) -> Result<Option<SharedWith>, OperationError> {
+        match (is_shared, names) {
+            (false, None) => Ok(None),
+            (false, Some(_)) => Err(OperationError::field(
+                "/shared_with",
+                "only with `shared`: name the projects of a shared key",
+            )),
+            (true, None) => Ok(Some(SharedWith::All)),
+            (true, Some(names)) if names.is_empty() || names.len() > MAX_SHARED_WITH => {
+                let detail =
+                    format!("name 1 to {MAX_SHARED_WITH} projects, or leave it out to share with all");
+                Err(OperationError::field("/shared_with", detail))
+            }
+            (true, Some(names)) => Ok(Some(SharedWith::Projects(names))),
+        }
+    }
 }
 
 impl NewKey {
     /// A key that may do what its creator may, until it is revoked.
     pub fn new(kind: KeyKind, name: String) -> NewKey {
-        NewKey { kind, name, scopes: None, expires_in_seconds: None }
+        NewKey { kind, name, scopes: None, shared_with: None, expires_in_seconds: None }
     }
 
     /// Parses a kind and the names of scopes.
@@ -63,7 +99,7 @@ impl NewKey {
             }
             None => None,
         };
-        Ok(NewKey { kind, name, scopes, expires_in_seconds })
+        Ok(NewKey { kind, name, scopes, shared_with: None, expires_in_seconds })
     }
 }
 
@@ -91,7 +127,11 @@ pub async fn create(context: &Context, actor: &Actor, new: NewKey) -> Result<Cre
 /// What the audit log says of a new key.
 fn about(key: &Key) -> Value {
     let scopes = Some(key.scopes.to_string()).filter(|scopes| !scopes.is_empty());
-    json!({ "key": key.id, "scopes": scopes, "expires_at": key.expires_at })
+    let shared_with = key.shared_with.as_ref().map(|projects| match projects {
+        Some(projects) => json!(projects),
+        None => json!("all projects"),
+    });
+    json!({ "key": key.id, "scopes": scopes, "shared_with": shared_with, "expires_at": key.expires_at })
 }
 
 async fn make(effects: &Effects, actor: &Actor, new: NewKey) -> Result<Created, OperationError> {
@@ -111,6 +151,7 @@ async fn make(effects: &Effects, actor: &Actor, new: NewKey) -> Result<Created, 
         KeyKind::User => (Purpose::UserKey, Some(actor.user_id)),
     };
     let scopes = scopes_of(actor, &new)?;
+    let sharing = sharing_of(effects, actor, &new).await?;
     let secret = NewSecret::new(purpose);
     // Also if the database does not say whether there is a key that expires now.
     let _checked = new.expires_in_seconds.map(|_| effects.wakes.key_check.call_on_drop());
@@ -121,6 +162,7 @@ async fn make(effects: &Effects, actor: &Actor, new: NewKey) -> Result<Created, 
         scopes,
         prefix: secret.shown(),
         sha256: &secret.sha256,
+        sharing: &sharing,
         expires_in_seconds: new.expires_in_seconds,
     };
     let key = effects.writes.key_insert(actor.project, new).await?;
@@ -144,6 +186,25 @@ fn scopes_of(actor: &Actor, new: &NewKey) -> Result<Scopes, OperationError> {
     };
     actor.must_have(scopes)?;
     Ok(scopes)
+}
+
+/// Which other projects may use the workers of a new key. Only administrators of the installation share workers: these see the
+/// tasks of other projects, with their environment and secrets.
+async fn sharing_of(effects: &Effects, actor: &Actor, new: &NewKey) -> Result<Sharing, OperationError> {
+    let Some(shared_with) = &new.shared_with else { return Ok(Sharing::Own) };
+    if new.kind != KeyKind::Worker {
+        return Err(OperationError::field("/shared", "only a worker key can be shared"));
+    }
+    actor.must_be_allowed(Action::ShareWorkers)?;
+    let names = match shared_with {
+        SharedWith::All => return Ok(Sharing::All),
+        SharedWith::Projects(names) => names,
+    };
+    let found = effects.writes.projects_named(names).await?;
+    if let Some(unknown) = names.iter().find(|name| !found.iter().any(|(known, _)| known == *name)) {
+        return Err(OperationError::field("/shared_with", format!("there is no project {}", shown(unknown))));
+    }
+    Ok(Sharing::Projects(found.into_iter().map(|(_, project)| project).collect()))
 }
 
 /// Makes a key in the place of another one, which stays good for the overlap. What was opened with the old one ends then.
@@ -185,6 +246,9 @@ async fn replace(
         return Err(OperationError::Conflict { detail, state: old.state(Utc::now()).as_str() });
     }
     actor.must_have(old.scopes)?;
+    if old.shared_with.is_some() {
+        actor.must_be_allowed(Action::ShareWorkers)?;
+    }
     let purpose = match old.kind {
         KeyKind::Worker => Purpose::WorkerKey,
         KeyKind::User => Purpose::UserKey,

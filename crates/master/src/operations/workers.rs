@@ -7,13 +7,14 @@ use gaffer_domain::permissions::Action;
 use gaffer_domain::quantity::Span;
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::{Intake, LONGEST_DRAIN, WorkerState};
-use gaffer_domain::{Time, WorkerId};
+use gaffer_domain::{ProjectId, Time, WorkerId};
 use gaffer_protocol::wire::MachineStats;
 use serde_json::json;
 
 use super::audit::Change;
 use super::context::Effects;
 use super::{Actor, Context, OperationError};
+use crate::background::sampler::Sample;
 use crate::records::Worker;
 use crate::store::ReadStore;
 use crate::store::leaving::Removal;
@@ -25,6 +26,8 @@ pub struct WorkerView {
     pub worker: Worker,
     /// How it looks from outside.
     pub state: WorkerState,
+    /// Whether it belongs to the project that looks.
+    pub is_own: bool,
     /// What its operator should know.
     pub warnings: Vec<String>,
     /// When it was last heard of.
@@ -42,10 +45,16 @@ pub struct Drain<'a> {
 }
 
 impl WorkerView {
-    /// How a worker is now.
-    pub fn of(views: &Views, worker: Worker, now: Time) -> WorkerView {
-        let connected = views.connected(worker.id, now);
+    /// How a worker is now, as a project sees it. What goes on in the machine of another project stays there.
+    pub fn of(views: &Views, project: ProjectId, worker: Worker, now: Time) -> WorkerView {
+        let is_own = worker.project == project;
+        let mut connected = views.connected(worker.id, now);
         let mut warnings = worker.warnings.clone();
+        if !is_own {
+            warnings.clear();
+            connected =
+                connected.map(|Connected { heard_at, .. }| Connected { heard_at, stats: None, clock: None });
+        }
         warnings.extend(connected.and_then(|connected| connected.clock).and_then(|clock| clock.warning()));
         let last_seen_at = match (&connected, worker.offline_since) {
             (Some(connected), _) => connected.heard_at,
@@ -53,7 +62,7 @@ impl WorkerView {
             (None, Some(since)) => since.min(now),
             (None, None) => now,
         };
-        WorkerView { state: worker.state(now), warnings, last_seen_at, connected, worker }
+        WorkerView { state: worker.state(now), is_own, warnings, last_seen_at, connected, worker }
     }
 
     /// Resources reserved by tasks. Its backlog is not included, because there is no room for it yet.
@@ -72,7 +81,7 @@ impl WorkerView {
     }
 }
 
-/// All workers of the actor's project, as they are now, or were at most `max_age` ago.
+/// All workers that the actor's project may use, as they are now, or were at most `max_age` ago.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -83,7 +92,11 @@ pub async fn list(
 ) -> Result<Vec<WorkerView>, OperationError> {
     let snapshot = views.snapshots.of(actor.project, max_age).await?;
     let now = Utc::now();
-    Ok(snapshot.workers.iter().map(|worker| WorkerView::of(views, worker.clone(), now)).collect())
+    Ok(snapshot
+        .workers
+        .iter()
+        .map(|worker| WorkerView::of(views, actor.project, worker.clone(), now))
+        .collect())
 }
 
 /// One worker, by number or name.
@@ -91,7 +104,7 @@ pub async fn list(
 /// # Errors
 /// When there is no such worker.
 pub async fn get(views: &Views, actor: &Actor, worker: &str) -> Result<WorkerView, OperationError> {
-    Ok(WorkerView::of(views, find(&views.reads, actor, worker).await?, Utc::now()))
+    Ok(WorkerView::of(views, actor.project, find(&views.reads, actor, worker).await?, Utc::now()))
 }
 
 /// Checks that the worker that is to be directed is the actor's, so that nothing about others is revealed.
@@ -99,7 +112,7 @@ pub async fn get(views: &Views, actor: &Actor, worker: &str) -> Result<WorkerVie
 /// # Errors
 /// When there is no such worker.
 pub async fn must_exist(context: &Context, actor: &Actor, worker: &str) -> Result<(), OperationError> {
-    find(&context.permit(actor, Action::DirectWorker)?.writes, actor, worker).await.map(drop)
+    find_own(&context.permit(actor, Action::DirectWorker)?.writes, actor, worker).await.map(drop)
 }
 
 /// Drains: no new tasks; its tasks finish or move.
@@ -149,7 +162,7 @@ async fn direct(
     let directed = set_intake(&mut change, actor, worker, intake, deadline).await;
     let worker = change.end(directed).await?;
     let views = context.permit_to_look(actor, Action::DirectWorker)?;
-    Ok(WorkerView::of(views, worker, Utc::now()))
+    Ok(WorkerView::of(views, actor.project, worker, Utc::now()))
 }
 
 async fn set_intake(
@@ -160,7 +173,7 @@ async fn set_intake(
     deadline: Option<Span>,
 ) -> Result<Worker, OperationError> {
     let effects = change.effects;
-    let found = find(&effects.writes, actor, worker).await?;
+    let found = find_own(&effects.writes, actor, worker).await?;
     change.before(json!({ "intake": found.intake.as_str() }));
     let worker = found.id;
     let deadline = deadline.map(|deadline| deadline.to_std().as_secs_f64());
@@ -183,7 +196,7 @@ pub async fn remove(context: &Context, actor: &Actor, worker: &str) -> Result<()
 }
 
 async fn remove_found(effects: &Effects, actor: &Actor, worker: &str) -> Result<(), OperationError> {
-    let worker = find(&effects.writes, actor, worker).await?;
+    let worker = find_own(&effects.writes, actor, worker).await?;
     let name = &worker.name;
     let detail = match effects.writes.worker_remove(actor.project, worker.id, &actor.user).await? {
         Removal::Removed => {
@@ -193,7 +206,7 @@ async fn remove_found(effects: &Effects, actor: &Actor, worker: &str) -> Result<
             return Ok(());
         }
         Removal::Connected => format!("{name} is connected: stop the worker first"),
-        Removal::Busy(live) => format!("{name} has {live} live attempts: wait until they end or are lost"),
+        Removal::Busy => format!("{name} has live attempts: wait until they end or are lost"),
     };
     Err(OperationError::Conflict { detail, state: worker.state(Utc::now()).as_str() })
 }
@@ -214,6 +227,23 @@ pub async fn number_ever(views: &Views, actor: &Actor, worker: &str) -> Result<W
     match (number(views, actor, worker).await, worker.parse()) {
         (Err(OperationError::NotFound(_)), Ok(removed)) => Ok(removed),
         (found, _) => found,
+    }
+}
+
+/// What was reserved and used lately on a worker of the actor's project.
+///
+/// # Errors
+/// When there is no such worker, or it belongs to another project.
+pub async fn samples(views: &Views, actor: &Actor, worker: &str) -> Result<Vec<Sample>, OperationError> {
+    Ok(views.status.samples.of(find_own(&views.reads, actor, worker).await?.id))
+}
+
+/// A worker that belongs to the actor's project: the members of others decide nothing about it.
+async fn find_own(reads: &ReadStore, actor: &Actor, worker: &str) -> Result<Worker, OperationError> {
+    let found = find(reads, actor, worker).await?;
+    match found.project == actor.project {
+        true => Ok(found),
+        false => Err(OperationError::OfAnotherProject { worker: found.name }),
     }
 }
 

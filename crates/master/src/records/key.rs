@@ -44,6 +44,8 @@ pub struct Key {
     pub name: String,
     /// What it may be used for; none for a worker key.
     pub scopes: Scopes,
+    /// Whether its workers take tasks of other projects, and of which: all, or those of these names.
+    pub shared_with: Option<Option<Vec<String>>>,
     /// How the key begins, to recognise it by.
     pub prefix: String,
     pub created_at: Time,

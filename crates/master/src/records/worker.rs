@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use gaffer_domain::placement::{Feature, Lasting, Taken};
 use gaffer_domain::spec::Resources;
-use gaffer_domain::worker::{Intake, WorkerState};
+use gaffer_domain::worker::{Intake, Sharing, WorkerState};
 use gaffer_domain::{ProjectId, Time, WorkerId};
 use gaffer_protocol::wire::DriverStatus;
 
@@ -13,6 +13,8 @@ use gaffer_protocol::wire::DriverStatus;
 pub struct Worker {
     pub id: WorkerId,
     pub project: ProjectId,
+    /// The other projects whose tasks it takes.
+    pub sharing: Sharing,
     /// Its name, unique in the project.
     pub name: String,
     pub datacenter: String,
@@ -50,9 +52,18 @@ pub struct Worker {
     pub taken: Taken,
     /// What services have of all that.
     pub lasting: Lasting,
-    /// Attempts that it executes.
+    /// Attempts that it executes, of the project that looks, or else of its own.
     pub running: i64,
-    /// Attempts placed there that have not started.
+    /// Attempts of that project placed there that have not started.
+    pub waiting: i64,
+    /// Those of other projects: for placement, and for nobody to see.
+    pub of_others: OfOthers,
+}
+
+/// Attempts of other projects on a shared worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OfOthers {
+    pub running: i64,
     pub waiting: i64,
 }
 

@@ -65,9 +65,9 @@ impl Store {
         let mut tx = self.begin().await?;
         let job: Option<i64> = sqlx::query_scalar(
             "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, era) \
-             SELECT w.project_id, now(), $5, t.job_id, t.id, t.attempt, w.id, 'worker ' || w.name, $4, \
+             SELECT j.project_id, now(), $5, t.job_id, t.id, t.attempt, w.id, 'worker ' || w.name, $4, \
                  era_of_task(t.id) \
-             FROM live_tasks t JOIN workers w ON w.id = t.worker_id \
+             FROM live_tasks t JOIN jobs j ON j.id = t.job_id JOIN workers w ON w.id = t.worker_id \
              WHERE t.id = $1 AND t.attempt = $2 AND t.worker_id = $3 \
                  AND t.state IN ('scheduled', 'running', 'stopping') \
              RETURNING job_id",

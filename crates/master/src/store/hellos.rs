@@ -178,17 +178,19 @@ impl Store {
                  key_id bigint, countables jsonb, features text[], place jsonb)), \
              registered AS (INSERT INTO workers (project_id, identity_sha256, name, datacenter, labels, cpu_millis, \
                  memory_bytes, disk_bytes, drivers, arch, os, version, warnings, boot_id, process, session, key_id, \
-                 countables, features, place, online_since) \
+                 countables, features, place, online_since, shared, shared_with) \
              SELECT n.project_id, n.identity_sha256, n.name, n.datacenter, n.labels, n.cpu_millis, n.memory_bytes, \
                  n.disk_bytes, n.drivers, n.arch, n.os, n.version, n.warnings, n.boot_id, n.process, n.session, n.key_id, \
-                 n.countables, n.features, n.place, now() \
-                 FROM new n LEFT JOIN workers w ON w.identity_sha256 = n.identity_sha256 ORDER BY w.id, n.identity_sha256 \
+                 n.countables, n.features, n.place, now(), coalesce(k.shared, false), k.shared_with \
+                 FROM new n LEFT JOIN keys k ON k.id = n.key_id \
+                 LEFT JOIN workers w ON w.identity_sha256 = n.identity_sha256 ORDER BY w.id, n.identity_sha256 \
              ON CONFLICT (identity_sha256) DO UPDATE SET name = excluded.name, datacenter = excluded.datacenter, \
                  labels = excluded.labels, cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, \
                  disk_bytes = excluded.disk_bytes, drivers = excluded.drivers, arch = excluded.arch, \
                  os = excluded.os, version = excluded.version, warnings = excluded.warnings, \
                  process = excluded.process, session = excluded.session, place = excluded.place, \
                  key_id = excluded.key_id, countables = excluded.countables, features = excluded.features, offline_since = NULL, \
+                 shared = excluded.shared, shared_with = excluded.shared_with, \
                  online_since = coalesce(workers.online_since, now()), removed_at = NULL \
              WHERE workers.project_id = excluded.project_id \
              RETURNING id, project_id, name, identity_sha256, xmax = 0 AS is_new), \

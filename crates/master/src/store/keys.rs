@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gaffer_domain::members::MemberRole;
 use gaffer_domain::scopes::{Scope, Scopes};
+use gaffer_domain::worker::Sharing;
 use gaffer_domain::{ProjectId, Time};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, Row};
@@ -25,6 +26,8 @@ pub struct NewKey<'a> {
     pub scopes: Scopes,
     pub prefix: &'a str,
     pub sha256: &'a [u8; 32],
+    /// For a worker key, the other projects whose tasks its workers take.
+    pub sharing: &'a Sharing,
     /// How long it is good for; none means until it is revoked.
     pub expires_in_seconds: Option<u64>,
 }
@@ -163,12 +166,18 @@ impl FromRow<'_, PgRow> for Key {
             expires_at: row.try_get("expires_at")?,
             revoked_at: row.try_get("revoked_at")?,
             replaced_by: row.try_get("replaced_by")?,
+            shared_with: match row.try_get("shared")? {
+                true => Some(row.try_get("shared_projects")?),
+                false => None,
+            },
         })
     }
 }
 
 const COLUMNS: &str = "id, kind, user_id, name, scopes, prefix, created_at, last_used_at, last_used_from, expires_at, \
-     revoked_at, replaced_by";
+     revoked_at, replaced_by, shared, shared_with, CASE WHEN shared_with IS NOT NULL THEN \
+         ARRAY(SELECT p.name FROM projects p WHERE p.id = ANY(shared_with) AND p.deleted_at IS NULL ORDER BY p.name) END \
+         AS shared_projects";
 
 impl WriteStore {
     /// Finds a key by its hash. Notes its use and from where, at most once a minute. Keys that are asked for at the same moment are looked up
@@ -234,9 +243,13 @@ impl WriteStore {
     /// When the database does not answer.
     pub async fn key_insert(&self, project: ProjectId, new: NewKey<'_>) -> Result<Key, StoreError> {
         let sql = format!(
-            "INSERT INTO keys (project_id, user_id, kind, name, prefix, sha256, expires_at, scopes) \
-             VALUES ($1, $2, $3, $4, $5, $6, now() + $7 * interval '1 second', $8) RETURNING {COLUMNS}"
+            "INSERT INTO keys (project_id, user_id, kind, name, prefix, sha256, expires_at, scopes, shared, shared_with) \
+             VALUES ($1, $2, $3, $4, $5, $6, now() + $7 * interval '1 second', $8, $9, $10) RETURNING {COLUMNS}"
         );
+        let shared_with: Option<Vec<i64>> = match new.sharing {
+            Sharing::Projects(projects) => Some(projects.iter().map(|project| project.0).collect()),
+            Sharing::Own | Sharing::All => None,
+        };
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.0)
             .bind(new.user_id)
@@ -246,6 +259,8 @@ impl WriteStore {
             .bind(&new.sha256[..])
             .bind(new.expires_in_seconds.map(|secs| secs as f64))
             .bind(words(new.scopes))
+            .bind(new.sharing.is_shared())
+            .bind(shared_with)
             .fetch_one(&self.pool)
             .await?)
     }
@@ -304,12 +319,12 @@ impl WriteStore {
     ) -> Result<Option<Key>, StoreError> {
         let sql = format!(
             "WITH old AS ( \
-                 SELECT project_id, user_id, kind, name, scopes, expires_at - created_at AS lifetime FROM keys \
+                 SELECT project_id, user_id, kind, name, scopes, shared, shared_with, expires_at - created_at AS lifetime FROM keys \
                  WHERE id = $1 AND project_id = $2 AND revoked_at IS NULL AND replaced_by IS NULL \
                  AND (expires_at IS NULL OR expires_at > now()) FOR NO KEY UPDATE), \
              new AS ( \
-                 INSERT INTO keys (project_id, user_id, kind, name, scopes, prefix, sha256, expires_at) \
-                 SELECT project_id, user_id, kind, name, scopes, $3, $4, now() + lifetime FROM old \
+                 INSERT INTO keys (project_id, user_id, kind, name, scopes, shared, shared_with, prefix, sha256, expires_at) \
+                 SELECT project_id, user_id, kind, name, scopes, shared, shared_with, $3, $4, now() + lifetime FROM old \
                  RETURNING {COLUMNS}), \
              replaced AS ( \
                  UPDATE keys SET replaced_by = new.id, \

@@ -30,8 +30,8 @@ pub enum Removal {
     Removed,
     /// It is connected, and would be back at once.
     Connected,
-    /// It has this many live attempts.
-    Busy(i64),
+    /// It has live attempts.
+    Busy,
 }
 
 impl FromRow<'_, PgRow> for Resident {
@@ -140,14 +140,14 @@ impl WriteStore {
         if connected != Some(false) {
             return Ok(Removal::Connected);
         }
-        let live: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM live_tasks WHERE worker_id = $1 AND state IN ('scheduled', 'running', 'stopping')",
+        let is_busy: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM live_tasks WHERE worker_id = $1 AND state IN ('scheduled', 'running', 'stopping'))",
         )
         .bind(worker.0)
         .fetch_one(&mut *tx)
         .await?;
-        if live > 0 {
-            return Ok(Removal::Busy(live));
+        if is_busy {
+            return Ok(Removal::Busy);
         }
         sqlx::query(
             "WITH gone AS (UPDATE workers SET removed_at = now(), intake = 'open', drain_until = NULL, \

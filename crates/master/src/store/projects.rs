@@ -95,6 +95,19 @@ impl WriteStore {
             .await?)
     }
 
+    /// The projects of these names that there are.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn projects_named(&self, names: &[String]) -> Result<Vec<(String, ProjectId)>, StoreError> {
+        let rows: Vec<(String, i64)> =
+            sqlx::query_as("SELECT name, id FROM projects WHERE name = ANY($1) AND deleted_at IS NULL")
+                .bind(names)
+                .fetch_all(&self.pool)
+                .await?;
+        Ok(rows.into_iter().map(|(name, id)| (name, ProjectId(id))).collect())
+    }
+
     /// A project, as a member sees it.
     ///
     /// # Errors
@@ -206,13 +219,17 @@ pub(super) async fn take_down(
 }
 
 async fn holdings(tx: &mut PgConnection, project: ProjectId) -> Result<Holdings, StoreError> {
-    let counts: (i32, i32, i32, i32, i32, i32) = sqlx::query_as(
+    let counts: (i32, i32, i32, i32, i32, i32, i32) = sqlx::query_as(
         "SELECT (SELECT count(*)::int FROM (SELECT FROM jobs WHERE project_id = $1 AND finished_at IS NULL LIMIT $2) j), \
              (SELECT count(*)::int FROM (SELECT FROM jobs WHERE project_id = $1 AND finished_at IS NOT NULL LIMIT $2) j), \
              (SELECT count(*)::int FROM workers \
                  WHERE project_id = $1 AND removed_at IS NULL AND offline_since IS NULL), \
-             (SELECT count(*)::int FROM workers \
-                 WHERE project_id = $1 AND removed_at IS NULL AND offline_since IS NOT NULL), \
+             (SELECT count(*)::int FROM workers WHERE project_id = $1 AND removed_at IS NULL AND offline_since IS NOT NULL \
+                 AND EXISTS (SELECT FROM live_tasks t WHERE t.worker_id = workers.id \
+                     AND t.state IN ('scheduled', 'running', 'stopping'))), \
+             (SELECT count(*)::int FROM workers WHERE project_id = $1 AND removed_at IS NULL AND offline_since IS NOT NULL \
+                 AND NOT EXISTS (SELECT FROM live_tasks t WHERE t.worker_id = workers.id \
+                     AND t.state IN ('scheduled', 'running', 'stopping'))), \
              (SELECT count(*)::int FROM templates WHERE project_id = $1 AND NOT deleted), \
              (SELECT count(*)::int FROM keys \
                  WHERE project_id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()))",
@@ -221,9 +238,18 @@ async fn holdings(tx: &mut PgConnection, project: ProjectId) -> Result<Holdings,
     .bind(i64::from(MAX_COUNTED))
     .fetch_one(tx)
     .await?;
-    let counts = <[i32; 6]>::from(counts).map(i32::unsigned_abs);
-    let [unfinished_jobs, finished_jobs, connected_workers, other_workers, templates, keys] = counts;
-    Ok(Holdings { unfinished_jobs, finished_jobs, connected_workers, other_workers, templates, keys })
+    let counts = <[i32; 7]>::from(counts).map(i32::unsigned_abs);
+    let [unfinished_jobs, finished_jobs, connected_workers, lent_workers, other_workers, templates, keys] =
+        counts;
+    Ok(Holdings {
+        unfinished_jobs,
+        finished_jobs,
+        connected_workers,
+        lent_workers,
+        other_workers,
+        templates,
+        keys,
+    })
 }
 
 impl Store {

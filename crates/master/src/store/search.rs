@@ -167,19 +167,24 @@ impl ReadStore {
     ) -> Result<Option<JobId>, StoreError> {
         let before = filter.before.map_or(i64::MAX, |job| job.0);
         let last: Option<i64> = match filter.worker {
-            // Of any project: this many were looked at.
+            // Of any project this many were looked at. The number that is told is behind one of the project's own.
             Some(worker) => sqlx::query_scalar(
-                "SELECT job_id FROM job_workers WHERE worker_id = $1 AND job_id < $2 \
-                 ORDER BY job_id DESC OFFSET $3 LIMIT 1",
+                "SELECT own.id + 1 FROM ( \
+                     SELECT job_id FROM job_workers WHERE worker_id = $1 AND job_id < $2 \
+                     ORDER BY job_id DESC OFFSET $3 LIMIT 1) last, \
+                 LATERAL (SELECT id FROM jobs WHERE project_id = $4 AND id < last.job_id ORDER BY id DESC LIMIT 1) own",
             )
-            .bind(worker.0),
+            .bind(worker.0)
+            .bind(before)
+            .bind(most - 1)
+            .bind(project.0),
             None => sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
                 "SELECT id FROM jobs WHERE project_id = $1 AND id < $2 {narrowed} ORDER BY id DESC OFFSET $3 LIMIT 1"
             )))
-            .bind(project.0),
+            .bind(project.0)
+            .bind(before)
+            .bind(most - 1),
         }
-        .bind(before)
-        .bind(most - 1)
         .fetch_optional(&self.pool)
         .await?;
         Ok(last.map(JobId))

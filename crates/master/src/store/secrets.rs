@@ -3,6 +3,7 @@
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 use sqlx::FromRow;
 
+use super::workers::takes_tasks_of;
 use super::{ReadStore, Store, StoreError, WriteStore};
 use crate::records::{KeyUse, Sealed, Secret};
 
@@ -185,7 +186,7 @@ impl ReadStore {
 }
 
 impl Store {
-    /// The secrets of these names in the project of a job, if that is the project of the worker, too.
+    /// The secrets of these names in the project of a job, if the worker takes tasks of that project.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -195,11 +196,12 @@ impl Store {
         job: JobId,
         names: &[&str],
     ) -> Result<Vec<SealedSecret>, StoreError> {
-        let rows: Vec<SealedRow> = sqlx::query_as(
+        let rows: Vec<SealedRow> = sqlx::query_as(concat!(
             "SELECT s.project_id, s.name, s.version, s.key_id, s.data_key, s.value \
-             FROM jobs j JOIN workers w ON w.id = $2 AND w.project_id = j.project_id \
-             JOIN secrets s ON s.project_id = j.project_id AND s.name = ANY($3) WHERE j.id = $1",
-        )
+                 FROM jobs j JOIN workers w ON w.id = $2 AND ",
+            takes_tasks_of!("j.project_id"),
+            " JOIN secrets s ON s.project_id = j.project_id AND s.name = ANY($3) WHERE j.id = $1",
+        ))
         .bind(job.0)
         .bind(worker.0)
         .bind(names)

@@ -15,6 +15,7 @@ use sqlx::{FromRow, Row};
 use super::forms::{known, reason_from, understood};
 use super::specs::StoredSpec;
 use super::transitions::StartOrder;
+use super::workers::takes_tasks_of;
 use super::{ReadStore, Store, StoreError};
 use crate::records::{Attempt, ResultOf, Task};
 
@@ -197,7 +198,7 @@ type PlacedRow = (i16, String, i64, Time, Option<Time>, Option<Time>);
 
 impl ReadStore {
     /// Placed tasks that have not started, by definition and worker, up to a number. With `silent_only`, without
-    /// those for which the worker has reported progress. Costs one lookup per worker of the project, however large
+    /// those for which the worker has reported progress. Costs one lookup per worker that the project may use, however large
     /// the job is.
     ///
     /// # Errors
@@ -209,16 +210,20 @@ impl ReadStore {
         limit: u32,
     ) -> Result<Vec<Placed>, StoreError> {
         let rows: Vec<PlacedRow> = sqlx::query_as(
+            concat!(
             "SELECT t.position, w.name, count(*), min(t.since), w.offline_since, w.online_since \
              FROM (SELECT DISTINCT d.class_id, j.project_id FROM task_definitions d JOIN jobs j ON j.id = d.job_id \
                  WHERE d.job_id = $1 AND d.scheduled > 0) c \
-             JOIN workers w ON w.project_id = c.project_id AND w.removed_at IS NULL, \
+             JOIN workers w ON ",
+            takes_tasks_of!("c.project_id"),
+            " AND w.removed_at IS NULL, \
              LATERAL (SELECT * FROM live_tasks WHERE worker_id = w.id AND class_id = ANY(ARRAY( \
                      SELECT c.class_id UNION ALL SELECT id FROM classes WHERE base_id = c.class_id AND worker_id = w.id)) \
                  AND state = 'scheduled' AND job_id = $1 OFFSET 0) t \
              WHERE NOT ($2 AND EXISTS (SELECT 1 FROM events \
                  WHERE task_id = t.id AND attempt = t.attempt AND kind = 'task.noted' AND era = era_of_task(t.id))) \
              GROUP BY t.position, w.id ORDER BY t.position, w.id LIMIT $3",
+            ),
         )
         .bind(job.0)
         .bind(silent_only)

@@ -7,7 +7,7 @@ use gaffer_domain::placement::{Lasting, Taken};
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
 use gaffer_domain::queue::InUse;
 use gaffer_domain::spec::Resources;
-use gaffer_domain::worker::Intake;
+use gaffer_domain::worker::{Intake, Sharing};
 use gaffer_domain::{ProjectId, WorkerId};
 use gaffer_protocol::wire::DriverStatus;
 use serde_json::Value;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::classes::SchedulingClass;
 use super::forms::{entries, members};
 use super::{ReadStore, Store, StoreError};
-use crate::records::{LiveOnWorker, Worker};
+use crate::records::{LiveOnWorker, OfOthers, Worker};
 
 impl FromRow<'_, PgRow> for Worker {
     /// What another version has stored and this one can't read is not offered; a worker of which it can't be told
@@ -51,6 +51,11 @@ impl FromRow<'_, PgRow> for Worker {
         Ok(Worker {
             id: WorkerId(row.try_get("id")?),
             project: ProjectId(row.try_get("project_id")?),
+            sharing: match (row.try_get("shared")?, row.try_get::<Option<Vec<i64>>, _>("shared_with")?) {
+                (false, _) => Sharing::Own,
+                (true, None) => Sharing::All,
+                (true, Some(projects)) => Sharing::Projects(projects.into_iter().map(ProjectId).collect()),
+            },
             name: row.try_get("name")?,
             datacenter: row.try_get("datacenter")?,
             labels,
@@ -77,11 +82,26 @@ impl FromRow<'_, PgRow> for Worker {
             lasting: Lasting::default(),
             running: 0,
             waiting: 0,
+            of_others: OfOthers::default(),
         })
     }
 }
 
-const COLUMNS: &str = "id, project_id, name, datacenter, labels, cpu_millis, memory_bytes, disk_bytes, countables, \
+/// Whether a worker `w` takes tasks of a project.
+macro_rules! takes_tasks_of {
+    ($project:literal) => {
+        concat!(
+            "(w.project_id = ",
+            $project,
+            " OR w.shared AND (w.shared_with IS NULL OR ",
+            $project,
+            " = ANY(w.shared_with)))"
+        )
+    };
+}
+pub(super) use takes_tasks_of;
+
+const COLUMNS: &str = "id, project_id, shared, shared_with, name, datacenter, labels, cpu_millis, memory_bytes, disk_bytes, countables, \
      drivers, features, arch, os, version, warnings, intake, drain_until, drained_at, offline_since, online_since, created_at";
 
 impl Store {
@@ -159,7 +179,7 @@ impl Store {
 }
 
 impl ReadStore {
-    /// The workers of a project, or of all, by number, with their reservations.
+    /// The workers that a project may use, or all, by number, with their reservations.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -173,7 +193,7 @@ impl ReadStore {
     /// When the database does not answer.
     pub async fn worker_fleet(&self, project: Option<ProjectId>) -> Result<(Vec<Worker>, InUse), StoreError> {
         let mut workers = self.worker_rows(project).await?;
-        let in_use = self.workers_reserve(&mut workers).await?;
+        let in_use = self.workers_reserve(&mut workers, project).await?;
         Ok((workers, in_use))
     }
 
@@ -186,26 +206,25 @@ impl ReadStore {
         live: Vec<LiveOnWorker>,
     ) -> Result<(Vec<Worker>, InUse), StoreError> {
         let mut workers = self.worker_rows(None).await?;
-        let in_use = self.reserve(&mut workers, live).await?;
+        let in_use = self.reserve(&mut workers, live, None).await?;
         Ok((workers, in_use))
     }
 
-    /// The workers of a project, or of all, by number, as if nothing of them were reserved.
+    /// The workers that a project may use, or all, by number, as if nothing of them were reserved.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn worker_rows(&self, project: Option<ProjectId>) -> Result<Vec<Worker>, StoreError> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM workers WHERE ($1::bigint IS NULL OR project_id = $1) \
-                 AND removed_at IS NULL ORDER BY id"
-        );
-        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
-            .bind(project.map(|project| project.0))
-            .fetch_all(&self.pool)
-            .await?)
+        let Some(project) = project else {
+            let sql = format!("SELECT {COLUMNS} FROM workers WHERE removed_at IS NULL ORDER BY id");
+            return Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&self.pool).await?);
+        };
+        let takes = takes_tasks_of!("$1");
+        let sql = format!("SELECT {COLUMNS} FROM workers w WHERE {takes} AND removed_at IS NULL ORDER BY id");
+        Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(project.0).fetch_all(&self.pool).await?)
     }
 
-    /// One worker, by number or by name.
+    /// One worker that a project may use, by number or by name. The project's own goes before others of the same name.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -215,9 +234,10 @@ impl ReadStore {
         number_or_name: &str,
     ) -> Result<Option<Worker>, StoreError> {
         let number: Option<i64> = number_or_name.parse().ok();
+        let takes = takes_tasks_of!("$1");
         let sql = format!(
-            "SELECT {COLUMNS} FROM workers WHERE project_id = $1 AND (id = $2 OR name = $3) AND removed_at IS NULL \
-             ORDER BY id = $2 DESC NULLS LAST LIMIT 1"
+            "SELECT {COLUMNS} FROM workers w WHERE {takes} AND (id = $2 OR name = $3) AND removed_at IS NULL \
+             ORDER BY id = $2 DESC NULLS LAST, project_id = $1 DESC, id LIMIT 1"
         );
         let worker: Option<Worker> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.0)
@@ -226,19 +246,28 @@ impl ReadStore {
             .fetch_optional(&self.pool)
             .await?;
         let mut workers: Vec<Worker> = worker.into_iter().collect();
-        self.workers_reserve(&mut workers).await?;
+        self.workers_reserve(&mut workers, Some(project)).await?;
         Ok(workers.pop())
     }
 
-    async fn workers_reserve(&self, workers: &mut [Worker]) -> Result<InUse, StoreError> {
+    async fn workers_reserve(
+        &self,
+        workers: &mut [Worker],
+        seen_by: Option<ProjectId>,
+    ) -> Result<InUse, StoreError> {
         let ids: Vec<i64> = workers.iter().map(|worker| worker.id.0).collect();
         let live = sqlx::query_as(LIVE_ON_WORKERS).bind(ids).fetch_all(&self.pool).await?;
-        self.reserve(workers, live).await
+        self.reserve(workers, live, seen_by).await
     }
 
-    async fn reserve(&self, workers: &mut [Worker], live: Vec<LiveOnWorker>) -> Result<InUse, StoreError> {
+    async fn reserve(
+        &self,
+        workers: &mut [Worker],
+        live: Vec<LiveOnWorker>,
+        seen_by: Option<ProjectId>,
+    ) -> Result<InUse, StoreError> {
         let classes = self.classes(live.iter().map(|live| live.class)).await?;
-        Ok(reserve(workers, &live, &classes))
+        Ok(reserve(workers, &live, &classes, seen_by))
     }
 }
 
@@ -269,11 +298,12 @@ impl FromRow<'_, PgRow> for LiveOnWorker {
 }
 
 /// Adds up what live attempts have reserved: derived from their states, so that it can't leak. The workers are in the order of
-/// their numbers.
+/// their numbers. What is counted on a worker is that of the project that looks, or else of its own.
 fn reserve(
     workers: &mut [Worker],
     live: &[LiveOnWorker],
     classes: &HashMap<i64, Arc<SchedulingClass>>,
+    seen_by: Option<ProjectId>,
 ) -> InUse {
     let mut in_use = InUse::default();
     for LiveOnWorker { worker, class, waiting, count } in live {
@@ -286,6 +316,9 @@ fn reserve(
         };
         let needs = &class.needs;
         in_use.add(class.project, &class.owner, needs, live);
+        if worker.sharing.is_shared() {
+            in_use.add_on_shared(class.project, needs, live);
+        }
         let n = count.unsigned_abs();
         let add = &needs.resources;
         let cpu = u64::from(worker.reserved.cpu.millis()) + u64::from(add.cpu.millis()) * n;
@@ -296,11 +329,14 @@ fn reserve(
         };
         worker.taken.add(needs, live);
         worker.lasting.add(needs, live);
-        if *waiting {
-            worker.waiting += count;
-        } else {
-            worker.running += count;
-        }
+        let is_theirs = class.project == seen_by.unwrap_or(worker.project);
+        let counted = match (is_theirs, *waiting) {
+            (true, true) => &mut worker.waiting,
+            (true, false) => &mut worker.running,
+            (false, true) => &mut worker.of_others.waiting,
+            (false, false) => &mut worker.of_others.running,
+        };
+        *counted += count;
     }
     in_use
 }

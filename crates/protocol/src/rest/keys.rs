@@ -27,6 +27,12 @@ pub struct Key {
     #[serde(default)]
     #[schemars(extend("items" = json!({ "type": "string", "enum": SCOPES })))]
     pub scopes: Vec<String>,
+    /// For a worker key: whether its workers take tasks of other projects, too.
+    #[serde(default)]
+    pub shared: bool,
+    /// Names of these projects; null if the key is not shared, or shared with all.
+    #[serde(default)]
+    pub shared_with: Option<Vec<String>>,
     /// How the key begins.
     pub prefix: String,
     /// When the key was created.
@@ -62,6 +68,13 @@ pub struct NewKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("items" = json!({ "type": "string", "enum": SCOPES })))]
     pub scopes: Option<Vec<String>>,
+    /// For a worker key: its workers take tasks of other projects, too. Only administrators of the installation may say so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
+    /// With `shared`, the names of these projects, at most 100; without it, all projects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100))]
+    pub shared_with: Option<Vec<String>>,
     /// Lifetime in seconds, at most 100 years; without it the key is valid until it is revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3_153_600_000_u64))]

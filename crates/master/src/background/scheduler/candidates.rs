@@ -35,6 +35,7 @@ pub fn worker_snapshot(worker: &Worker, now: Time) -> WorkerSnapshot {
         worker: worker.id,
         name: worker.name.clone(),
         project: worker.project,
+        sharing: worker.sharing.clone(),
         state: worker.state(now),
         datacenter: worker.datacenter.clone(),
         arch: worker.arch.clone(),
@@ -57,8 +58,8 @@ pub fn worker_snapshot(worker: &Worker, now: Time) -> WorkerSnapshot {
         kept: false,
         paused: BTreeMap::new(),
         unhealthy: BTreeMap::new(),
-        running: worker.running.try_into().unwrap_or(u32::MAX),
-        waiting: worker.waiting.try_into().unwrap_or(u32::MAX),
+        running: (worker.running + worker.of_others.running).try_into().unwrap_or(u32::MAX),
+        waiting: (worker.waiting + worker.of_others.waiting).try_into().unwrap_or(u32::MAX),
         finished_lately: 0,
         measured: None,
     }

@@ -3,10 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gaffer_domain::WorkerId;
+use gaffer_domain::placement::Requirements;
+use gaffer_domain::{ProjectId, WorkerId};
 
-/// Workers with the number of the class that each is kept for.
-pub type ReservedFor = BTreeMap<WorkerId, i64>;
+/// Workers with what each is kept for.
+pub type ReservedFor = BTreeMap<WorkerId, KeptFor>;
+
+/// A class that a worker is kept for.
+#[derive(Debug, Clone)]
+pub struct KeptFor {
+    /// Number of the class.
+    pub class: i64,
+    pub project: ProjectId,
+    pub needs: Requirements,
+}
 
 /// What the last pass left.
 #[derive(Debug, Clone, Default)]

@@ -12,7 +12,7 @@ use super::super::description::{
 use super::super::error::Error;
 use super::super::params::{Params, id, page_of};
 use super::super::{Site, bodies};
-use crate::operations::keys::{self, NewKey};
+use crate::operations::keys::{self, NewKey, SharedWith};
 use crate::operations::{Actor, Context, sign_in};
 
 pub const LIST: Operation = Operation {
@@ -33,7 +33,8 @@ pub async fn list(
 }
 
 pub const CREATE: Operation = Operation {
-    description: "The response has the key itself in `key`, this once. A key cannot create one with scopes that it lacks itself.",
+    description: "The response has the key itself in `key`, this once. A key cannot create one with scopes that it lacks itself. \
+        Only administrators of the installation create shared keys.",
     ..Operation::new("create_key", "Create a key", Action::CreateKey)
 };
 
@@ -43,8 +44,9 @@ pub async fn create(
     actor: Actor,
     body: JsonBody<rest::NewKey>,
 ) -> Result<Created<Key>, Error> {
-    let rest::NewKey { kind, name, scopes, expires_in_seconds } = body.read()?;
-    let new = NewKey::of(&kind, name, scopes.as_deref(), expires_in_seconds)?;
+    let rest::NewKey { kind, name, scopes, shared, shared_with, expires_in_seconds } = body.read()?;
+    let shared_with = SharedWith::of(shared, shared_with)?;
+    let new = NewKey { shared_with, ..NewKey::of(&kind, name, scopes.as_deref(), expires_in_seconds)? };
     let created = keys::create(&context, &actor, new).await?;
     Ok(Created(bodies::created_key(created)))
 }

@@ -20,7 +20,7 @@ use crate::snapshot;
 use crate::views::Views;
 
 pub const LIST: Operation = Operation {
-    description: "In the order of their numbers.",
+    description: "In the order of their numbers: those of the project, and those of others that are shared with it.",
     query: &[
         LIMIT,
         CURSOR,
@@ -93,8 +93,8 @@ pub async fn samples(
     actor: Actor,
     Path(worker): Path<String>,
 ) -> Result<Json<Vec<Sample>>, Error> {
-    let worker = workers::number(&views, &actor, &worker).await?;
-    Ok(Json(views.status.samples.of(worker).into_iter().map(bodies::sample).collect()))
+    let samples = workers::samples(&views, &actor, &worker).await?;
+    Ok(Json(samples.into_iter().map(bodies::sample).collect()))
 }
 
 pub const DRAIN: Operation = Operation {

@@ -85,7 +85,7 @@ impl From<&WorkerView> for WorkerRow {
             number: worker.id.0,
             href: format!("/workers/{}", worker.id),
             name: worker.name.clone(),
-            place: worker.datacenter.clone(),
+            place: place(view),
             warning: !view.warnings.is_empty(),
             warnings: view.warnings.join("; "),
             running: worker.running,
@@ -127,6 +127,17 @@ impl From<&WorkerView> for WorkerRow {
             seen: Some(view.last_seen_at.timestamp_millis()),
         }
     }
+}
+
+/// Its datacenter, and whether others use it.
+fn place(view: &WorkerView) -> String {
+    let shared = match (view.is_own, view.worker.sharing.is_shared()) {
+        (false, _) => "shared by another project",
+        (true, true) => "shared",
+        (true, false) => "",
+    };
+    let parts = [view.worker.datacenter.as_str(), shared];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" · ")
 }
 
 fn amount_of((allocated, capacity): (Bytes, Bytes), used: Option<(Bytes, Bytes)>) -> Amount {

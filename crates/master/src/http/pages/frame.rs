@@ -96,6 +96,11 @@ impl Frame {
         self.may(Action::ManageProjectKeys)
     }
 
+    /// Whether the user may let workers take tasks of other projects.
+    pub fn shares_workers(&self) -> bool {
+        self.may(Action::ShareWorkers)
+    }
+
     /// Whether the user may set and delete secrets.
     pub fn sets_secrets(&self) -> bool {
         self.may(Action::SetSecret)

@@ -19,7 +19,7 @@ use super::format::{address, ago};
 use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
-use crate::operations::keys::{self, NewKey};
+use crate::operations::keys::{self, NewKey, SharedWith};
 use crate::operations::{Context, OperationError};
 use crate::records::{Key, KeyKind, KeyState};
 
@@ -37,6 +37,8 @@ struct KeysPage {
     kind: String,
     name: String,
     scopes: Vec<ScopeChoice>,
+    shared: bool,
+    shared_with: String,
     error: Option<String>,
     rows: Vec<KeyRow>,
     older: Option<String>,
@@ -62,7 +64,7 @@ struct KeyRow {
     id: i64,
     prefix: String,
     name: String,
-    kind: &'static str,
+    kind: String,
     scopes: String,
     created: Option<i64>,
     used: Option<i64>,
@@ -88,7 +90,11 @@ impl KeyRow {
             id: key.id,
             prefix: key.prefix,
             name: key.name,
-            kind: key.kind.as_str(),
+            kind: match &key.shared_with {
+                None => key.kind.as_str().to_owned(),
+                Some(None) => "worker, shared with all projects".to_owned(),
+                Some(Some(projects)) => format!("worker, shared with {}", projects.join(", ")),
+            },
             scopes: none_if_empty(key.scopes.to_string()),
             created: Some(key.created_at.timestamp_millis()),
             used: key.last_used_at.map(|at| at.timestamp_millis()),
@@ -119,6 +125,8 @@ async fn keys_page(
         kind: String::new(),
         name: String::new(),
         scopes: choices(USUAL.into_iter().collect()),
+        shared: false,
+        shared_with: String::new(),
         error: None,
         rows: keys.items.into_iter().map(KeyRow::of).collect(),
         older: keys.next_cursor.map(|cursor| address("/keys", &[("cursor", &cursor)])),
@@ -142,6 +150,11 @@ pub struct KeyForm {
     name: String,
     #[serde(default)]
     expires: String,
+    #[serde(default)]
+    shared: String,
+    /// Names, separated by commas; empty: all.
+    #[serde(default)]
+    shared_with: String,
     /// `scope-read` and the like, of the boxes that are ticked.
     #[serde(flatten)]
     ticked: HashMap<String, String>,
@@ -153,12 +166,24 @@ impl KeyForm {
         Scope::ALL.into_iter().filter(is_ticked).collect()
     }
 
+    /// The projects that are named, if the key is to be shared.
+    fn named(&self) -> Option<Vec<String>> {
+        let names = self.shared_with.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let names: Vec<String> = names.map(str::to_owned).collect();
+        (!self.shared.is_empty() && !names.is_empty()).then_some(names)
+    }
+
     fn wanted(&self) -> Result<NewKey, OperationError> {
         let expires_in_seconds = self.expires.parse().ok();
         let new = NewKey::of(&self.kind, self.name.clone(), None, expires_in_seconds)?;
         // The boxes are of user keys; without scripts or styles a browser shows them for both kinds.
         let scopes = (new.kind == KeyKind::User).then(|| self.scopes());
-        Ok(NewKey { scopes, ..new })
+        // So is the box of worker keys.
+        let shared_with = match new.kind {
+            KeyKind::Worker => SharedWith::of(!self.shared.is_empty(), self.named())?,
+            KeyKind::User => None,
+        };
+        Ok(NewKey { scopes, shared_with, ..new })
     }
 }
 
@@ -179,6 +204,8 @@ pub async fn create(
         Err(OperationError::Invalid { detail, .. }) => {
             answer.error = Some(detail);
             answer.scopes = choices(form.scopes());
+            answer.shared = !form.shared.is_empty();
+            answer.shared_with = form.shared_with;
             answer.kind = form.kind;
             answer.name = form.name;
         }

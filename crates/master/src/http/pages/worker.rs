@@ -39,8 +39,10 @@ struct WorkerPage {
     cli: String,
     curl: String,
     row: WorkerRow,
+    is_own: bool,
     takes_work: bool,
     can_be_removed: bool,
+    shared: Option<&'static str>,
     drains: Option<String>,
     plots: Vec<Plot>,
     away: Option<String>,
@@ -78,7 +80,12 @@ pub async fn show(
             Intake::Cordoned => Some("Cordoned: it gets no new tasks. Running tasks continue.".to_owned()),
             Intake::Draining => Some(drains(worker)),
         },
-        plots: Plot::of_worker(&views.status.samples.of(worker.id), Utc::now()),
+        plots: match view.is_own {
+            true => Plot::of_worker(&views.status.samples.of(worker.id), Utc::now()),
+            false => Vec::new(),
+        },
+        is_own: view.is_own,
+        shared: shared(&view),
         away: away(&view),
         machine: machine(&view),
         first_seen: moment(&worker.created_at.timestamp_millis()),
@@ -95,6 +102,20 @@ pub async fn show(
         row: WorkerRow::from(&view),
         warnings: view.warnings,
     })
+}
+
+/// What it means that a worker is shared.
+fn shared(view: &WorkerView) -> Option<&'static str> {
+    match (view.is_own, view.worker.sharing.is_shared()) {
+        (true, false) => None,
+        (true, true) => Some(
+            "Shared: it takes tasks of other projects, too. Their reservations are in the bars, and their tasks are counted nowhere here.",
+        ),
+        (false, _) => Some(
+            "Shared by another project, whose members drain and remove it. What is reserved includes tasks of all projects; Running and \
+             Queued count those of this one.",
+        ),
+    }
 }
 
 /// Progress of a drain.
@@ -157,7 +178,7 @@ impl Feed for WorkerFeed {
     async fn look(&mut self) -> Result<View, Error> {
         let snapshot = self.views.snapshots.of(self.project, snapshot::RECENT).await?;
         let worker = snapshot.workers.iter().find(|worker| worker.id == self.worker).cloned();
-        Ok(match worker.map(|worker| WorkerView::of(&self.views, worker, Utc::now())) {
+        Ok(match worker.map(|worker| WorkerView::of(&self.views, self.project, worker, Utc::now())) {
             Some(view) => View::default().fields(&WorkerRow::from(&view)),
             None => View::default(),
         })
