@@ -178,6 +178,15 @@ impl Client {
         self.answer(request.body(text).timeout(ANSWER_TIMEOUT)).await
     }
 
+    /// PATCH with a JSON body, sent once.
+    ///
+    /// # Errors
+    /// Errors of the API or the network.
+    pub async fn patch(&self, path: &[&str], body: &impl Serialize) -> Result<Answer, Failure> {
+        let request = self.request(Method::PATCH, path, &Query::new()).json(body);
+        self.answer(request.timeout(ANSWER_TIMEOUT)).await
+    }
+
     /// PUT of bytes, sent once.
     ///
     /// # Errors

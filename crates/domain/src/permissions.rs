@@ -103,6 +103,8 @@ pub enum Action {
     ManageMembers,
     /// Create a project.
     CreateProject,
+    /// Set the weights of projects.
+    SetTerms,
     /// List the users of the installation.
     ListUsers,
     /// Create, disable, enable and delete users, and say who administers the installation.
@@ -205,6 +207,7 @@ fn allowed(action: Action) -> &'static [Role] {
         Action::ManageProject => &[Admin, InstallationAdmin],
         Action::ManageMembers => &[Admin, InstallationAdmin],
         Action::CreateProject => &[InstallationAdmin],
+        Action::SetTerms => &[InstallationAdmin],
         Action::ListUsers => &[InstallationAdmin],
         Action::ManageUsers => &[InstallationAdmin],
     }
@@ -251,6 +254,7 @@ impl Action {
             | Action::ManageSessions
             | Action::ManageProject
             | Action::CreateProject
+            | Action::SetTerms
             | Action::ListUsers
             | Action::ReadAudit
             | Action::ReadAuditOfInstallation => Scopes::only(Scope::Admin),
@@ -263,7 +267,7 @@ impl Action {
     }
 
     /// All of them.
-    pub const ALL: [Action; 37] = [
+    pub const ALL: [Action; 38] = [
         Action::Look,
         Action::SubmitJob,
         Action::ManageTemplates,
@@ -299,6 +303,7 @@ impl Action {
         Action::ManageProject,
         Action::ManageMembers,
         Action::CreateProject,
+        Action::SetTerms,
         Action::ListUsers,
         Action::ManageUsers,
     ];
@@ -341,6 +346,7 @@ impl Action {
             Action::ManageProject => "manage_project",
             Action::ManageMembers => "manage_members",
             Action::CreateProject => "create_project",
+            Action::SetTerms => "set_terms",
             Action::ListUsers => "list_users",
             Action::ManageUsers => "manage_users",
         }
@@ -406,6 +412,7 @@ impl fmt::Display for Action {
             Action::ManageProject => "rename and delete the project",
             Action::ManageMembers => "add and remove members, change their roles",
             Action::CreateProject => "create projects",
+            Action::SetTerms => "set weights of projects",
             Action::ListUsers => "list users",
             Action::ManageUsers => "create, disable, enable and delete users",
         })

@@ -1,6 +1,42 @@
-//! What a project has, and whether it may be deleted with it.
+//! What a project has, whether it may be deleted with it, and what was set for it.
 
 use std::fmt;
+
+/// How much of the shared workers a project gets beside others: twice the weight is twice as much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weight(u32);
+
+impl Weight {
+    /// The least.
+    pub const MIN: u32 = 1;
+    /// The most.
+    pub const MAX: u32 = 1_000;
+    /// That of a project for which nothing was set.
+    pub const DEFAULT: Weight = Weight(100);
+
+    /// None if there is no such weight.
+    pub const fn new(weight: u32) -> Option<Weight> {
+        if weight < Weight::MIN || weight > Weight::MAX { None } else { Some(Weight(weight)) }
+    }
+
+    /// As a number from 1 to 1,000.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for Weight {
+    fn default() -> Weight {
+        Weight::DEFAULT
+    }
+}
+
+/// What administrators of the installation have set for a project.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Terms {
+    /// Its weight beside other projects.
+    pub weight: Weight,
+}
 
 /// The most jobs of a kind that are counted in [`Holdings`].
 pub const MAX_COUNTED: u32 = 1_000;

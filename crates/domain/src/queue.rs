@@ -12,7 +12,8 @@
 //! The share is the dominant share (Ghodsi, Zaharia, Hindman, Konwinski, Shenker, Stoica, *Dominant Resource Fairness*,
 //! NSDI 2011, §4.1): the largest, over all resources, of what live attempts have reserved, relative to a total. For an owner these are
 //! the owner's attempts on all connected workers that the project may use. For a project these are its attempts on shared workers, of
-//! all connected shared ones: what it runs on workers of its own takes nothing from others. Attempts count as a resource too, of which
+//! all connected shared ones: what it runs on workers of its own takes nothing from others. It is divided by the weight of the project
+//! (§4.3), so with weights 100 and 300 and enough tasks, one has a quarter and the other three quarters. Attempts count as a resource too, of which
 //! a worker has [`MAX_BACKLOG`](crate::placement::MAX_BACKLOG), so tasks without reservations are shared fairly as well. Ties go to
 //! fewer attempts, then to who was served longest ago (otherwise, with room for a single task, its end would make all
 //! shares equal and the same one would always win), then to the lower number or name.
@@ -50,6 +51,13 @@ pub use share::{InUse, Use};
 pub const KEPT_AFTER: Span = Span::from_millis(300_000);
 /// One in this many workers of a project may be reserved, and one in this many shared workers.
 const ONE_KEPT_OF: u32 = 4;
+
+/// The dominant share, 0 to 1, that a project has of the shared workers among these; none if none is shared.
+pub fn share_of_shared(in_use: &InUse, project: ProjectId, offers: &[WorkerSnapshot]) -> Option<f64> {
+    let capacities = Capacities::of(offers, &BTreeSet::new());
+    let is_any = offers.iter().any(|offer| offer.sharing.is_shared());
+    is_any.then(|| Share::of(in_use.on_shared(project), &capacities.shared, 0).dominant())
+}
 
 /// Whether what has waited since then may have a worker kept for it.
 pub fn may_keep(since: Time, now: Time) -> bool {
@@ -280,7 +288,8 @@ impl<'a> Pass<'a> {
     fn share_of_project(&self, project: ProjectId, state: &State<'_>) -> ProjectShare {
         let alone = self.placed_alone.get(&project).copied().unwrap_or(0);
         let used = state.in_use.on_shared(project);
-        (alone >= self.part, Share::of(used, &self.capacities.shared, state.turns.of_project(project)))
+        let share = Share::of(used, &self.capacities.shared, state.turns.of_project(project));
+        (alone >= self.part, share.weighted(state.in_use.weight(project)))
     }
 
     fn share_of_owner(&self, project: ProjectId, owner: &str, state: &State<'_>) -> Share {

@@ -13,7 +13,7 @@ use gaffer_domain::job::JobState;
 use gaffer_domain::placement::{
     DefinitionRef, Help, Infeasible, Requirements, WorkerSnapshot, feasible, suitable, what_would_help,
 };
-use gaffer_domain::queue::{Class, InUse, Line, WaitReason, lines};
+use gaffer_domain::queue::{Class, InUse, Line, WaitReason, lines, share_of_shared};
 use gaffer_domain::spec::all_awaited;
 use gaffer_domain::{JobId, ProjectId, Time, WorkerId};
 
@@ -29,6 +29,8 @@ use crate::views::Views;
 use lacking::Lacking;
 use without_instance::without_instance;
 
+/// Why most tasks wait.
+const BUSY: &str = "all matching workers are busy";
 /// Number of slow starts listed individually.
 const MAX_STARTING: u32 = 5;
 /// Number of listed changes that would help.
@@ -242,6 +244,10 @@ impl<'a> Judge<'a> {
             Some(offer) => format!("{message}; {} is reserved for it", offer.name),
             None => message.to_owned(),
         };
+        let message = match self.share_told(needs, &message) {
+            Some(share) => format!("{message}; {share}"),
+            None => message,
+        };
         let would_help = what_would_help(needs, self.offers);
         WaitingTasks {
             help: help.map(str::to_owned),
@@ -249,6 +255,19 @@ impl<'a> Judge<'a> {
             workers: verdicts,
             ..told(name, count, message)
         }
+    }
+
+    /// What the project has of shared workers, if these are what its tasks wait for.
+    fn share_told(&self, needs: &Requirements, message: &str) -> Option<String> {
+        let is_wanted = |offer: &&WorkerSnapshot| {
+            offer.sharing.is_shared() && suitable(needs, self.project, offer).is_ok()
+        };
+        self.offers.iter().find(is_wanted).filter(|_| message.starts_with(BUSY))?;
+        let share = share_of_shared(self.in_use, self.project, self.offers)? * 100.0;
+        let weight = self.in_use.weight(self.project).get();
+        Some(format!(
+            "shared workers go to the project with the least for its weight: this one has {share:.0}% and the weight {weight}"
+        ))
     }
 
     /// The whole in one sentence, and what would help in general.
@@ -266,7 +285,7 @@ impl<'a> Judge<'a> {
         } else if some(|unfit| matches!(unfit, Infeasible::GaveBack { .. })) {
             ("a worker returned it unstarted; the scheduler offers it again after a pause", None)
         } else if could_alone {
-            ("all matching workers are busy", None)
+            (BUSY, None)
         } else if some(|unfit| matches!(unfit, Infeasible::TooSmall { .. })) {
             ("no worker is large enough", Some("reserve less, or add a larger worker"))
         } else if some(|unfit| matches!(unfit, Infeasible::Driver { .. })) {

@@ -124,6 +124,7 @@ fn api_v1() -> Api {
         .get("/projects", &projects::LIST, projects::list)
         .post("/projects", &projects::CREATE, projects::create)
         .get("/projects/{project}", &projects::SHOW, projects::show)
+        .patch("/projects/{project}", &projects::SET, projects::set)
         .post("/projects/{project}/rename", &projects::RENAME, projects::rename)
         .delete("/projects/{project}", &projects::DELETE, projects::delete)
         .get("/projects/{project}/members", &members::LIST, members::list)

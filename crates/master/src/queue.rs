@@ -5,7 +5,8 @@ use std::time::Duration;
 use gaffer_domain::Time;
 use gaffer_domain::permissions::Action;
 use gaffer_domain::placement::Strategy;
-use gaffer_domain::queue::{Line, lines};
+use gaffer_domain::projects::Weight;
+use gaffer_domain::queue::{Line, lines, share_of_shared};
 
 use crate::background::scheduler::reservations::ReservedFor;
 use crate::background::scheduler::stats::Passes;
@@ -24,6 +25,10 @@ const MAX_VERDICTS: usize = 50;
 /// What waits for workers, and how the scheduler does.
 #[derive(Debug, Clone)]
 pub struct Queue {
+    /// The weight of the project beside others on shared workers.
+    pub weight: Weight,
+    /// Its dominant share of the shared workers that it may use, 0 to 1; none if there is none.
+    pub share: Option<f64>,
     /// How workers are chosen for jobs that do not say.
     pub strategy: Strategy,
     /// Number of waiting tasks.
@@ -44,6 +49,8 @@ pub async fn queue(views: &Views, actor: &Actor, max_age: Duration) -> Result<Qu
     let snapshot = views.snapshots.of(actor.project, max_age).await?;
     let classes = snapshot.told.get_or_init(|| tell(&snapshot, &views.status.reservations.get()));
     Ok(Queue {
+        weight: snapshot.in_use.weight(actor.project),
+        share: share_of_shared(&snapshot.in_use, actor.project, &snapshot.offers),
         strategy: views.status.strategy,
         waiting: snapshot.queue.iter().map(|queued| queued.count.unsigned_abs()).sum(),
         waiting_since: snapshot.queue.iter().map(|queued| queued.class.first).min(),

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
-use gaffer_domain::{TaskId, Time, WorkerId};
+use gaffer_domain::projects::Terms;
+use gaffer_domain::{ProjectId, TaskId, Time, WorkerId};
 
 use crate::records::{LiveChange, LiveOnWorker, OnWorker, PlaceInQueue};
 use crate::unknown_outcome::UnknownOutcome;
@@ -34,6 +35,10 @@ struct Known {
     live: Option<BTreeMap<(WorkerId, i64, bool), i64>>,
     /// Something may be committed of which nobody will tell.
     unknown: Option<Unknown>,
+    /// What was set for projects; none if it is to be read.
+    terms: Option<Arc<BTreeMap<ProjectId, Terms>>>,
+    /// Counts how often that has changed.
+    terms_version: u64,
 }
 
 /// The outcome of some transactions is unknown.
@@ -83,6 +88,26 @@ impl SchedulingState {
         let mut known = self.known();
         known.is_waiting_whole = false;
         known.live = None;
+        known.terms = None;
+    }
+
+    /// What is set for projects is about to change: once this is dropped, it is read anew, and the scheduler looks again.
+    pub fn terms_change(&self) -> TermsChange<'_> {
+        TermsChange { state: self }
+    }
+
+    /// What was set for projects; if that is to be read, the number to come back with.
+    pub fn terms(&self) -> Result<Arc<BTreeMap<ProjectId, Terms>>, u64> {
+        let known = self.known();
+        known.terms.clone().ok_or(known.terms_version)
+    }
+
+    /// This was read, unless it has changed since.
+    pub fn terms_were_read(&self, version: u64, terms: &Arc<BTreeMap<ProjectId, Terms>>) {
+        let mut known = self.known();
+        if known.terms_version == version {
+            known.terms = Some(terms.clone());
+        }
     }
 
     /// There was no answer to a batch: it may have been committed, and it may still be. Until that is over, everything is read
@@ -194,6 +219,22 @@ impl SchedulingState {
         if is_wrong {
             known.live = None;
         }
+    }
+}
+
+/// What is set for a project changes.
+#[derive(Debug)]
+pub struct TermsChange<'a> {
+    state: &'a SchedulingState,
+}
+
+impl Drop for TermsChange<'_> {
+    fn drop(&mut self) {
+        let mut known = self.state.known();
+        known.terms_version += 1;
+        known.terms = None;
+        drop(known);
+        self.state.wake.call();
     }
 }
 

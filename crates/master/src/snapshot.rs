@@ -115,7 +115,8 @@ impl Snapshots {
 
     async fn read(&self, project: ProjectId) -> Result<Snapshot, StoreError> {
         let at = Utc::now();
-        let (workers, in_use) = self.reads.worker_fleet(Some(project)).await?;
+        let (workers, mut in_use) = self.reads.worker_fleet(Some(project)).await?;
+        in_use.set_terms(self.reads.project_terms().await?);
         let queue = self.reads.queue(project).await?;
         let offer = |worker: &Worker| WorkerSnapshot {
             paused: self.pauses.of(worker.id, at),

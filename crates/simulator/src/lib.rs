@@ -4,7 +4,8 @@
 //! [`decide`]. A task runs as long as the trace says if it gets the CPU that it uses, which is its reservation times the
 //! *overuse*. If the tasks of a machine use more than it has, all of them slow down equally. Measurements are exact and
 //! fresh; a placed task starts at once, and nothing queues on a worker. All workers belong to one project, and the
-//! projects of the trace are its owners, so that they compete. The same arguments give the same result.
+//! projects of the trace are its owners, so that they compete; or, with weights, all workers are shared among the projects of the trace.
+//! The same arguments give the same result.
 
 pub mod generate;
 mod outcome;
@@ -14,6 +15,7 @@ mod tests;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use chrono::TimeDelta;
 
@@ -22,6 +24,7 @@ pub use self::outcome::{Outcome, Waits, table};
 use gaffer_domain::placement::{
     Feature, Lasting, Measured, Requirements, Strategy, Taken, WorkerSnapshot, suitable,
 };
+use gaffer_domain::projects::{Terms, Weight};
 use gaffer_domain::quantity::{Bytes, Cpu, Span, shown};
 use gaffer_domain::queue::{Class, InUse, PassOptions, Turns, decide};
 use gaffer_domain::spec::{DriverKind, Resources};
@@ -71,7 +74,25 @@ impl FromStr for Machines {
 
 /// Runs a trace on a fleet. With an overuse of 1 tasks use the processors that they reserve, with 2 twice as many.
 pub fn simulate(fleet: &[Machines], trace: &[Arrival], strategy: Strategy, overuse: f64) -> Outcome {
-    let mut simulation = Simulation::new(fleet, trace, strategy, overuse);
+    run(Simulation::new(fleet, trace, strategy, overuse))
+}
+
+/// The same on shared workers: the projects of the trace are projects, with these weights, or else the default one.
+pub fn simulate_shared(
+    fleet: &[Machines],
+    trace: &[Arrival],
+    strategy: Strategy,
+    overuse: f64,
+    weights: &Weights,
+) -> Outcome {
+    run(Simulation::shared(fleet, trace, strategy, overuse, weights))
+}
+
+/// Weights of projects by name.
+pub type Weights = BTreeMap<String, Weight>;
+
+fn run(mut simulation: Simulation<'_>) -> Outcome {
+    let strategy = simulation.how.strategy;
     while simulation.step() {}
     simulation.ledger.close(strategy)
 }
@@ -92,6 +113,8 @@ enum Event {
 /// Waiting tasks of a class, first come first served.
 struct Line<'a> {
     project: &'a str,
+    /// Its number among the projects.
+    id: ProjectId,
     priority: u8,
     needs: Requirements,
     /// Positions in the trace, each with how many of its tasks wait.
@@ -129,6 +152,8 @@ struct Simulation<'a> {
     events: BinaryHeap<Reverse<(Span, Event)>>,
     in_use: InUse,
     turns: Turns,
+    /// Numbers of the projects of the trace, if these are projects.
+    projects: BTreeMap<&'a str, ProjectId>,
     ledger: Ledger<'a>,
 }
 
@@ -153,7 +178,25 @@ impl<'a> Simulation<'a> {
             events: submissions.collect(),
             in_use: InUse::default(),
             turns: Turns::default(),
+            projects: BTreeMap::new(),
         }
+    }
+
+    fn shared(
+        fleet: &[Machines],
+        trace: &'a [Arrival],
+        strategy: Strategy,
+        overuse: f64,
+        weights: &Weights,
+    ) -> Simulation<'a> {
+        let mut simulation = Simulation::new(fleet, trace, strategy, overuse);
+        simulation.offers.iter_mut().for_each(|offer| offer.sharing = Sharing::All);
+        let names: BTreeSet<&str> = trace.iter().map(|row| row.project.as_str()).collect();
+        simulation.projects = names.into_iter().zip((1..).map(ProjectId)).collect();
+        let weight = |name: &str| weights.get(name).copied().unwrap_or_default();
+        let terms = simulation.projects.iter().map(|(name, id)| (*id, Terms { weight: weight(name) }));
+        simulation.in_use.set_terms(Arc::new(terms.collect()));
+        simulation
     }
 
     /// One moment with all its events; false when nothing comes any more.
@@ -184,10 +227,11 @@ impl<'a> Simulation<'a> {
             self.ledger.refuse(row);
             return;
         }
-        let lines = &mut self.lines;
+        let (lines, projects) = (&mut self.lines, &self.projects);
         let line = *self.line_of.entry((&row.project, row.priority, resources)).or_insert_with(|| {
             let (waiting, pending) = (VecDeque::new(), 0);
-            lines.push(Line { project: &row.project, priority: row.priority, needs, waiting, pending });
+            let id = projects.get(row.project.as_str()).copied().unwrap_or(PROJECT);
+            lines.push(Line { project: &row.project, id, priority: row.priority, needs, waiting, pending });
             lines.len() - 1
         });
         self.lines[line].waiting.push_back((arrival, row.count));
@@ -203,7 +247,10 @@ impl<'a> Simulation<'a> {
         for Running { arrival, line, started, .. } in done {
             let line = &self.lines[line];
             self.offers[machine].release(&line.needs);
-            self.in_use.remove(PROJECT, line.project, &line.needs, 1);
+            self.in_use.remove(line.id, line.project, &line.needs, 1);
+            if self.offers[machine].sharing.is_shared() {
+                self.in_use.remove_on_shared(line.id, &line.needs, 1);
+            }
             self.ledger.end(&self.trace[arrival], started, now);
         }
         self.look_ahead(machine);
@@ -253,7 +300,7 @@ impl<'a> Simulation<'a> {
             let line = &self.lines[*at];
             Class {
                 id: *at as i64,
-                project: PROJECT,
+                project: line.id,
                 owner: line.project,
                 priority: i16::from(line.priority),
                 needs: &line.needs,

@@ -183,3 +183,25 @@ fn machines_are_written_as_count_and_amounts() {
         assert!(text.parse::<Machines>().is_err(), "{text}");
     }
 }
+
+#[test]
+fn under_a_crowd_projects_share_a_fleet_by_their_weights() {
+    // Both have more than there is room for until the end; tasks of one are short and small, those of the other long and large.
+    let lines = format!("{}\n0,7,1,1GiB,0,30000,50,a\n0,30,4,2GiB,0,5000,90,b", trace::HEADER);
+    let trace = trace::read(&lines).unwrap();
+    let weights: Weights =
+        [("a".to_owned(), Weight::new(100).unwrap()), ("b".to_owned(), Weight::new(300).unwrap())].into();
+    let mut simulation = Simulation::shared(&fleet("10x16:64GiB:0"), &trace, Strategy::Spread, 1.0, &weights);
+    let (mut at, mut used) = (0.0, [0.0, 0.0]);
+    while simulation.step() && simulation.lines.iter().all(|line| line.pending > 0) {
+        let Some(Reverse((next, _))) = simulation.events.peek().copied() else { break };
+        let next = next.as_millis() as f64 / 1e3;
+        for (used, project) in used.iter_mut().zip([ProjectId(1), ProjectId(2)]) {
+            *used += simulation.in_use.on_shared(project).unwrap().cpu_millis as f64 * (next - at);
+        }
+        at = next;
+    }
+    let ratio = used[1] / used[0];
+    assert!(at > 300.0, "it lasted for {at} s only");
+    assert!((ratio - 3.0).abs() < 0.15, "the projects had {ratio} to 1 of the processors");
+}

@@ -3,12 +3,12 @@
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use gaffer_domain::members::MemberRole;
-use gaffer_protocol::rest::{Member, NewProject, Project, SetMember};
+use gaffer_protocol::rest::{Member, NewProject, Project, SetMember, SetProject};
 
-use crate::client::{Client, Query};
+use crate::client::{Answer, Client, Query};
 use crate::config;
 use crate::failure::Failure;
-use crate::listing::{self, Entry, List, Output};
+use crate::listing::{self, Entry, Format, List, Output};
 use crate::out::Out;
 use crate::style;
 use crate::table::Cell;
@@ -21,6 +21,7 @@ use crate::timestamp;
 Examples:
   gaffer projects
   gaffer projects create lab
+  gaffer projects set lab --weight 300
   gaffer projects members lab
   gaffer projects set-member lab ana operator
   gaffer projects remove-member lab ana
@@ -41,6 +42,16 @@ enum ProjectsAction {
     List(ListArgs),
     /// Create a project
     Create(NameArgs),
+    /// Show one project
+    Show(ShowArgs),
+    /// Set the weight of a project
+    #[command(after_help = "\
+On shared workers, a project with twice the weight gets twice as much. The
+default is 100. Only administrators of the installation set weights.
+
+Example:
+  gaffer projects set lab --weight 300")]
+    Set(SetArgs),
     /// Rename a project
     Rename(RenameArgs),
     /// Delete a project
@@ -67,6 +78,25 @@ struct NameArgs {
     /// Name of the project
     #[arg(value_name = "NAME")]
     name: String,
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// Name of the project
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct SetArgs {
+    /// Name of the project
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Weight beside other projects on shared workers, 1 to 1000
+    #[arg(long, value_name = "NUMBER", required = true)]
+    weight: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -142,6 +172,16 @@ pub async fn run(args: ProjectsArgs, out: &Out) -> Result<u8, Failure> {
             let project: Project = client.post(&["projects"], &new).await?.read()?;
             out.remark(&format!("project {} created", style::visible(&project.name)));
         }
+        ProjectsAction::Show(args) => {
+            let answer = client.get(&["projects", &args.name], &Query::new()).await?;
+            show(out, &answer, args.output.format)?;
+        }
+        ProjectsAction::Set(args) => {
+            let set = SetProject { weight: args.weight };
+            let project: Project = client.patch(&["projects", &args.name], &set).await?.read()?;
+            let name = style::visible(&project.name);
+            out.remark(&format!("project {name} has the weight {}", project.weight));
+        }
         ProjectsAction::Rename(args) => {
             let new = NewProject { name: args.new };
             let project: Project = client.post(&["projects", &args.name, "rename"], &new).await?.read()?;
@@ -171,9 +211,31 @@ pub async fn run(args: ProjectsArgs, out: &Out) -> Result<u8, Failure> {
     Ok(0)
 }
 
+fn show(out: &Out, answer: &Answer, format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Json | Format::Jsonl => listing::show_answer(out, answer),
+        Format::Name => out.line(&style::visible(&answer.read::<Project>()?.name)),
+        Format::Table | Format::Wide => out.print(details(out, &answer.read()?).as_bytes()),
+    }
+}
+
+fn details(out: &Out, project: &Project) -> String {
+    let mut text = format!("project {}\n", style::visible(&project.name));
+    let mut field = |name: &str, value: &str| {
+        text.push_str(&format!("  {} {}\n", out.dim(&format!("{name:<8}")), style::visible(value)));
+    };
+    if let Some(user) = &project.personal_of {
+        field("personal", &format!("of {user}"));
+    }
+    field("members", &project.members.to_string());
+    field("weight", &project.weight.to_string());
+    field("created", &timestamp::ago(project.created_at, timestamp::now()));
+    text
+}
+
 impl Entry for Project {
     const HEAD: &'static [&'static str] = &["NAME", "ROLE", "MEMBERS", "CREATED"];
-    const WIDE_HEAD: &'static [&'static str] = &["PERSONAL OF"];
+    const WIDE_HEAD: &'static [&'static str] = &["WEIGHT", "PERSONAL OF"];
     const NONE: &'static str = "no projects";
 
     fn name(&self) -> String {
@@ -190,7 +252,7 @@ impl Entry for Project {
     }
 
     fn wide_cells(&self, _: DateTime<Utc>) -> Vec<Cell> {
-        vec![Cell::maybe(self.personal_of.clone())]
+        vec![Cell::text(self.weight.to_string()), Cell::maybe(self.personal_of.clone())]
     }
 }
 

@@ -57,6 +57,13 @@ fn shown(out: &Out, queue: &Queue, now: DateTime<Utc>) -> String {
             format!("{} {tasks}, the oldest since {}", queue.waiting, timestamp::ago(since, now))
         }
     };
+    if let Some(share) = queue.share {
+        text.push_str(&format!(
+            "; {:.0}% of the shared workers in use, weight {}",
+            share * 100.0,
+            queue.weight
+        ));
+    }
     text.push_str(&format!("; default strategy {}; {}\n", queue.strategy, passes(&queue.passes)));
     if !queue.classes.is_empty() {
         text.push_str(&table::render(

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use gaffer_domain::placement::Strategy;
-use gaffer_domain::quantity::{Bytes, Cpu, Span};
+use gaffer_domain::projects::Weight;
+use gaffer_domain::quantity::{Bytes, Cpu, Span, shown};
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::WorkerState;
 use gaffer_protocol::rest::{Page, Worker};
 use gaffer_protocol::trace;
-use gaffer_simulator::{Machines, Outcome, simulate, table};
+use gaffer_simulator::{Machines, Outcome, Weights, simulate, simulate_shared, table};
 
 use crate::client::{Client, Query};
 use crate::config;
@@ -33,6 +34,7 @@ Examples:
   gaffer simulate --history --since 7d
   gaffer simulate --history 10x8:16GiB:100GiB --write-trace trace.csv
   gaffer simulate trace.csv 10x8:16GiB:100GiB
+  gaffer simulate trace.csv 10x8:16GiB:100GiB --weight lab=300 --weight bench=100
   gaffer simulate trace.csv 4x8:16GiB:100GiB 4x4:16GiB:100GiB --strategy spread --strategy binpack --json")]
 pub struct SimulateArgs {
     /// Trace file (- for standard input), then machines
@@ -57,6 +59,11 @@ pub struct SimulateArgs {
     /// If the tasks of a machine use more processors than it has, all of them slow down equally.
     #[arg(long, value_name = "TIMES", default_value_t = 1.0)]
     overuse: f64,
+    /// Share the machines among the projects of the trace, this one with this weight, e.g. lab=300 (repeatable)
+    ///
+    /// Projects that are not named have the weight 100. Without this option, projects of the trace are users of one project.
+    #[arg(long = "weight", value_name = "PROJECT=NUMBER", value_parser = weight)]
+    weights: Vec<(String, Weight)>,
     /// Print one JSON object per strategy
     #[arg(long)]
     json: bool,
@@ -79,8 +86,15 @@ pub async fn run(args: &SimulateArgs, out: &Out) -> Result<u8, Failure> {
             "--overuse: expected a number from 0.01 to 100, found {overuse}"
         )));
     }
-    let outcomes: Vec<Outcome> =
-        strategies.iter().map(|strategy| simulate(&fleet, &arrivals, *strategy, overuse)).collect();
+    let weights: Weights = args.weights.iter().cloned().collect();
+    if let Some(name) = weights.keys().find(|name| arrivals.iter().all(|row| row.project != **name)) {
+        return Err(Failure::Usage(format!("--weight: the trace has no project {}", shown(name))));
+    }
+    let outcome = |strategy: &Strategy| match weights.is_empty() {
+        true => simulate(&fleet, &arrivals, *strategy, overuse),
+        false => simulate_shared(&fleet, &arrivals, *strategy, overuse, &weights),
+    };
+    let outcomes: Vec<Outcome> = strategies.iter().map(outcome).collect();
     if args.json {
         let text =
             serde_json::to_string_pretty(&outcomes).map_err(|error| Failure::Local(error.to_string()))?;
@@ -89,6 +103,15 @@ pub async fn run(args: &SimulateArgs, out: &Out) -> Result<u8, Failure> {
         out.print(table(&outcomes).as_bytes())?;
     }
     Ok(0)
+}
+
+/// The weight of a project, such as `lab=300`.
+fn weight(text: &str) -> Result<(String, Weight), String> {
+    let weight = |text: &str| Weight::new(text.parse().ok()?);
+    let found = text.split_once('=').and_then(|(name, number)| Some((name.to_owned(), weight(number)?)));
+    found.ok_or_else(|| {
+        format!("expected PROJECT=NUMBER with a number from {} to {}", Weight::MIN, Weight::MAX)
+    })
 }
 
 /// A trace with its name, and the machines that it is to run on.

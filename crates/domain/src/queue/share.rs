@@ -2,10 +2,12 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::WaitReason;
 use crate::ProjectId;
 use crate::placement::{DefinitionRef, MAX_BACKLOG, Requirements, WorkerSnapshot};
+use crate::projects::{Terms, Weight};
 use crate::worker::Sharing;
 
 /// Resources of live attempts by project and owner, and live attempts per concurrency group and array. Computed from the live
@@ -13,6 +15,8 @@ use crate::worker::Sharing;
 #[derive(Debug, Clone, Default)]
 pub struct InUse {
     projects: BTreeMap<ProjectId, OfProject>,
+    /// What was set for projects; nothing for the others.
+    terms: Arc<BTreeMap<ProjectId, Terms>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -49,7 +53,7 @@ pub(super) struct Capacities {
     projects: BTreeMap<ProjectId, Capacity>,
 }
 
-/// An owner's share of all resources; the smaller share goes first.
+/// A share of all resources, of an owner or a project; the smaller share goes first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Share {
     dominant: f64,
@@ -59,6 +63,16 @@ pub(super) struct Share {
 }
 
 impl InUse {
+    /// Says what was set for projects.
+    pub fn set_terms(&mut self, terms: Arc<BTreeMap<ProjectId, Terms>>) {
+        self.terms = terms;
+    }
+
+    /// What was set for a project.
+    pub fn weight(&self, project: ProjectId) -> Weight {
+        self.terms.get(&project).map_or(Weight::DEFAULT, |terms| terms.weight)
+    }
+
     /// Adds `count` live attempts of an owner.
     pub fn add(&mut self, project: ProjectId, owner: &str, needs: &Requirements, count: u32) {
         let project = self.projects.entry(project).or_default();
@@ -232,6 +246,19 @@ impl Share {
             .max(share(part.disk_bytes, all.disk_bytes))
             .max(share(part.attempts.into(), all.attempts.into()));
         Share { dominant: countables.fold(dominant, f64::max), attempts: part.attempts, served }
+    }
+}
+
+impl Share {
+    /// The share of a project with this weight: the dominant share by the weight, as in §4.3 of the paper, with one weight for all
+    /// resources.
+    pub fn weighted(self, weight: Weight) -> Share {
+        Share { dominant: self.dominant / f64::from(weight.get()), ..self }
+    }
+
+    /// The dominant share, 0 to 1.
+    pub fn dominant(self) -> f64 {
+        self.dominant
     }
 }
 

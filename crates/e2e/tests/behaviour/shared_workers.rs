@@ -99,7 +99,9 @@ async fn a_shared_worker_runs_tasks_of_all_projects_and_shows_each_its_own_alone
             assert!(!answer.text.contains(other), "{path} tells of another project: {}", answer.text);
         }
         let cookie = stage.sign_in(client).await;
-        for path in ["/", "/jobs", "/workers", &format!("/workers/{id}"), "/queue", "/events", "/keys", "/audit"] {
+        for path in
+            ["/", "/jobs", "/workers", &format!("/workers/{id}"), "/queue", "/events", "/keys", "/audit"]
+        {
             let page = stage.page(path, &cookie).await;
             assert!(!page.text().await.unwrap().contains(other), "the page {path} tells of another project");
         }
@@ -118,7 +120,12 @@ async fn only_the_project_of_a_shared_worker_directs_it_and_sees_its_machine() {
     let id = worker.welcome.worker;
     for verb in ["drain", "cordon", "resume"] {
         let refused = eve.post(&format!("/workers/{id}/{verb}"), &json!({})).await;
-        assert_eq!((refused.status.as_u16(), &refused.body["code"]), (403, &json!("forbidden")), "{}", refused.text);
+        assert_eq!(
+            (refused.status.as_u16(), &refused.body["code"]),
+            (403, &json!("forbidden")),
+            "{}",
+            refused.text
+        );
         let detail = refused.body["detail"].as_str().unwrap();
         assert!(detail.starts_with("worker pool belongs to another project"), "{detail}");
     }
@@ -148,7 +155,12 @@ async fn only_administrators_of_the_installation_make_keys_of_shared_workers() {
         new
     };
     let refused = lead.post("/keys", &new(json!({"shared": true}))).await;
-    assert_eq!((refused.status.as_u16(), &refused.body["code"]), (403, &json!("forbidden")), "{}", refused.text);
+    assert_eq!(
+        (refused.status.as_u16(), &refused.body["code"]),
+        (403, &json!("forbidden")),
+        "{}",
+        refused.text
+    );
     assert_eq!(lead.post("/keys", &new(json!({}))).await.status, 201, "others they make as before");
     let wrong = [
         (json!({"kind": "user", "name": "x", "shared": true}), "only a worker key can be shared"),
@@ -161,8 +173,14 @@ async fn only_administrators_of_the_installation_make_keys_of_shared_workers() {
         assert_eq!(refused.status, 422, "{}", refused.text);
         assert!(refused.body["detail"].as_str().unwrap().contains(expected), "{}", refused.text);
     }
-    let made = stage.client.post("/keys", &new(json!({"shared": true, "shared_with": ["lead", "default"]}))).await;
-    assert_eq!((made.status.as_u16(), &made.body["shared_with"]), (201, &json!(["default", "lead"])), "{}", made.text);
+    let made =
+        stage.client.post("/keys", &new(json!({"shared": true, "shared_with": ["lead", "default"]}))).await;
+    assert_eq!(
+        (made.status.as_u16(), &made.body["shared_with"]),
+        (201, &json!(["default", "lead"])),
+        "{}",
+        made.text
+    );
     let rotate = format!("/keys/{}/rotate", made.body["id"]);
     assert_eq!(lead.post(&rotate, &json!({})).await.status, 403, "whoever rotates it, has it");
     let rotated = stage.client.post(&rotate, &json!({})).await;
@@ -184,7 +202,11 @@ async fn a_worker_that_is_shared_with_some_projects_is_there_for_these_until_it_
     let mut worker = RawWorker::connect(&stage.worker_url(), &key, said.clone()).await;
     let waits = stranger.submit(named(OURS)).await;
     let job = eve.submit(named(THEIRS)).await;
-    assert_eq!(worker.next_start().await.definition.job.0, job, "the task of a stranger was first in the queue");
+    assert_eq!(
+        worker.next_start().await.definition.job.0,
+        job,
+        "the task of a stranger was first in the queue"
+    );
     assert_eq!(stranger.get("/workers").await.body["items"], json!([]));
     assert_eq!(stranger.get("/workers/pool").await.status, 404);
     let why = stranger.get(&format!("/jobs/{waits}/explain")).await;
@@ -204,14 +226,23 @@ async fn what_is_for_each_worker_is_for_those_of_its_project_alone() {
     let mut worker = pool(&stage).await;
     let each = json!({"script": "true", "each": "worker"});
     let refused = eve.post("/jobs", &each).await;
-    assert_eq!((refused.status.as_u16(), &refused.body["code"]), (422, &json!("no_matching_worker")), "{}", refused.text);
+    assert_eq!(
+        (refused.status.as_u16(), &refused.body["code"]),
+        (422, &json!("no_matching_worker")),
+        "{}",
+        refused.text
+    );
     let system = json!({"name": "agent", "type": "system", "script": "true"});
     eve.submit(system.clone()).await;
     // The project of the worker decides what each of its machines runs.
     let job = stage.client.submit(each).await;
     assert_eq!(worker.next_start().await.definition.job.0, job);
     let job = stage.client.submit(system).await;
-    assert_eq!(worker.next_start().await.definition.job.0, job, "nothing of the other system job came before");
+    assert_eq!(
+        worker.next_start().await.definition.job.0,
+        job,
+        "nothing of the other system job came before"
+    );
 }
 
 #[tokio::test]

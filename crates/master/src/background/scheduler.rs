@@ -6,13 +6,15 @@ pub mod reservations;
 pub mod stats;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
-use gaffer_domain::Time;
 use gaffer_domain::placement::{Strategy, TAKE_BACK_AFTER, WorkerSnapshot, room};
+use gaffer_domain::projects::Terms;
 use gaffer_domain::queue::{Class, InUse, PassOptions, Turns, decide, may_keep};
 use gaffer_domain::task::{Rejected, TaskEvent};
+use gaffer_domain::{ProjectId, Time};
 use gaffer_protocol::wire::ToWorker;
 
 use super::driver::{Background, Ran};
@@ -200,6 +202,18 @@ impl Scheduler {
         }
     }
 
+    /// What was set for projects.
+    async fn terms(&self) -> Result<Arc<BTreeMap<ProjectId, Terms>>, StoreError> {
+        match self.state.terms() {
+            Ok(terms) => Ok(terms),
+            Err(version) => {
+                let terms = self.store.project_terms().await?;
+                self.state.terms_were_read(version, &terms);
+                Ok(terms)
+            }
+        }
+    }
+
     async fn place(
         &mut self,
         waiting: BTreeMap<i64, PlaceInQueue>,
@@ -208,6 +222,7 @@ impl Scheduler {
     ) -> Result<Pass, StoreError> {
         // The workers before the tasks: what one that has just come is given is the best of all that was accepted before.
         let (workers, mut in_use) = self.store.worker_fleet_with(self.live().await?).await?;
+        in_use.set_terms(self.terms().await?);
         let except = self.large_jobs.stopping();
         let few = (MAX_HEADS_OF_ALL / waiting.len()).clamp(1, MIN_HEADS);
         let wanted: Vec<WantedHeads> = waiting

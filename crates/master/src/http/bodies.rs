@@ -487,6 +487,8 @@ pub fn queue(queue: Queue) -> rest::Queue {
     let pass = |Pass { at, micros, decision_micros }| rest::Pass { at, micros, decision_micros };
     rest::Queue {
         strategy: queue.strategy.to_string(),
+        weight: queue.weight.get(),
+        share: queue.share,
         waiting: queue.waiting,
         waiting_since: queue.waiting_since,
         passes: rest::Passes { count, recent: recent.into_iter().map(pass).collect() },

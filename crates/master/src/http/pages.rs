@@ -146,6 +146,7 @@ pub fn routes(registration_is_open: bool) -> Pages {
         .route("/project/delete", post(members::delete))
         .route("/projects", get(projects::list).post(projects::create))
         .route("/join", post(projects::join))
+        .route("/project/terms", post(projects::set_terms))
         .route("/users", get(users::list).post(users::create))
         .route("/users/{user}/login-link", post(users::login_link))
         .route("/users/{user}/reset-password", post(users::reset_password))

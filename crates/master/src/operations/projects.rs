@@ -2,7 +2,7 @@
 
 use gaffer_domain::members::{InvalidName, Name};
 use gaffer_domain::permissions::{Action, Role};
-use gaffer_domain::projects::{Holdings, NotDeleted};
+use gaffer_domain::projects::{Holdings, NotDeleted, Weight};
 use serde_json::json;
 
 use super::context::Effects;
@@ -119,6 +119,44 @@ async fn rename_found(effects: &Effects, project: Project, name: &str) -> Result
         return Err(taken(&name));
     }
     Ok(Project { name: name.to_string(), ..project })
+}
+
+/// What is to be set for a project; what is none stays as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NewTerms {
+    pub weight: Option<u32>,
+}
+
+/// Sets the weight of a project. It counts from the next pass of the scheduler on.
+///
+/// # Errors
+/// When there is no such project, or no such weight.
+pub async fn set_terms(
+    context: &Context,
+    actor: &Actor,
+    name: &str,
+    new: NewTerms,
+) -> Result<Project, OperationError> {
+    let project = reach(context, actor, name, Action::SetTerms).await?;
+    let target = format!("project {}", project.name);
+    let mut change = context.change_in(Some(project.id), actor, Action::SetTerms, &target).await?;
+    change.before(json!({ "weight": project.terms.weight.get() }));
+    change.after(json!({ "weight": new.weight }));
+    let set = set_found(change.effects, project, new).await;
+    change.end(set).await
+}
+
+async fn set_found(effects: &Effects, project: Project, new: NewTerms) -> Result<Project, OperationError> {
+    let mut terms = project.terms.clone();
+    if let Some(weight) = new.weight {
+        let detail = || format!("expected a weight from {} to {}", Weight::MIN, Weight::MAX);
+        terms.weight = Weight::new(weight).ok_or_else(|| OperationError::field("/weight", detail()))?;
+    }
+    // Also if the database does not say whether it was stored.
+    let _changed = effects.scheduling.terms_change();
+    effects.writes.project_set_terms(project.id, &terms).await?;
+    effects.changes.announce(&[]);
+    Ok(Project { terms, ..project })
 }
 
 /// Deletes a project. `confirmed`: its name, if all that it has is to go with it.

@@ -1,6 +1,7 @@
 //! Users, projects and members.
 
 use gaffer_domain::members::MemberRole;
+use gaffer_domain::projects::Terms;
 use gaffer_domain::{ProjectId, Time};
 
 /// A user of the installation.
@@ -29,6 +30,8 @@ pub struct Project {
     pub role: Option<MemberRole>,
     /// Number of members.
     pub members: u32,
+    /// What was set for it.
+    pub terms: Terms,
 }
 
 /// A member of a project.

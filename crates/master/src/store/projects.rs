@@ -1,8 +1,11 @@
 //! Projects.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use gaffer_domain::ProjectId;
 use gaffer_domain::members::Name;
-use gaffer_domain::projects::{Holdings, MAX_COUNTED, NotDeleted};
+use gaffer_domain::projects::{Holdings, MAX_COUNTED, NotDeleted, Terms, Weight};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row};
 
@@ -36,7 +39,7 @@ pub enum ProjectDeleted {
     Personal,
 }
 
-const COLUMNS: &str = "p.id, p.name, p.created_at, owner.name AS personal_of, m.role, \
+const COLUMNS: &str = "p.id, p.name, p.created_at, owner.name AS personal_of, m.role, p.weight, \
      (SELECT count(*)::int FROM memberships WHERE project_id = p.id) AS members \
      FROM projects p LEFT JOIN memberships m ON m.project_id = p.id AND m.user_id = $1 \
      LEFT JOIN users owner ON owner.id = p.personal_of \
@@ -52,11 +55,28 @@ impl FromRow<'_, PgRow> for Project {
             personal_of: row.try_get("personal_of")?,
             role: role.map(|role| known("role", &role)).transpose()?,
             members: row.try_get::<i32, _>("members")?.unsigned_abs(),
+            terms: terms(row)?,
         })
     }
 }
 
+fn terms(row: &PgRow) -> sqlx::Result<Terms> {
+    let weight: i32 = row.try_get("weight")?;
+    Ok(Terms { weight: Weight::new(weight.unsigned_abs()).unwrap_or_default() })
+}
+
 impl ReadStore {
+    /// What was set for projects, if anything was.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn project_terms(&self) -> Result<Arc<BTreeMap<ProjectId, Terms>>, StoreError> {
+        let rows: Vec<PgRow> =
+            sqlx::query("SELECT id, weight FROM projects WHERE weight <> 100").fetch_all(&self.pool).await?;
+        let of = |row: &PgRow| Ok((ProjectId(row.try_get("id")?), terms(row)?));
+        Ok(Arc::new(rows.iter().map(of).collect::<sqlx::Result<_>>()?))
+    }
+
     /// Projects in the order in which they were created, from behind `after` on.
     ///
     /// # Errors
@@ -162,6 +182,21 @@ impl WriteStore {
         };
         tx.commit().await?;
         Ok(is_renamed)
+    }
+
+    /// Says what is set for a project.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn project_set_terms(&self, project: ProjectId, terms: &Terms) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        sqlx::query("UPDATE projects SET weight = $2 WHERE id = $1")
+            .bind(project.0)
+            .bind(terms.weight.get() as i32)
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(())
     }
 
     /// Deletes a project: nobody sees it any more, its keys are gone, and [`Store::deleted_project_slice`] removes its jobs.

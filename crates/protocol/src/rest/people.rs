@@ -23,8 +23,21 @@ pub struct Project {
     pub personal_of: Option<String>,
     /// Number of members.
     pub members: u32,
+    /// Weight beside other projects on shared workers.
+    #[serde(default = "super::queue::default_weight")]
+    pub weight: u32,
     /// When the project was created.
     pub created_at: DateTime<Utc>,
+}
+
+/// What to set for a project; what is left out stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetProject {
+    /// Weight beside other projects on shared workers; 100 if nothing was set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000))]
+    pub weight: Option<u32>,
 }
 
 /// A project to create.

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use gaffer_domain::JobId;
+use gaffer_domain::projects::Weight;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,12 @@ use super::WaitingTasks;
 pub struct Queue {
     /// Placement strategy of jobs that do not name one.
     pub strategy: String,
+    /// Weight of the project beside others on shared workers.
+    #[serde(default = "default_weight")]
+    pub weight: u32,
+    /// Dominant share that the project has in use of the shared workers open to it, 0 to 1; null without shared workers.
+    #[serde(default)]
+    pub share: Option<f64>,
     /// Number of waiting tasks.
     pub waiting: u64,
     /// Since when the first of them could have been placed.
@@ -20,6 +27,10 @@ pub struct Queue {
     pub passes: Passes,
     /// Waiting tasks by class, in the order in which they will be placed; at most 100 classes.
     pub classes: Vec<QueueClass>,
+}
+
+pub(super) fn default_weight() -> u32 {
+    Weight::DEFAULT.get()
 }
 
 /// Passes of the scheduler, for all projects; empty except for users of the first project, whose installation it is.

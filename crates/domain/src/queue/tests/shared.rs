@@ -1,6 +1,9 @@
 //! Several projects on shared workers.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::projects::{Terms, Weight};
 use crate::worker::Sharing;
 
 fn shared(worker: i64) -> WorkerSnapshot {
@@ -102,4 +105,29 @@ fn at_most_a_quarter_of_the_shared_workers_is_kept_for_all_projects_together() {
     offers.push(WorkerSnapshot { reserved: small.resources, ..shared(8) });
     let (decision, _) = decided(&waits, &InUse::default(), &offers, &PassOptions { now: late, ..AT_ONCE });
     assert_eq!(decision.kept.len(), 2);
+}
+
+#[test]
+fn projects_share_by_their_weights() {
+    let needs = one_cpu();
+    let offers: Vec<WorkerSnapshot> = (1..=10).map(shared).collect();
+    let mut in_use = InUse::default();
+    let terms = |weight| Terms { weight: Weight::new(weight).unwrap() };
+    in_use.set_terms(Arc::new([(THEIRS, terms(300))].into()));
+    let (_, order) =
+        decided(&[class(1, "ana", &needs, 99), theirs(2, &needs, 99)], &in_use, &offers, &AT_ONCE);
+    assert_eq!(counts(&order), (10, 30));
+    // Nobody waits for what the other one does not want.
+    let (_, order) =
+        decided(&[class(1, "ana", &needs, 99), theirs(2, &needs, 3)], &in_use, &offers, &AT_ONCE);
+    assert_eq!(counts(&order), (37, 3));
+    assert_eq!((Weight::new(0), Weight::new(1_001)), (None, None));
+}
+
+#[test]
+fn the_share_of_shared_workers_is_that_of_the_fullest_resource() {
+    let mut in_use = InUse::default();
+    in_use.add_on_shared(OURS, &needs(resources(1_000, 4, 0)), 1);
+    assert_eq!(share_of_shared(&in_use, OURS, &[shared(1), offer(2)]), Some(0.5));
+    assert_eq!(share_of_shared(&in_use, OURS, &[offer(2)]), None);
 }

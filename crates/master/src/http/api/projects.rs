@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use gaffer_domain::permissions::Action;
-use gaffer_protocol::rest::{NewProject, Project};
+use gaffer_protocol::rest::{NewProject, Project, SetProject};
 
 use super::super::bodies::people;
 use super::super::description::{
@@ -13,6 +13,7 @@ use super::super::description::{
 };
 use super::super::error::Error;
 use super::super::params::{Params, page_of};
+use crate::operations::projects::NewTerms;
 use crate::operations::{Actor, Context, projects};
 
 /// Confirms a deletion.
@@ -82,6 +83,23 @@ pub async fn rename(
 ) -> Result<Json<Project>, Error> {
     let NewProject { name } = body.read()?;
     Ok(Json(people::project(projects::rename(&context, &actor, &project, &name).await?)))
+}
+
+pub const SET: Operation = Operation {
+    description: "What is left out stays as it is. Counts from the next pass of the scheduler on.",
+    ..Operation::new("set_project", "Set the weight of a project", Action::SetTerms)
+};
+
+/// `PATCH /projects/{project}`
+pub async fn set(
+    State(context): State<Arc<Context>>,
+    actor: Actor,
+    Path(project): Path<String>,
+    body: JsonBody<SetProject>,
+) -> Result<Json<Project>, Error> {
+    let SetProject { weight } = body.read()?;
+    let new = NewTerms { weight };
+    Ok(Json(people::project(projects::set_terms(&context, &actor, &project, new).await?)))
 }
 
 pub const DELETE: Operation = Operation {

@@ -15,6 +15,7 @@ pub fn project(project: Project) -> rest::Project {
         role: project.role.map(|role| role.as_str().to_owned()),
         personal_of: project.personal_of,
         members: project.members,
+        weight: project.terms.weight.get(),
         created_at: project.created_at,
     }
 }

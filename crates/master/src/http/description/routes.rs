@@ -55,6 +55,15 @@ impl Api {
         self.route(MethodFilter::PUT, "put", path, operation, handler)
     }
 
+    /// A route for changing some of what there is.
+    pub fn patch<H, T, I>(self, path: &'static str, operation: &'static Operation, handler: H) -> Api
+    where
+        H: Handler<T, Doors> + Described<I>,
+        T: 'static,
+    {
+        self.route(MethodFilter::PATCH, "patch", path, operation, handler)
+    }
+
     /// A route for deleting.
     pub fn delete<H, T, I>(self, path: &'static str, operation: &'static Operation, handler: H) -> Api
     where

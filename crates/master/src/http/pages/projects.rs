@@ -12,11 +12,12 @@ use serde::Deserialize;
 
 use super::super::Site;
 use super::super::error::Error;
-use super::super::params::{Params, page_of};
+use super::super::params::{Params, page_of, wrong};
 use super::format::address;
 use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
+use crate::operations::projects::NewTerms;
 use crate::operations::{Context, OperationError, members, projects};
 
 const PAGE_ROWS: u32 = 100;
@@ -28,6 +29,7 @@ struct ProjectsPage {
     cli: String,
     curl: String,
     may_create: bool,
+    may_set: bool,
     name: String,
     error: Option<String>,
     rows: Vec<ProjectRow>,
@@ -39,6 +41,7 @@ struct ProjectRow {
     role: Option<&'static str>,
     personal_of: Option<String>,
     members: u32,
+    weight: u32,
     created: Option<i64>,
 }
 
@@ -56,10 +59,12 @@ async fn projects_page(
         role: project.role.map(MemberRole::as_str),
         personal_of: project.personal_of,
         members: project.members,
+        weight: project.terms.weight.get(),
         created: Some(project.created_at.timestamp_millis()),
     };
     Ok(ProjectsPage {
         may_create: frame.may(Action::CreateProject),
+        may_set: frame.may(Action::SetTerms),
         frame,
         cli: "gaffer projects\ngaffer projects create NAME".to_owned(),
         curl: curl(site, "GET", "/projects"),
@@ -103,6 +108,25 @@ pub async fn create(
     let mut answer = projects_page(&context, &site, &visitor, None).await?;
     (answer.error, answer.name) = (Some(detail), form.name);
     page(&answer)
+}
+
+#[derive(Debug, Deserialize)]
+pub struct TermsForm {
+    name: String,
+    weight: String,
+}
+
+/// `POST /project/terms`: what is set for a project.
+pub async fn set_terms(
+    State(context): State<Arc<Context>>,
+    visitor: SessionUser,
+    Form(form): Form<TermsForm>,
+) -> Result<Response, Error> {
+    let weight =
+        form.weight.trim().parse().map_err(|_| wrong("weight", "expected a number from 1 to 1000"))?;
+    let new = NewTerms { weight: Some(weight) };
+    projects::set_terms(&context, &visitor.actor, &form.name, new).await?;
+    Ok(Redirect::to("/projects").into_response())
 }
 
 /// `POST /join`: makes an administrator of the installation an admin of a project.

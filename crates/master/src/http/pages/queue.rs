@@ -46,6 +46,8 @@ struct QueuePage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Head {
     strategy: String,
+    /// Of shared workers, with the weight; empty where there is none.
+    share: String,
     tasks: String,
     oldest: Option<i64>,
     passes: String,
@@ -121,6 +123,9 @@ impl From<&Queue> for Head {
         };
         Head {
             strategy: queue.strategy.to_string(),
+            share: queue.share.map_or_else(String::new, |share| {
+                format!("{:.0}%, weight {}", share * 100.0, queue.weight.get())
+            }),
             tasks: count(queue.waiting, "task"),
             oldest: queue.waiting_since.map(|since| since.timestamp_millis()),
             passes: many(*passes),
