@@ -39,7 +39,7 @@ pub use health::{CheckedResult, HealthResult, TaskChecks, TaskHealth};
 pub use keys::{Key, NewKey, RotateRequest};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
 pub use parameters::{JobSource, ParameterValue, SubmitRequest};
-pub use people::{Member, NewProject, NewUser, Project, SetMember, User};
+pub use people::{Member, NewProject, NewUser, Project, SetMember, SetProject, User};
 pub use ports::{
     TargetGroup, TaskPorts, TraefikBalancer, TraefikConfiguration, TraefikHttp, TraefikServer, TraefikService,
 };
