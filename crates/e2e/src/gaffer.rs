@@ -188,8 +188,20 @@ impl Dev {
     }
 
     /// The same, started by this command.
-    pub async fn add_worker_by(&self, mut worker: Command, name: &str, data_dir: &Path) -> WorkerProcess {
-        let key = self.client.post("/keys", &serde_json::json!({"kind": "worker", "name": name})).await;
+    pub async fn add_worker_by(&self, worker: Command, name: &str, data_dir: &Path) -> WorkerProcess {
+        let key = serde_json::json!({"kind": "worker", "name": name});
+        self.add_worker_with_key(&key, worker, name, data_dir).await
+    }
+
+    /// The same with a new key like this.
+    pub async fn add_worker_with_key(
+        &self,
+        key: &serde_json::Value,
+        mut worker: Command,
+        name: &str,
+        data_dir: &Path,
+    ) -> WorkerProcess {
+        let key = self.client.post("/keys", key).await;
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(data_dir.join("worker.log")).unwrap();
         let child = worker

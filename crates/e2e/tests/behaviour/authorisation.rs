@@ -193,6 +193,7 @@ impl Operation {
             "create_key" => json!({"kind": "user", "name": "of the matrix"}),
             "set_member" | "create_invitation" => json!({"role": "viewer"}),
             "rename_project" => json!({"name": "default"}),
+            "set_project" => json!({"weight": 100}),
             "create_project" | "create_user" => {
                 json!({"name": format!("{OWN}-{}", NUMBER.fetch_add(1, Ordering::Relaxed))})
             }

@@ -2,6 +2,7 @@
 
 use gaffer_domain::AttemptRef;
 use gaffer_e2e::client::{Client, script};
+use gaffer_e2e::gaffer::{Dev, command, data_dir};
 use gaffer_e2e::raw_worker::{RawWorker, hello};
 use gaffer_e2e::stage::Stage;
 use gaffer_e2e::{eventually, openapi};
@@ -9,6 +10,8 @@ use gaffer_protocol::definitions::StartAttempt;
 use gaffer_protocol::output::Stream;
 use gaffer_protocol::wire::{ToMaster, ToWorker};
 use reqwest::Method;
+use reqwest::header::{ACCEPT, COOKIE};
+use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 
 use super::people::Person;
@@ -293,4 +296,56 @@ async fn a_project_stays_while_a_worker_of_it_may_execute_tasks_of_another() {
     assert_eq!(refused.status, 409, "{}", refused.text);
     let detail = refused.body["detail"].as_str().unwrap();
     assert!(detail.contains("1 disconnected worker with tasks of other projects"), "{detail}");
+}
+
+/// A client with a key of a new user, for their personal project.
+async fn newcomer(dev: &Dev, name: &str) -> Client {
+    let created = dev.client.post("/users", &json!({"name": name})).await;
+    let link = created.body["login_url"].as_str().unwrap();
+    let http = reqwest::Client::builder().redirect(Policy::none()).build().unwrap();
+    let signed_in = http.get(link).header(ACCEPT, "text/html").send().await.unwrap();
+    let cookie = signed_in.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let url = format!("{}/projects/{name}/api/v1/keys", &link[..link.find("/login").unwrap()]);
+    let new = json!({"kind": "user", "name": name});
+    let made: Value =
+        http.post(url).header(COOKIE, cookie).json(&new).send().await.unwrap().json().await.unwrap();
+    dev.client.with_key(made["key"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn two_projects_share_a_worker_by_their_weights() {
+    let (dir, worker_dir) = (data_dir(), data_dir());
+    let dev = Dev::start(dir.path()).await;
+    let (ana, ben) = (newcomer(&dev, "ana").await, newcomer(&dev, "ben").await);
+    let weight = dev.client.request(Method::PATCH, "/projects/ben").json(&json!({"weight": 300}));
+    assert_eq!(weight.send().await.unwrap().status(), 200);
+    let mut worker = command(&["worker"]);
+    worker.env("GAFFER_CPU", "4");
+    let key = json!({"kind": "worker", "name": "pool", "shared": true});
+    let _worker = dev.add_worker_with_key(&key, worker, "pool", worker_dir.path()).await;
+    // Both have their tasks in the queue before the first one starts.
+    assert_eq!(dev.client.post("/workers/pool/cordon", &json!({})).await.status, 200);
+    let record = dir.path().join("record");
+    std::fs::write(&record, "").unwrap();
+    std::fs::set_permissions(&record, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    for (client, name, priority) in [(&ana, "ana", 90), (&ben, "ben", 10)] {
+        // The task itself says that it runs: each line is one write to the end of the file.
+        let text = format!("echo {name} >> {}; sleep 0.2", record.display());
+        let spec = json!({"script": text, "array": "0-199", "priority": priority, "resources": {"cpu": 0.5}});
+        client.submit(spec).await;
+    }
+    let queue = ben.get("/queue").await;
+    assert_eq!((&queue.body["weight"], &queue.body["share"]), (&json!(300), &json!(0.0)), "{}", queue.text);
+    assert_eq!(dev.client.post("/workers/pool/resume", &json!({})).await.status, 200);
+    let begun = eventually("most tasks of one have begun", async || {
+        let text = std::fs::read_to_string(&record).unwrap();
+        (text.lines().count() >= 200).then(|| text.lines().take(200).map(str::to_owned).collect::<Vec<_>>())
+    })
+    .await;
+    let of = |name: &str| begun.iter().filter(|line| *line == name).count();
+    let (anas, bens) = (of("ana"), of("ben"));
+    assert!(
+        (42..=58).contains(&anas),
+        "{anas} tasks of ana and {bens} of ben, whose weight is three times hers"
+    );
 }
