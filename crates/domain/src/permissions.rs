@@ -476,6 +476,7 @@ mod tests {
                 Action::RotateKey,
                 Action::RevokeKey,
                 Action::ManageProjectKeys,
+                Action::ShareWorkers,
                 Action::SetSecret,
                 Action::DeleteSecret,
                 Action::ManageSessions,
@@ -483,6 +484,7 @@ mod tests {
                 Action::ReadAuditOfInstallation,
                 Action::ManageProject,
                 Action::CreateProject,
+                Action::SetTerms,
                 Action::ListUsers
             ]
         );
@@ -557,6 +559,7 @@ mod tests {
         assert_eq!(
             allowed,
             [
+                Action::ShareWorkers,
                 Action::LookAtScheduler,
                 Action::ReadMetrics,
                 Action::ReadAuditOfInstallation,
@@ -564,6 +567,7 @@ mod tests {
                 Action::ManageProject,
                 Action::ManageMembers,
                 Action::CreateProject,
+                Action::SetTerms,
                 Action::ListUsers,
                 Action::ManageUsers
             ]

@@ -169,7 +169,7 @@ async fn only_administrators_of_the_installation_make_keys_of_shared_workers() {
         (json!({"kind": "user", "name": "x", "shared": true}), "only a worker key can be shared"),
         (new(json!({"shared_with": ["default"]})), "only with `shared`"),
         (new(json!({"shared": true, "shared_with": []})), "name 1 to 100 projects"),
-        (new(json!({"shared": true, "shared_with": ["nowhere"]})), "there is no project nowhere"),
+        (new(json!({"shared": true, "shared_with": ["nowhere"]})), "there is no project `nowhere`"),
     ];
     for (body, expected) in wrong {
         let refused = stage.client.post("/keys", &body).await;
