@@ -27,6 +27,7 @@ pub mod policy;
 pub mod projects;
 pub mod quantity;
 pub mod queue;
+pub mod quota;
 pub mod reason;
 pub mod redact;
 pub mod rerun;

@@ -103,7 +103,7 @@ pub enum Action {
     ManageMembers,
     /// Create a project.
     CreateProject,
-    /// Set the weights of projects.
+    /// Set the weights and quotas of projects.
     SetTerms,
     /// List the users of the installation.
     ListUsers,
@@ -412,7 +412,7 @@ impl fmt::Display for Action {
             Action::ManageProject => "rename and delete the project",
             Action::ManageMembers => "add and remove members, change their roles",
             Action::CreateProject => "create projects",
-            Action::SetTerms => "set weights of projects",
+            Action::SetTerms => "set weights and quotas of projects",
             Action::ListUsers => "list users",
             Action::ManageUsers => "create, disable, enable and delete users",
         })

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::quota::Quota;
+
 /// How much of the shared workers a project gets beside others: twice the weight is twice as much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Weight(u32);
@@ -32,10 +34,12 @@ impl Default for Weight {
 }
 
 /// What administrators of the installation have set for a project.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Terms {
     /// Its weight beside other projects.
     pub weight: Weight,
+    /// How much of it may be live at once.
+    pub quota: Quota,
 }
 
 /// The most jobs of a kind that are counted in [`Holdings`].

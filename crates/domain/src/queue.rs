@@ -21,7 +21,7 @@
 //! A pass ends after a number of placements. A project that has had its part of them on workers of its own goes after the others, so
 //! that it cannot take all passes.
 //!
-//! A class that fits nowhere, or whose concurrency group is full, does not block those behind it. But if it has waited
+//! A class that fits nowhere, whose concurrency group is full, or whose project has used up a quota, does not block those behind it. But if it has waited
 //! for [`KEPT_AFTER`] and a worker could run its task beside the services there, the worker that lacks least is
 //! *reserved*: the task's requirements count as reserved there, and nothing else waits there for room. So small tasks
 //! cannot starve a large one. At most a quarter of the workers of a project are reserved for it, and at most a quarter of the shared
@@ -43,6 +43,7 @@ use self::share::{Capacities, Share};
 use crate::placement::ranking::{Course, Question, Ranking, suitable_at};
 use crate::placement::{Fleet, Receipt, Requirements, Strategy, WorkerSnapshot, shortfall, suits};
 use crate::quantity::Span;
+use crate::quota::OverQuota;
 use crate::{ProjectId, Time, WorkerId};
 pub use line::{Line, lines};
 pub use share::{InUse, Use};
@@ -197,6 +198,8 @@ pub enum WaitReason {
         /// Limit.
         limit: u32,
     },
+    /// One more would exceed a quota of the project.
+    Quota(OverQuota),
 }
 
 /// One pass over all classes. Keeps count in `offers`, `in_use` and `turns` as it goes. Deterministic: the same arguments
@@ -289,7 +292,7 @@ impl<'a> Pass<'a> {
         let alone = self.placed_alone.get(&project).copied().unwrap_or(0);
         let used = state.in_use.on_shared(project);
         let share = Share::of(used, &self.capacities.shared, state.turns.of_project(project));
-        (alone >= self.part, share.weighted(state.in_use.weight(project)))
+        (alone >= self.part, share.weighted(state.in_use.terms(project).weight))
     }
 
     fn share_of_owner(&self, project: ProjectId, owner: &str, state: &State<'_>) -> Share {

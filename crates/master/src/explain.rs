@@ -218,7 +218,7 @@ impl<'a> Judge<'a> {
         workers: Option<&[(WorkerId, i64)]>,
     ) -> WaitingTasks {
         match (self.in_use.hold(self.project, needs), workers) {
-            (Some(hold), _) => told(name, count, held(needs, hold)),
+            (Some(hold), _) => WaitingTasks { help: help(hold), ..told(name, count, held(needs, hold)) },
             (None, Some(workers)) => self.explain_for_workers(name, count, needs, workers),
             (None, None) => self.explain_workers(name, count, needs, class),
         }
@@ -264,7 +264,7 @@ impl<'a> Judge<'a> {
         };
         self.offers.iter().find(is_wanted).filter(|_| message.starts_with(BUSY))?;
         let share = share_of_shared(self.in_use, self.project, self.offers)? * 100.0;
-        let weight = self.in_use.weight(self.project).get();
+        let weight = self.in_use.terms(self.project).weight.get();
         Some(format!(
             "shared workers go to the project with the least for its weight: this one has {share:.0}% and the weight {weight}"
         ))
@@ -304,6 +304,14 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// What helps against these.
+fn help(hold: WaitReason) -> Option<String> {
+    let WaitReason::Quota(over) = hold else { return None };
+    let what = over.what.as_str();
+    let raise = format!("an administrator of the installation raises it: gaffer projects set NAME --{what}");
+    Some(if over.is_for_ever() { format!("reserve less, or {raise}") } else { format!("wait, or {raise}") })
+}
+
 /// Reasons for waiting that are independent of workers.
 fn held(needs: &Requirements, hold: WaitReason) -> String {
     let group = needs.concurrency.as_ref().map_or("", |concurrency| concurrency.group.as_str());
@@ -314,6 +322,7 @@ fn held(needs: &Requirements, hold: WaitReason) -> String {
         WaitReason::Concurrency { live, limit } => {
             format!("the concurrency group {group} is full: {live} of {limit} attempts are live")
         }
+        WaitReason::Quota(over) => over.to_string(),
         WaitReason::NoWorker => "no worker can run it".to_owned(),
     }
 }

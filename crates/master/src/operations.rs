@@ -19,6 +19,7 @@ pub mod members;
 pub mod metrics;
 pub mod output;
 pub mod projects;
+mod quotas;
 pub mod readiness;
 mod recent;
 pub mod registration;

@@ -49,7 +49,7 @@ pub async fn queue(views: &Views, actor: &Actor, max_age: Duration) -> Result<Qu
     let snapshot = views.snapshots.of(actor.project, max_age).await?;
     let classes = snapshot.told.get_or_init(|| tell(&snapshot, &views.status.reservations.get()));
     Ok(Queue {
-        weight: snapshot.in_use.weight(actor.project),
+        weight: snapshot.in_use.terms(actor.project).weight,
         share: share_of_shared(&snapshot.in_use, actor.project, &snapshot.offers),
         strategy: views.status.strategy,
         waiting: snapshot.queue.iter().map(|queued| queued.count.unsigned_abs()).sum(),

@@ -39,7 +39,9 @@ pub use health::{CheckedResult, HealthResult, TaskChecks, TaskHealth};
 pub use keys::{Key, NewKey, RotateRequest};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
 pub use parameters::{JobSource, ParameterValue, SubmitRequest};
-pub use people::{Member, NewProject, NewUser, Project, SetMember, SetProject, User};
+pub use people::{
+    Member, NewProject, NewUser, Project, QuotaUsage, Quotas, SetMember, SetProject, SetQuota, User,
+};
 pub use ports::{
     TargetGroup, TaskPorts, TraefikBalancer, TraefikConfiguration, TraefikHttp, TraefikServer, TraefikService,
 };

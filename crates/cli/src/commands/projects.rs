@@ -1,9 +1,12 @@
 //! `gaffer projects`: projects and their members.
 
+use std::str::FromStr;
+
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use gaffer_domain::members::MemberRole;
-use gaffer_protocol::rest::{Member, NewProject, Project, SetMember, SetProject};
+use gaffer_domain::quantity::{Bytes, Cpu};
+use gaffer_protocol::rest::{Member, NewProject, Project, Quotas, SetMember, SetProject, SetQuota};
 
 use crate::client::{Answer, Client, Query};
 use crate::config;
@@ -44,13 +47,16 @@ enum ProjectsAction {
     Create(NameArgs),
     /// Show one project
     Show(ShowArgs),
-    /// Set the weight of a project
+    /// Set the weight and the quotas of a project
     #[command(after_help = "\
 On shared workers, a project with twice the weight gets twice as much. The
-default is 100. Only administrators of the installation set weights.
+default is 100. Quotas limit what its live tasks have together; other tasks
+wait. `none` removes a quota. Only administrators of the installation do this.
 
-Example:
-  gaffer projects set lab --weight 300")]
+Examples:
+  gaffer projects set lab --weight 300
+  gaffer projects set lab --cpu 8 --memory 16GiB --tasks 50
+  gaffer projects set lab --cpu none")]
     Set(SetArgs),
     /// Rename a project
     Rename(RenameArgs),
@@ -94,9 +100,40 @@ struct SetArgs {
     /// Name of the project
     #[arg(value_name = "NAME")]
     name: String,
+    #[command(flatten)]
+    terms: TermsArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+struct TermsArgs {
     /// Weight beside other projects on shared workers, 1 to 1000
-    #[arg(long, value_name = "NUMBER", required = true)]
+    #[arg(long, value_name = "NUMBER")]
     weight: Option<u32>,
+    /// Processors of its live tasks, e.g. 8, or none
+    #[arg(long, value_name = "NUMBER")]
+    cpu: Option<Limit<Cpu>>,
+    /// Memory of its live tasks, e.g. 16GiB, or none
+    #[arg(long, value_name = "BYTES")]
+    memory: Option<Limit<Bytes>>,
+    /// Number of its live tasks, or none
+    #[arg(long, value_name = "NUMBER")]
+    tasks: Option<Limit<u32>>,
+}
+
+/// A quota, or `none`.
+#[derive(Debug, Clone, Copy)]
+struct Limit<T>(Option<T>);
+
+impl<T: FromStr> FromStr for Limit<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Limit<T>, T::Err> {
+        match text {
+            "none" => Ok(Limit(None)),
+            text => text.parse().map(|limit| Limit(Some(limit))),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -177,10 +214,17 @@ pub async fn run(args: ProjectsArgs, out: &Out) -> Result<u8, Failure> {
             show(out, &answer, args.output.format)?;
         }
         ProjectsAction::Set(args) => {
-            let set = SetProject { weight: args.weight };
+            let TermsArgs { weight, cpu, memory, tasks } = args.terms;
+            let quota = SetQuota {
+                cpu: cpu.map(|Limit(cpu)| cpu),
+                memory: memory.map(|Limit(memory)| memory),
+                tasks: tasks.map(|Limit(tasks)| tasks),
+            };
+            let quota = Some(quota).filter(|quota| *quota != SetQuota::default());
+            let set = SetProject { weight, quota };
             let project: Project = client.patch(&["projects", &args.name], &set).await?.read()?;
-            let name = style::visible(&project.name);
-            out.remark(&format!("project {name} has the weight {}", project.weight));
+            let (name, quotas) = (style::visible(&project.name), quotas(&project.quota).join(", "));
+            out.remark(&format!("project {name} has the weight {}, quotas: {quotas}", project.weight));
         }
         ProjectsAction::Rename(args) => {
             let new = NewProject { name: args.new };
@@ -219,6 +263,26 @@ fn show(out: &Out, answer: &Answer, format: Format) -> Result<(), Failure> {
     }
 }
 
+/// Such as `cpu 3 of 8 in use`, for each quota; `none` without any.
+fn quotas(quotas: &Quotas) -> Vec<String> {
+    let Quotas { cpu, memory_bytes, tasks, used } = quotas;
+    let bytes = |bytes: u64| Bytes(bytes).to_string();
+    let limits = [
+        ("cpu", cpu.map(|cpu| cpu.to_string()), used.map(|used| used.cpu.to_string())),
+        ("memory", memory_bytes.map(bytes), used.map(|used| bytes(used.memory_bytes))),
+        ("tasks", tasks.map(|tasks| tasks.to_string()), used.map(|used| used.tasks.to_string())),
+    ];
+    let told = limits.into_iter().filter_map(|(name, limit, used)| {
+        let limit = limit?;
+        Some(match used {
+            Some(used) => format!("{name} {used} of {limit} in use"),
+            None => format!("{name} {limit}"),
+        })
+    });
+    let told: Vec<String> = told.collect();
+    if told.is_empty() { vec!["none".to_owned()] } else { told }
+}
+
 fn details(out: &Out, project: &Project) -> String {
     let mut text = format!("project {}\n", style::visible(&project.name));
     let mut field = |name: &str, value: &str| {
@@ -229,13 +293,14 @@ fn details(out: &Out, project: &Project) -> String {
     }
     field("members", &project.members.to_string());
     field("weight", &project.weight.to_string());
+    field("quotas", &quotas(&project.quota).join(", "));
     field("created", &timestamp::ago(project.created_at, timestamp::now()));
     text
 }
 
 impl Entry for Project {
     const HEAD: &'static [&'static str] = &["NAME", "ROLE", "MEMBERS", "CREATED"];
-    const WIDE_HEAD: &'static [&'static str] = &["WEIGHT", "PERSONAL OF"];
+    const WIDE_HEAD: &'static [&'static str] = &["WEIGHT", "QUOTAS", "PERSONAL OF"];
     const NONE: &'static str = "no projects";
 
     fn name(&self) -> String {
@@ -252,7 +317,11 @@ impl Entry for Project {
     }
 
     fn wide_cells(&self, _: DateTime<Utc>) -> Vec<Cell> {
-        vec![Cell::text(self.weight.to_string()), Cell::maybe(self.personal_of.clone())]
+        vec![
+            Cell::text(self.weight.to_string()),
+            Cell::text(quotas(&self.quota).join(", ")),
+            Cell::maybe(self.personal_of.clone()),
+        ]
     }
 }
 

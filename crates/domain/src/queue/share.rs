@@ -8,6 +8,7 @@ use super::WaitReason;
 use crate::ProjectId;
 use crate::placement::{DefinitionRef, MAX_BACKLOG, Requirements, WorkerSnapshot};
 use crate::projects::{Terms, Weight};
+use crate::quota::Usage;
 use crate::worker::Sharing;
 
 /// Resources of live attempts by project and owner, and live attempts per concurrency group and array. Computed from the live
@@ -21,6 +22,8 @@ pub struct InUse {
 
 #[derive(Debug, Clone, Default)]
 struct OfProject {
+    /// Of all workers.
+    all: Usage,
     /// Of workers that other projects may use, too.
     on_shared: Use,
     owners: BTreeMap<String, Use>,
@@ -69,13 +72,19 @@ impl InUse {
     }
 
     /// What was set for a project.
-    pub fn weight(&self, project: ProjectId) -> Weight {
-        self.terms.get(&project).map_or(Weight::DEFAULT, |terms| terms.weight)
+    pub fn terms(&self, project: ProjectId) -> Terms {
+        self.terms.get(&project).copied().unwrap_or_default()
+    }
+
+    /// What a project has in use of its quotas.
+    pub fn usage(&self, project: ProjectId) -> Usage {
+        self.projects.get(&project).map_or_else(Usage::default, |project| project.all)
     }
 
     /// Adds `count` live attempts of an owner.
     pub fn add(&mut self, project: ProjectId, owner: &str, needs: &Requirements, count: u32) {
         let project = self.projects.entry(project).or_default();
+        project.all = project.all.plus(Usage::of(&needs.resources, count));
         of(&mut project.owners, owner).add(needs, count);
         if let Some(concurrency) = &needs.concurrency {
             let live = of(&mut project.groups, &concurrency.group);
@@ -100,6 +109,7 @@ impl InUse {
     /// Takes back `count` of what was added.
     pub fn remove(&mut self, project: ProjectId, owner: &str, needs: &Requirements, count: u32) {
         let project = self.projects.entry(project).or_default();
+        project.all = project.all.minus(Usage::of(&needs.resources, count));
         of(&mut project.owners, owner).remove(needs, count);
         if let Some(concurrency) = &needs.concurrency {
             let live = of(&mut project.groups, &concurrency.group);
@@ -124,10 +134,14 @@ impl InUse {
                 return Some(WaitReason::AtOnce { live, limit });
             }
         }
-        let concurrency = needs.concurrency.as_ref()?;
-        let live = self.live_in_group(project, &concurrency.group);
-        let limit = concurrency.limit;
-        (live >= limit).then_some(WaitReason::Concurrency { live, limit })
+        if let Some(concurrency) = &needs.concurrency {
+            let (live, limit) = (self.live_in_group(project, &concurrency.group), concurrency.limit);
+            if live >= limit {
+                return Some(WaitReason::Concurrency { live, limit });
+            }
+        }
+        let quota = self.terms(project).quota;
+        quota.over(self.usage(project), &needs.resources).map(WaitReason::Quota)
     }
 
     /// What a project has in use of shared workers.

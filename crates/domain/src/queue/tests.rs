@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod line;
+mod quotas;
 mod shared;
 
 use rand::Rng;
@@ -317,6 +318,7 @@ fn nothing_is_ever_overfull_and_all_needs_are_kept() {
                 Some(WaitReason::Concurrency { live, limit } | WaitReason::AtOnce { live, limit }) => {
                     assert!(live >= limit);
                 }
+                Some(WaitReason::Quota(_)) => panic!("no project has a quota"),
                 // What is held back in the end can really not be placed.
                 Some(WaitReason::NoWorker) => {
                     assert!(

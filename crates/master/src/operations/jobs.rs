@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::context::Effects;
-use super::{Actor, Context, OperationError, each_worker, no_job, secrets, sources};
+use super::{Actor, Context, OperationError, each_worker, no_job, quotas, secrets, sources};
 use crate::look_rate::LookRate;
 use crate::records::Job;
 use crate::store::ReadStore;
@@ -241,15 +241,18 @@ async fn accept(
         (key, request_hash(&request))
     });
     let earlier = in_part.map(|(_, job, spec)| (job.id, spec));
-    let chosen = match (secrets::must_exist(effects, actor.project, spec).await, each_worker::is_needed(spec))
-    {
+    let admitted = match secrets::must_exist(effects, actor.project, spec).await {
+        Ok(()) => quotas::must_fit(effects, actor.project, spec).await,
+        refused => refused,
+    };
+    let chosen = match (admitted, each_worker::is_needed(spec)) {
         (Err(refused), _) => Some(Err(refused)),
         (Ok(()), true) => Some(each_worker::choose(effects, actor.project, spec, earlier).await),
         (Ok(()), false) => None,
     };
     let chosen = match (chosen.transpose(), &idempotency) {
         (Ok(chosen), _) => chosen,
-        // It may have been accepted while there were others, or secrets that were deleted since.
+        // It may have been accepted while there were others, secrets that were deleted since, or a larger quota.
         (Err(refused), Some((key, request))) => {
             return match effects.writes.idempotency_find(actor.project, key, request).await? {
                 Some(claimed) => accepted(&claimed),

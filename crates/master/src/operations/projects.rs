@@ -2,13 +2,20 @@
 
 use gaffer_domain::members::{InvalidName, Name};
 use gaffer_domain::permissions::{Action, Role};
-use gaffer_domain::projects::{Holdings, NotDeleted, Weight};
-use serde_json::json;
+use gaffer_domain::projects::{Holdings, NotDeleted, Terms, Weight};
+use gaffer_domain::quantity::{Bytes, Cpu};
+use gaffer_domain::quota::{Quota, Usage};
+use serde_json::{Value, json};
 
 use super::context::Effects;
 use super::{Actor, Context, OperationError};
 use crate::records::Project;
 use crate::store::projects::{Looker, ProjectDeleted};
+
+/// The most thousandths of processors, and tasks, of a quota.
+const MAX_INTEGER: u32 = 2_000_000_000;
+/// The most memory of a quota.
+const MAX_BYTES: u64 = 1 << 60;
 
 /// What somebody sees: the projects of which they are a member, in so far as their key or session is for them. Administrators of
 /// the installation see all.
@@ -125,12 +132,16 @@ async fn rename_found(effects: &Effects, project: Project, name: &str) -> Result
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NewTerms {
     pub weight: Option<u32>,
+    /// None removes a quota.
+    pub cpu: Option<Option<Cpu>>,
+    pub memory: Option<Option<Bytes>>,
+    pub tasks: Option<Option<u32>>,
 }
 
-/// Sets the weight of a project. It counts from the next pass of the scheduler on.
+/// Sets the weight and the quotas of a project. They count from the next pass of the scheduler on.
 ///
 /// # Errors
-/// When there is no such project, or no such weight.
+/// When there is no such project, or a value is out of range.
 pub async fn set_terms(
     context: &Context,
     actor: &Actor,
@@ -140,23 +151,54 @@ pub async fn set_terms(
     let project = reach(context, actor, name, Action::SetTerms).await?;
     let target = format!("project {}", project.name);
     let mut change = context.change_in(Some(project.id), actor, Action::SetTerms, &target).await?;
-    change.before(json!({ "weight": project.terms.weight.get() }));
-    change.after(json!({ "weight": new.weight }));
+    change.before(in_audit(&project.terms));
     let set = set_found(change.effects, project, new).await;
+    if let Ok(set) = &set {
+        change.after(in_audit(&set.terms));
+    }
     change.end(set).await
 }
 
+fn in_audit(Terms { weight, quota: Quota { cpu, memory, tasks } }: &Terms) -> Value {
+    json!({ "weight": weight.get(), "cpu": cpu, "memory": memory, "tasks": tasks })
+}
+
 async fn set_found(effects: &Effects, project: Project, new: NewTerms) -> Result<Project, OperationError> {
-    let mut terms = project.terms.clone();
+    let mut terms = project.terms;
     if let Some(weight) = new.weight {
         let detail = || format!("expected a weight from {} to {}", Weight::MIN, Weight::MAX);
         terms.weight = Weight::new(weight).ok_or_else(|| OperationError::field("/weight", detail()))?;
+    }
+    let Quota { cpu, memory, tasks } = &mut terms.quota;
+    *cpu = new.cpu.unwrap_or(*cpu);
+    *memory = new.memory.unwrap_or(*memory);
+    *tasks = new.tasks.unwrap_or(*tasks);
+    let out_of_range = |field, most: &str| {
+        OperationError::field(field, format!("expected more than 0, at most {most}; or null for no quota"))
+    };
+    if cpu.is_some_and(|cpu| cpu.millis() == 0 || cpu.millis() > MAX_INTEGER) {
+        return Err(out_of_range("/quota/cpu", "2000000"));
+    }
+    if memory.is_some_and(|memory| memory.get() == 0 || memory.get() > MAX_BYTES) {
+        return Err(out_of_range("/quota/memory", "1 EiB"));
+    }
+    if tasks.is_some_and(|tasks| tasks == 0 || tasks > MAX_INTEGER) {
+        return Err(out_of_range("/quota/tasks", "2000000000"));
     }
     // Also if the database does not say whether it was stored.
     let _changed = effects.scheduling.terms_change();
     effects.writes.project_set_terms(project.id, &terms).await?;
     effects.changes.announce(&[]);
     Ok(Project { terms, ..project })
+}
+
+/// What a project has in use of its quotas.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn usage(context: &Context, actor: &Actor, project: &Project) -> Result<Usage, OperationError> {
+    let views = context.permit_to_look(actor, Action::LookAtProjects)?;
+    Ok(views.reads.project_usage(project.id).await?)
 }
 
 /// Deletes a project. `confirmed`: its name, if all that it has is to go with it.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::context::Effects;
 use super::jobs::{self, Accepted, Submit, request_hash};
 use super::{Actor, Context, OperationError, no_job};
-use super::{secrets, services};
+use super::{quotas, secrets, services};
 use crate::store::jobs::Origin;
 use crate::store::updates::Promoted;
 use crate::store::versions::{NewVersion, Updated, Version, VersionSource};
@@ -258,6 +258,7 @@ async fn write(
 
 async fn write_version(effects: &Effects, new: &NewVersion<'_>) -> Result<Updated, OperationError> {
     secrets::must_exist(effects, new.project, new.spec).await?;
+    quotas::must_fit(effects, new.project, new.spec).await?;
     let submission = effects.large_jobs.submission();
     let updated = effects.writes.job_update(new, Utc::now()).await?;
     // Numbers of instances may have changed, and there may be new definitions.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use gaffer_domain::ProjectId;
 use gaffer_domain::members::Name;
 use gaffer_domain::projects::{Holdings, MAX_COUNTED, NotDeleted, Terms, Weight};
+use gaffer_domain::quantity::{Bytes, Cpu};
+use gaffer_domain::quota::Quota;
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row};
 
@@ -40,6 +42,7 @@ pub enum ProjectDeleted {
 }
 
 const COLUMNS: &str = "p.id, p.name, p.created_at, owner.name AS personal_of, m.role, p.weight, \
+     p.quota_cpu_millis, p.quota_memory_bytes, p.quota_tasks, \
      (SELECT count(*)::int FROM memberships WHERE project_id = p.id) AS members \
      FROM projects p LEFT JOIN memberships m ON m.project_id = p.id AND m.user_id = $1 \
      LEFT JOIN users owner ON owner.id = p.personal_of \
@@ -62,7 +65,15 @@ impl FromRow<'_, PgRow> for Project {
 
 fn terms(row: &PgRow) -> sqlx::Result<Terms> {
     let weight: i32 = row.try_get("weight")?;
-    Ok(Terms { weight: Weight::new(weight.unsigned_abs()).unwrap_or_default() })
+    let cpu: Option<i32> = row.try_get("quota_cpu_millis")?;
+    let memory: Option<i64> = row.try_get("quota_memory_bytes")?;
+    let tasks: Option<i32> = row.try_get("quota_tasks")?;
+    let quota = Quota {
+        cpu: cpu.map(|millis| Cpu::from_millis(millis.unsigned_abs())),
+        memory: memory.map(|bytes| Bytes(bytes.unsigned_abs())),
+        tasks: tasks.map(i32::unsigned_abs),
+    };
+    Ok(Terms { weight: Weight::new(weight.unsigned_abs()).unwrap_or_default(), quota })
 }
 
 impl ReadStore {
@@ -71,8 +82,12 @@ impl ReadStore {
     /// # Errors
     /// When the database does not answer.
     pub async fn project_terms(&self) -> Result<Arc<BTreeMap<ProjectId, Terms>>, StoreError> {
-        let rows: Vec<PgRow> =
-            sqlx::query("SELECT id, weight FROM projects WHERE weight <> 100").fetch_all(&self.pool).await?;
+        let rows: Vec<PgRow> = sqlx::query(
+            "SELECT id, weight, quota_cpu_millis, quota_memory_bytes, quota_tasks FROM projects WHERE weight <> 100 \
+                 OR quota_cpu_millis IS NOT NULL OR quota_memory_bytes IS NOT NULL OR quota_tasks IS NOT NULL",
+        )
+        .fetch_all(&self.pool)
+        .await?;
         let of = |row: &PgRow| Ok((ProjectId(row.try_get("id")?), terms(row)?));
         Ok(Arc::new(rows.iter().map(of).collect::<sqlx::Result<_>>()?))
     }
@@ -190,11 +205,18 @@ impl WriteStore {
     /// When the database does not answer.
     pub async fn project_set_terms(&self, project: ProjectId, terms: &Terms) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        sqlx::query("UPDATE projects SET weight = $2 WHERE id = $1")
-            .bind(project.0)
-            .bind(terms.weight.get() as i32)
-            .execute(&mut *tx)
-            .await?;
+        let Terms { weight, quota: Quota { cpu, memory, tasks } } = *terms;
+        sqlx::query(
+            "UPDATE projects SET weight = $2, quota_cpu_millis = $3, quota_memory_bytes = $4, quota_tasks = $5 \
+             WHERE id = $1",
+        )
+        .bind(project.0)
+        .bind(weight.get() as i32)
+        .bind(cpu.map(|cpu| cpu.millis() as i32))
+        .bind(memory.map(|memory| memory.get() as i64))
+        .bind(tasks.map(|tasks| tasks as i32))
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gaffer_domain::placement::{Lasting, Taken};
 use gaffer_domain::quantity::{Bytes, Cpu, Span};
 use gaffer_domain::queue::InUse;
+use gaffer_domain::quota::Usage;
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::{Intake, Sharing};
 use gaffer_domain::{ProjectId, WorkerId};
@@ -268,6 +269,23 @@ impl ReadStore {
     ) -> Result<InUse, StoreError> {
         let classes = self.classes(live.iter().map(|live| live.class)).await?;
         Ok(reserve(workers, &live, &classes, seen_by))
+    }
+}
+
+impl ReadStore {
+    /// What a project has in use of its quotas.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn project_usage(&self, project: ProjectId) -> Result<Usage, StoreError> {
+        let live: Vec<LiveOnWorker> =
+            sqlx::query_as(LIVE_ON_WORKERS).bind(None::<Vec<i64>>).fetch_all(&self.pool).await?;
+        let classes = self.classes(live.iter().map(|live| live.class)).await?;
+        let of = |live: &LiveOnWorker| {
+            let class = classes.get(&live.class).filter(|class| class.project == project)?;
+            Some(Usage::of(&class.needs.resources, u32::try_from(live.count).unwrap_or(u32::MAX)))
+        };
+        Ok(live.iter().filter_map(of).fold(Usage::default(), Usage::plus))
     }
 }
 

@@ -2,8 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use gaffer_domain::members::MemberRole;
+use gaffer_domain::quantity::{Bytes, Cpu};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What a member can be.
 const ROLES: [&str; 3] =
@@ -26,6 +27,9 @@ pub struct Project {
     /// Weight beside other projects on shared workers.
     #[serde(default = "super::queue::default_weight")]
     pub weight: u32,
+    /// Its quotas.
+    #[serde(default)]
+    pub quota: Quotas,
     /// When the project was created.
     pub created_at: DateTime<Utc>,
 }
@@ -38,6 +42,58 @@ pub struct SetProject {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000))]
     pub weight: Option<u32>,
+    /// Quotas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<SetQuota>,
+}
+
+/// Quotas to set; what is left out stays as it is, and null removes a quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetQuota {
+    /// Processors that live attempts may have reserved together: a number, or a text such as `500m`.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<f64>", extend("type" = ["number", "string", "null"], "examples" = [8]))]
+    pub cpu: Option<Option<Cpu>>,
+    /// Memory that live attempts may have reserved together: bytes, or a text such as `16GiB`.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<u64>", extend("type" = ["integer", "string", "null"], "examples" = ["16GiB"]))]
+    pub memory: Option<Option<Bytes>>,
+    /// Number of live attempts.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<u32>", range(min = 1, max = 2_000_000_000))]
+    pub tasks: Option<Option<u32>>,
+}
+
+/// A field that is there, be it null.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// What live attempts of a project may have together, and what they have.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Quotas {
+    /// Reserved processors that all may have; null without a quota.
+    pub cpu: Option<f64>,
+    /// Reserved memory that all may have; null without a quota.
+    pub memory_bytes: Option<u64>,
+    /// Live attempts that there may be; null without a quota.
+    pub tasks: Option<u32>,
+    /// What is in use; null in a list of projects.
+    pub used: Option<QuotaUsage>,
+}
+
+/// What live attempts of a project have together.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct QuotaUsage {
+    /// Reserved processors.
+    pub cpu: f64,
+    /// Reserved memory.
+    pub memory_bytes: u64,
+    /// Number of live attempts.
+    pub tasks: u64,
 }
 
 /// A project to create.

@@ -112,7 +112,7 @@ fn projects_share_by_their_weights() {
     let needs = one_cpu();
     let offers: Vec<WorkerSnapshot> = (1..=10).map(shared).collect();
     let mut in_use = InUse::default();
-    let terms = |weight| Terms { weight: Weight::new(weight).unwrap() };
+    let terms = |weight| Terms { weight: Weight::new(weight).unwrap(), ..Terms::default() };
     in_use.set_terms(Arc::new([(THEIRS, terms(300))].into()));
     let (_, order) =
         decided(&[class(1, "ana", &needs, 99), theirs(2, &needs, 99)], &in_use, &offers, &AT_ONCE);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use gaffer_domain::permissions::Action;
-use gaffer_protocol::rest::{NewProject, Project, SetProject};
+use gaffer_protocol::rest::{NewProject, Project, SetProject, SetQuota};
 
 use super::super::bodies::people;
 use super::super::description::{
@@ -65,7 +65,9 @@ pub async fn show(
     actor: Actor,
     Path(project): Path<String>,
 ) -> Result<Json<Project>, Error> {
-    Ok(Json(people::project(projects::show(&context, &actor, &project).await?)))
+    let found = projects::show(&context, &actor, &project).await?;
+    let usage = projects::usage(&context, &actor, &found).await?;
+    Ok(Json(people::project_in_use(found, usage)))
 }
 
 pub const RENAME: Operation = Operation {
@@ -86,8 +88,9 @@ pub async fn rename(
 }
 
 pub const SET: Operation = Operation {
-    description: "What is left out stays as it is. Counts from the next pass of the scheduler on.",
-    ..Operation::new("set_project", "Set the weight of a project", Action::SetTerms)
+    description: "What is left out stays as it is. Counts from the next pass of the scheduler on: tasks that exceed a quota wait, \
+        and what runs goes on.",
+    ..Operation::new("set_project", "Set the weight and the quotas of a project", Action::SetTerms)
 };
 
 /// `PATCH /projects/{project}`
@@ -97,8 +100,9 @@ pub async fn set(
     Path(project): Path<String>,
     body: JsonBody<SetProject>,
 ) -> Result<Json<Project>, Error> {
-    let SetProject { weight } = body.read()?;
-    let new = NewTerms { weight };
+    let SetProject { weight, quota } = body.read()?;
+    let SetQuota { cpu, memory, tasks } = quota.unwrap_or_default();
+    let new = NewTerms { weight, cpu, memory, tasks };
     Ok(Json(people::project(projects::set_terms(&context, &actor, &project, new).await?)))
 }
 

@@ -1,6 +1,8 @@
 //! Users, projects, members, invitations and browser sessions.
 
 use chrono::Utc;
+use gaffer_domain::quantity::{Bytes, Cpu};
+use gaffer_domain::quota::{Quota, Usage};
 use gaffer_protocol::rest;
 
 use super::super::Site;
@@ -16,8 +18,21 @@ pub fn project(project: Project) -> rest::Project {
         personal_of: project.personal_of,
         members: project.members,
         weight: project.terms.weight.get(),
+        quota: quotas(project.terms.quota),
         created_at: project.created_at,
     }
+}
+
+fn quotas(Quota { cpu, memory, tasks }: Quota) -> rest::Quotas {
+    rest::Quotas { cpu: cpu.map(Cpu::cores), memory_bytes: memory.map(Bytes::get), tasks, used: None }
+}
+
+/// A project with what it has in use.
+pub fn project_in_use(found: Project, usage: Usage) -> rest::Project {
+    let mut body = project(found);
+    let Usage { cpu_millis, memory_bytes, tasks } = usage;
+    body.quota.used = Some(rest::QuotaUsage { cpu: cpu_millis as f64 / 1e3, memory_bytes, tasks });
+    body
 }
 
 /// A member.

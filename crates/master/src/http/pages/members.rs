@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Redirect, Response};
 use chrono::Utc;
 use gaffer_domain::members::MemberRole;
 use gaffer_domain::permissions::Action;
+use gaffer_domain::quantity::Bytes;
+use gaffer_domain::quota::{Limited, Quota, Usage};
 use serde::Deserialize;
 
 use super::super::Site;
@@ -35,6 +37,8 @@ struct MembersPage {
     may_change: bool,
     may_manage: bool,
     is_personal: bool,
+    weight: u32,
+    quotas: Vec<QuotaRow>,
     user: String,
     error: Option<String>,
     roles: [MemberRole; 3],
@@ -43,6 +47,31 @@ struct MembersPage {
     /// The link of an invitation that was made just now.
     link: Option<String>,
     invitations: Vec<InvitationRow>,
+}
+
+/// A quota with what is in use of it.
+struct QuotaRow {
+    name: &'static str,
+    text: String,
+    /// In hundredths.
+    used: f64,
+}
+
+fn quota_rows(quota: &Quota, used: Usage) -> Vec<QuotaRow> {
+    let limits = [
+        (Limited::Cpu, used.cpu_millis, quota.cpu.map(|cpu| u64::from(cpu.millis()))),
+        (Limited::Memory, used.memory_bytes, quota.memory.map(Bytes::get)),
+        (Limited::Tasks, used.tasks, quota.tasks.map(u64::from)),
+    ];
+    let row = |(what, used, limit): (Limited, u64, Option<u64>)| {
+        let limit = limit?;
+        Some(QuotaRow {
+            name: what.as_str(),
+            text: format!("{} of {} in use", what.show(used), what.show(limit)),
+            used: (used as f64 / limit.max(1) as f64 * 100.0).min(100.0),
+        })
+    };
+    limits.into_iter().filter_map(row).collect()
 }
 
 struct InvitationRow {
@@ -105,8 +134,14 @@ async fn members_page(
         true => invitations::list(context, &visitor.actor, None, None, INVITATION_ROWS).await?,
         false => Vec::new(),
     };
+    let usage = match project.terms.quota == Quota::default() {
+        true => Usage::default(),
+        false => projects::usage(context, &visitor.actor, &project).await?,
+    };
     let name = &project.name;
     Ok(MembersPage {
+        weight: project.terms.weight.get(),
+        quotas: quota_rows(&project.terms.quota, usage),
         cli: format!("gaffer projects members {name}\ngaffer projects set-member {name} USER operator"),
         curl: curl(site, "GET", &format!("/projects/{name}/members")),
         may_change,

@@ -1,5 +1,7 @@
 //! The page *Projects*.
 
+use std::fmt::Display;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use askama::Template;
@@ -42,6 +44,9 @@ struct ProjectRow {
     personal_of: Option<String>,
     members: u32,
     weight: u32,
+    cpu: String,
+    memory: String,
+    tasks: String,
     created: Option<i64>,
 }
 
@@ -60,6 +65,9 @@ async fn projects_page(
         personal_of: project.personal_of,
         members: project.members,
         weight: project.terms.weight.get(),
+        cpu: project.terms.quota.cpu.map_or_else(String::new, |cpu| cpu.to_string()),
+        memory: project.terms.quota.memory.map_or_else(String::new, |memory| memory.to_string()),
+        tasks: project.terms.quota.tasks.map_or_else(String::new, |tasks| tasks.to_string()),
         created: Some(project.created_at.timestamp_millis()),
     };
     Ok(ProjectsPage {
@@ -114,6 +122,20 @@ pub async fn create(
 pub struct TermsForm {
     name: String,
     weight: String,
+    cpu: String,
+    memory: String,
+    tasks: String,
+}
+
+/// What a field has: nothing means no quota.
+fn quota<T: FromStr>(name: &str, text: &str) -> Result<Option<Option<T>>, Error>
+where
+    T::Err: Display,
+{
+    match text.trim() {
+        "" => Ok(Some(None)),
+        text => text.parse().map(|quota| Some(Some(quota))).map_err(|error| wrong(name, &format!("{error}"))),
+    }
 }
 
 /// `POST /project/terms`: what is set for a project.
@@ -124,7 +146,12 @@ pub async fn set_terms(
 ) -> Result<Response, Error> {
     let weight =
         form.weight.trim().parse().map_err(|_| wrong("weight", "expected a number from 1 to 1000"))?;
-    let new = NewTerms { weight: Some(weight) };
+    let new = NewTerms {
+        weight: Some(weight),
+        cpu: quota("cpu", &form.cpu)?,
+        memory: quota("memory", &form.memory)?,
+        tasks: quota("tasks", &form.tasks)?,
+    };
     projects::set_terms(&context, &visitor.actor, &form.name, new).await?;
     Ok(Redirect::to("/projects").into_response())
 }
