@@ -28,23 +28,28 @@ fn main() {
         "{CLASSES} classes x {WORKERS} workers, {OWNERS} owners, up to {MOST} placements; median of {ROUNDS}"
     );
     println!(
-        "{:<12} {:>12} {:>12} {:>7} {:>12}",
-        "strategy", "1 k waiting", "1 M waiting", "ratio", "fleet full"
+        "{:<12} {:>12} {:>12} {:>7} {:>12} {:>15}",
+        "strategy", "1 k waiting", "1 M waiting", "ratio", "fleet full", "1,000 projects"
     );
     let idle = offers(0);
     let full = offers(100);
+    // Each class is of another project, and all use the same workers.
+    let shared: Vec<WorkerSnapshot> =
+        idle.iter().map(|offer| WorkerSnapshot { sharing: Sharing::All, ..offer.clone() }).collect();
     for strategy in Strategy::ALL {
-        let thousand = fastest(strategy, 1, &idle, MOST);
-        let million = fastest(strategy, 1_000, &idle, MOST);
+        let thousand = fastest(strategy, 1, &idle, MOST, 1);
+        let million = fastest(strategy, 1_000, &idle, MOST, 1);
         // Every class looks at every worker and finds no room.
-        let nothing = fastest(strategy, 1_000, &full, 0);
+        let nothing = fastest(strategy, 1_000, &full, 0, 1);
+        let projects = fastest(strategy, 1_000, &shared, MOST, CLASSES);
         let ratio = million.as_secs_f64() / thousand.as_secs_f64();
         println!(
-            "{:<12} {:>9.2} ms {:>9.2} ms {ratio:>7.2} {:>9.2} ms",
+            "{:<12} {:>9.2} ms {:>9.2} ms {ratio:>7.2} {:>9.2} ms {:>12.2} ms",
             strategy.as_str(),
             millis(thousand),
             millis(million),
-            millis(nothing)
+            millis(nothing),
+            millis(projects)
         );
     }
 }
@@ -61,13 +66,19 @@ fn processor_time() -> Duration {
 
 /// The processor time of a decision about classes of `pending` tasks each, of which `expected` are placed. The fastest round is
 /// the one that others on the machine have disturbed least.
-fn fastest(strategy: Strategy, pending: usize, offers: &[WorkerSnapshot], expected: usize) -> Duration {
+fn fastest(
+    strategy: Strategy,
+    pending: usize,
+    offers: &[WorkerSnapshot],
+    expected: usize,
+    projects: i64,
+) -> Duration {
     let needs: Vec<Requirements> = (0..CLASSES).map(needs).collect();
     let owners: Vec<String> = (0..OWNERS).map(|owner| format!("user {owner}")).collect();
     let classes: Vec<Class<'_>> = (0..CLASSES)
         .map(|id| Class {
             id,
-            project: PROJECT,
+            project: ProjectId(1 + id % projects),
             owner: &owners[(id % OWNERS) as usize],
             priority: 50 + (id % 3) as i16,
             needs: &needs[id as usize],

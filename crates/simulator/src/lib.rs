@@ -194,7 +194,10 @@ impl<'a> Simulation<'a> {
         let names: BTreeSet<&str> = trace.iter().map(|row| row.project.as_str()).collect();
         simulation.projects = names.into_iter().zip((1..).map(ProjectId)).collect();
         let weight = |name: &str| weights.get(name).copied().unwrap_or_default();
-        let terms = simulation.projects.iter().map(|(name, id)| (*id, Terms { weight: weight(name) }));
+        let terms = simulation
+            .projects
+            .iter()
+            .map(|(name, id)| (*id, Terms { weight: weight(name), ..Terms::default() }));
         simulation.in_use.set_terms(Arc::new(terms.collect()));
         simulation
     }

@@ -46,6 +46,10 @@ fn post<'a>(path: &'a str, address: &'a str) -> Asked<'a> {
     Asked { method: Method::POST, ..get(path, address) }
 }
 
+fn patch<'a>(path: &'a str, address: &'a str) -> Asked<'a> {
+    Asked { method: Method::PATCH, ..get(path, address) }
+}
+
 fn put<'a>(path: &'a str, address: &'a str) -> Asked<'a> {
     Asked { method: Method::PUT, ..get(path, address) }
 }
@@ -349,6 +353,12 @@ async fn people(reader: &mut Reader) {
     reader.must(404, post(member, "/projects/lab/members/bob").json(&role)).await;
     reader.must(200, get(projects, projects)).await;
     reader.must(200, get("/projects/{project}", lab)).await;
+    let terms = json!({ "weight": 300, "quota": { "cpu": 8, "memory": "16GiB", "tasks": null } });
+    reader.must(200, patch("/projects/{project}", lab).json(&terms)).await;
+    reader.must(422, patch("/projects/{project}", lab).json(&json!({ "weight": 0 }))).await;
+    let pool = json!({ "kind": "worker", "name": "pool", "shared": true, "shared_with": ["lab"] });
+    let pool = reader.must(201, post("/keys", "/keys").json(&pool)).await["id"].clone();
+    reader.must(204, delete("/keys/{key}", &format!("/keys/{pool}"))).await;
     reader.must(200, get("/projects/{project}/members", "/projects/lab/members")).await;
     reader.must(204, delete(member, "/projects/lab/members/ana")).await;
     let rename = "/projects/{project}/rename";

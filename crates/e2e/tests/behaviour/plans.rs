@@ -94,7 +94,7 @@ const NOT_MET: [&str; 72] = [
     "INSERT INTO events (project_id, at, kind, worker_id, actor, message) SELECT project_id, now(), 'worker.duplicate'",
     "AND NOT EXISTS (SELECT 1 FROM workers other",
     "SELECT id FROM jobs WHERE id = ANY($1)",
-    "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, era) SELECT w.project_id",
+    "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, era) SELECT j.project_id",
     "INSERT INTO dead_letters",
     "INSERT INTO events (project_id, at, kind, job_id, task_id, attempt, worker_id, actor, message, era) SELECT project_id",
     "SELECT EXISTS (SELECT FROM dead_letters",

@@ -4,6 +4,7 @@ use std::fs;
 
 use futures::future::join_all;
 use gaffer_domain::reason::AttemptEnd;
+use gaffer_e2e::browser::{Browser, Scheme};
 use gaffer_e2e::client::Client;
 use gaffer_e2e::eventually;
 use gaffer_e2e::gaffer::{Dev, data_dir};
@@ -12,7 +13,9 @@ use gaffer_e2e::stage::Stage;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::pages::{look_at, sign_in};
 use super::people::Person;
+use super::tenants::neighbour;
 
 /// Sets something for a project.
 async fn set(client: &Client, project: &str, terms: &Value) -> Value {
@@ -182,4 +185,53 @@ async fn only_administrators_of_the_installation_set_weights_and_quotas() {
             .status(),
         404
     );
+}
+
+#[tokio::test]
+async fn pages_of_shared_workers_weights_and_quotas_fit_light_and_dark_wide_and_narrow() {
+    let stage = Stage::set().await;
+    let client = &stage.client;
+    let Some(browser) = Browser::open(1280, 900, Scheme::Light).await else { return };
+    let (eve, _) = neighbour(&stage).await;
+    let pool = json!({"kind": "worker", "name": "pool", "shared": true});
+    let key = client.post("/keys", &pool).await.body["key"].as_str().unwrap().to_owned();
+    let mut worker = RawWorker::connect(&stage.worker_url(), &key, hello("pool")).await;
+    set(client, "neighbour", &json!({"weight": 300, "quota": {"cpu": 1, "memory": "4GiB", "tasks": 9}}))
+        .await;
+    for _ in 0..2 {
+        eve.submit(json!({"name": "build", "script": "true", "resources": {"cpu": 1, "memory": "1GiB"}}))
+            .await;
+    }
+    let attempt = worker.next_start().await.attempt;
+    worker.started(attempt).await;
+    let url = sign_in(&browser, &eve).await;
+    for (path, name) in
+        [("/workers", "workers"), ("/workers/pool", "worker"), ("/queue", "queue"), ("/members", "limits")]
+    {
+        look_at(&browser, &format!("{url}{path}"), &format!("shared-{name}")).await;
+    }
+    assert!(browser.text().await.contains("1 of 1 in use"), "{}", browser.text().await);
+    let url = sign_in(&browser, client).await;
+    for (path, name) in [("/keys", "keys"), ("/projects", "projects"), ("/workers/pool", "own-worker")] {
+        look_at(&browser, &format!("{url}{path}"), &format!("shared-{name}")).await;
+    }
+    browser.visit(&format!("{url}/projects")).await;
+    browser.fill("form.terms input[name=weight]", "200").await;
+    browser.fill("form.terms input[name=cpu]", "500m").await;
+    browser.click("form.terms button").await;
+    eventually("it is set", async || {
+        let project = client.get("/projects/default").await.body;
+        (project["weight"] == 200 && project["quota"]["cpu"] == 0.5).then_some(())
+    })
+    .await;
+    browser.resize(1280, 900).await;
+    browser.prefer(Scheme::Light).await;
+    browser.visit(&format!("{url}/keys")).await;
+    // The fields of a worker key are there once that is chosen.
+    let visible = "getComputedStyle(document.querySelector('.shares')).display != 'none'";
+    assert_eq!(browser.value(visible).await, json!(false));
+    browser.value("document.querySelector('#kind').selectedIndex = 1").await;
+    assert_eq!(browser.value(visible).await, json!(true));
+    browser.screenshot("shared-new-key-light-1280").await;
+    browser.close().await;
 }

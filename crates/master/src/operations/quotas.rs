@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gaffer_domain::ProjectId;
 use gaffer_domain::projects::Terms;
 use gaffer_domain::quota::{Limited, Usage};
-use gaffer_domain::spec::{FieldError, JobSpec};
+use gaffer_domain::spec::{FieldError, JobSpec, TaskSpec};
 
 use super::OperationError;
 use super::context::Effects;
@@ -21,8 +21,8 @@ pub(super) async fn must_fit(
     let terms = terms(effects).await?;
     let Some(Terms { quota, .. }) = terms.get(&project) else { return Ok(()) };
     let is_single = spec.tasks.len() == 1;
-    let mistake = |(position, task): (usize, &gaffer_domain::spec::TaskSpec)| {
-        let over = quota.over(Usage::default(), &task.resources)?;
+    let mistake = |(position, task): (usize, &TaskSpec)| {
+        let over = quota.over(Usage::default(), &task.resources.amounts)?;
         let field = match over.what {
             Limited::Cpu => "resources/cpu",
             Limited::Memory => "resources/memory",

@@ -293,6 +293,12 @@ async fn people(client: &Client) {
         let answer = client.post(path, &body).await;
         assert!(answer.status.is_success(), "{path}: {}", answer.text);
     }
+    let terms = json!({"weight": 300, "quota": {"cpu": 8, "memory": "16GiB", "tasks": 50}});
+    let set = client.request(Method::PATCH, "/projects/bench").json(&terms).send().await.unwrap();
+    assert_eq!(set.status(), 200);
+    let shared = json!({"kind": "worker", "name": "pool", "shared": true, "shared_with": ["bench"]});
+    let key = client.post("/keys", &shared).await;
+    assert!(client.delete(&format!("/keys/{}", key.body["id"])).await.status.is_success(), "{}", key.text);
     for path in
         ["/projects", "/projects/bench", "/projects/bench/members", "/users", "/invitations", "/sessions"]
     {
