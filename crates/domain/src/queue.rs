@@ -12,13 +12,13 @@
 //! The share is the dominant share (Ghodsi, Zaharia, Hindman, Konwinski, Shenker, Stoica, *Dominant Resource Fairness*,
 //! NSDI 2011, §4.1): the largest, over all resources, of what live attempts have reserved, relative to a total. For an owner these are
 //! the owner's attempts on all connected workers that the project may use. For a project these are its attempts on shared workers, of
-//! all connected shared ones: what it runs on workers of its own takes nothing from others. It is divided by the weight of the project
+//! all connected shared ones: what it runs on unshared workers takes nothing from others. It is divided by the weight of the project
 //! (§4.3), so with weights 100 and 300 and enough tasks, one has a quarter and the other three quarters. Attempts count as a resource too, of which
 //! a worker has [`MAX_BACKLOG`](crate::placement::MAX_BACKLOG), so tasks without reservations are shared fairly as well. Ties go to
 //! fewer attempts, then to who was served longest ago (otherwise, with room for a single task, its end would make all
 //! shares equal and the same one would always win), then to the lower number or name.
 //!
-//! A pass ends after a number of placements. A project that has had its part of them on workers of its own goes after the others, so
+//! A pass ends after a number of placements. A project that has had its part of them on unshared workers goes after the others, so
 //! that it cannot take all passes.
 //!
 //! A class that fits nowhere, whose concurrency group is full, or whose project has used up a quota, does not block those behind it. But if it has waited
@@ -251,7 +251,7 @@ struct Pass<'a> {
     suitable: Vec<Option<Vec<usize>>>,
     pending: Vec<usize>,
     capacities: Capacities,
-    /// How many tasks a project may have placed on workers of its own before the others go first.
+    /// How many tasks a project may have placed on unshared workers before the others go first.
     part: usize,
     placed_alone: BTreeMap<ProjectId, usize>,
     /// How many workers are kept for each project.

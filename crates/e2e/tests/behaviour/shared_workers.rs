@@ -185,7 +185,7 @@ async fn only_administrators_of_the_installation_make_keys_of_shared_workers() {
         made.text
     );
     let rotate = format!("/keys/{}/rotate", made.body["id"]);
-    assert_eq!(lead.post(&rotate, &json!({})).await.status, 403, "whoever rotates it, has it");
+    assert_eq!(lead.post(&rotate, &json!({})).await.status, 403, "who rotates it has it");
     let rotated = stage.client.post(&rotate, &json!({})).await;
     assert_eq!((rotated.status.as_u16(), &rotated.body["shared"]), (201, &json!(true)), "{}", rotated.text);
     assert_eq!(rotated.body["shared_with"], json!(["default", "lead"]));

@@ -52,7 +52,7 @@ pub struct Worker {
     pub taken: Taken,
     /// What services have of all that.
     pub lasting: Lasting,
-    /// Attempts that it executes, of the project that looks, or else of its own.
+    /// Attempts that it executes, of the project that looks, or else of the worker's project.
     pub running: i64,
     /// Attempts of that project placed there that have not started.
     pub waiting: i64,

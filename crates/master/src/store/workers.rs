@@ -316,7 +316,7 @@ impl FromRow<'_, PgRow> for LiveOnWorker {
 }
 
 /// Adds up what live attempts have reserved: derived from their states, so that it can't leak. The workers are in the order of
-/// their numbers. What is counted on a worker is that of the project that looks, or else of its own.
+/// their numbers. What is counted on a worker is that of the project that looks, or else of the worker's project.
 fn reserve(
     workers: &mut [Worker],
     live: &[LiveOnWorker],

@@ -89,7 +89,7 @@ pub async fn rename(
 
 pub const SET: Operation = Operation {
     description: "What is left out stays as it is. Counts from the next pass of the scheduler on: tasks that exceed a quota wait, \
-        and what runs goes on.",
+        and running tasks continue.",
     ..Operation::new("set_project", "Set the weight and the quotas of a project", Action::SetTerms)
 };
 

@@ -72,6 +72,7 @@ struct KeyRow {
     until: String,
     is_good: bool,
     is_replaced: bool,
+    is_shared: bool,
 }
 
 impl KeyRow {
@@ -102,6 +103,7 @@ impl KeyRow {
             until,
             is_good: state == KeyState::Valid,
             is_replaced: key.replaced_by.is_some(),
+            is_shared: key.shared_with.is_some(),
         }
     }
 }

@@ -39,6 +39,7 @@ struct WorkerPage {
     cli: String,
     curl: String,
     row: WorkerRow,
+    datacenter: String,
     is_own: bool,
     takes_work: bool,
     can_be_removed: bool,
@@ -84,6 +85,7 @@ pub async fn show(
             true => Plot::of_worker(&views.status.samples.of(worker.id), Utc::now()),
             false => Vec::new(),
         },
+        datacenter: worker.datacenter.clone(),
         is_own: view.is_own,
         shared: shared(&view),
         away: away(&view),
@@ -109,7 +111,7 @@ fn shared(view: &WorkerView) -> Option<&'static str> {
     match (view.is_own, view.worker.sharing.is_shared()) {
         (true, false) => None,
         (true, true) => Some(
-            "Shared: it takes tasks of other projects, too. Their reservations are in the bars, and their tasks are counted nowhere here.",
+            "Shared: it takes tasks of other projects, too. The bars include their reservations; their tasks are not counted here.",
         ),
         (false, _) => Some(
             "Shared by another project, whose members drain and remove it. What is reserved includes tasks of all projects; Running and \
