@@ -76,6 +76,7 @@ impl Stage {
             output_store_after: OUTPUT_STORE_AFTER,
             metrics_token: None,
             registration: Default::default(),
+            tls: Default::default(),
             secrets_key: SecretsKeyConfig {
                 secrets_key: Some(SecretsKey::from(SECRETS_KEY)),
                 ..SecretsKeyConfig::default()

@@ -1,5 +1,7 @@
 //! Settings of a master; the only reader of its environment.
 
+mod tls;
+
 use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::output_store::OutputStoreAddress;
 use crate::secret::MetricsToken;
+pub use tls::{TlsConfig, TrustedProxies};
 
 /// Settings of a master. Each is an option and an environment variable.
 #[derive(Debug, Clone, Args)]
@@ -121,6 +124,10 @@ pub struct MasterConfig {
     /// Where the master key of secrets is.
     #[command(flatten)]
     pub secrets_key: SecretsKeyConfig,
+
+    /// What the three ports speak.
+    #[command(flatten)]
+    pub tls: TlsConfig,
 
     /// How many connections there may be, and how long they may be idle.
     #[command(flatten)]

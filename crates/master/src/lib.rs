@@ -7,6 +7,7 @@ pub mod absences;
 pub mod arrivals;
 pub mod background;
 pub mod backup;
+pub mod certificate;
 pub mod changes;
 pub mod clocks;
 pub mod config;

@@ -51,7 +51,7 @@ pub use secrets::{Secret, SecretText};
 pub use stdin::{StdinPosition, StdinState};
 pub use system::{
     BackgroundLoop, DeadLetter, LockedJob, OutputStoreCheck, RetentionEra, RetentionPreview, SecretsState,
-    System, Trouble,
+    System, TlsState, Trouble,
 };
 pub use templates::{JobTemplate, Template, TemplateParameter, TemplateVersion, TemplateVersionEntry};
 

@@ -64,6 +64,7 @@ mod system_updates;
 mod templates;
 mod tenants;
 mod texts;
+mod tls;
 mod torture;
 mod transitions;
 mod updates;

@@ -164,7 +164,11 @@ pub async fn same_origin_writes(
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if door == ListenerKind::Dashboard
         && !reads
-        && let Err(refusal) = origin::check(request.headers(), &doors.site.public_origin)
+        && let Err(refusal) = origin::check(
+            request.headers(),
+            &doors.site.public_origin,
+            Peer::of(request.extensions()).is_secure(),
+        )
     {
         return Error::Forbidden(refusal.to_string()).into_response();
     }
