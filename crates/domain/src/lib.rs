@@ -12,6 +12,7 @@ pub mod constraint;
 pub mod critical_path;
 pub mod dependency_graph;
 pub mod document;
+pub mod groups;
 pub mod health;
 pub mod id;
 pub mod job;

@@ -77,6 +77,7 @@ impl Stage {
             metrics_token: None,
             registration: Default::default(),
             tls: Default::default(),
+            oidc: Default::default(),
             secrets_key: SecretsKeyConfig {
                 secrets_key: Some(SecretsKey::from(SECRETS_KEY)),
                 ..SecretsKeyConfig::default()

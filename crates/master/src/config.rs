@@ -1,5 +1,6 @@
 //! Settings of a master; the only reader of its environment.
 
+mod oidc;
 mod tls;
 
 use std::fmt::{self, Display, Formatter};
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::output_store::OutputStoreAddress;
 use crate::secret::MetricsToken;
+pub use oidc::{ClientSecret, OidcConfig, OidcSettings, is_protected};
 pub use tls::{TlsConfig, TrustedProxies};
 
 /// Settings of a master. Each is an option and an environment variable.
@@ -128,6 +130,10 @@ pub struct MasterConfig {
     /// What the three ports speak.
     #[command(flatten)]
     pub tls: TlsConfig,
+
+    /// Who vouches for users beside passwords.
+    #[command(flatten)]
+    pub oidc: OidcConfig,
 
     /// How many connections there may be, and how long they may be idle.
     #[command(flatten)]

@@ -27,6 +27,7 @@ pub mod listener;
 pub mod live;
 mod look_rate;
 pub mod metrics;
+pub mod oidc;
 pub mod open_streams;
 pub mod operations;
 pub mod output;

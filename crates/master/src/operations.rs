@@ -19,6 +19,7 @@ pub mod members;
 pub mod metrics;
 pub mod output;
 pub mod projects;
+pub mod provider;
 pub mod readiness;
 mod recent;
 pub mod registration;

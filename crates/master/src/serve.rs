@@ -57,6 +57,7 @@ use crate::large_jobs::LargeJobs;
 use crate::listener::{Listener, Timeouts, Transport};
 use crate::live::LiveOutputs;
 use crate::metrics::Metrics;
+use crate::oidc::Provider;
 use crate::open_streams::OpenStreams;
 use crate::operations::metrics::StandbyMetrics;
 use crate::operations::{self, sign_in};
@@ -148,6 +149,10 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     };
     let speaks_tls = certificate.is_some();
     let public = public_url(configured, dashboard_addr, speaks_tls)?;
+    let provider = match config.oidc.settings()? {
+        Some(settings) => Some(Arc::new(Provider::new(settings, &public.to_string())?)),
+        None => None,
+    };
     let base_path = BasePath::of(&public).context("GAFFER_PUBLIC_URL")?;
 
     let output_store = config.output_store.as_ref().map(OutputStore::connect).transpose()?.map(Arc::new);
@@ -362,6 +367,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         worker_url: worker_url(configured, &public, dashboard_addr, workers_addr, speaks_tls),
         public_url: public.to_string(),
         public_origin: public.origin(),
+        provider,
         registration_is_open: config.registration == Registration::Open,
         base_path,
     });

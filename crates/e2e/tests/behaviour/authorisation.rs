@@ -132,6 +132,7 @@ impl Targets {
             .replace("{user}", OWN)
             .replace("{invitation}", &self.invitation.to_string())
             .replace("{session}", &self.session.to_string())
+            .replace("{identity}", "7")
             .replace("{verb}", "disable")
             .replace("{secret}", SECRET)
             .replace("{letter}", &self.letter.to_string())
@@ -371,8 +372,19 @@ async fn each_route_is_open_to_keys_of_its_roles_scopes_and_project_and_to_no_ot
 }
 
 /// Pages that anybody gets.
-const PUBLIC: [&str; 8] =
-    ["/login", "/logout", "/reset", "/invitation", "/register", "/theme", "/static/{name}", "/favicon.ico"];
+const PUBLIC: [&str; 11] = [
+    "/login",
+    "/login/oidc",
+    "/login/oidc/callback",
+    "/login/oidc/name",
+    "/logout",
+    "/reset",
+    "/invitation",
+    "/register",
+    "/theme",
+    "/static/{name}",
+    "/favicon.ico",
+];
 
 #[tokio::test]
 async fn each_page_is_open_to_sessions_of_its_project_and_to_no_key() {

@@ -46,6 +46,7 @@ mod pictures;
 mod placement;
 mod plans;
 mod ports;
+mod provider;
 mod refused;
 mod reruns;
 mod retention;

@@ -256,9 +256,14 @@ impl Opening {
 
     /// It is stored, and is noted: what the browser keeps.
     pub(super) async fn opened(self, context: &Context) -> String {
+        self.opened_by(context, BROWSER_SESSION).await
+    }
+
+    /// The same for who has shown this.
+    pub(super) async fn opened_by(self, context: &Context, credential: &'static str) -> String {
         let (sha256, address) = (self.secret.sha256, self.origin.address);
         context.for_nobody().guesses.is_made(&sha256);
-        note(context, Noted { session: &sha256, action: "sign_in", address }).await;
+        note(context, Noted { session: &sha256, action: "sign_in", credential, address }).await;
         self.secret.text
     }
 }
@@ -267,11 +272,12 @@ impl Opening {
 struct Noted<'a> {
     session: &'a [u8; 32],
     action: &'static str,
+    credential: &'static str,
     address: Option<IpAddr>,
 }
 
 /// Notes in the audit log that a browser session begins or ends.
-async fn note(context: &Context, Noted { session, action, address }: Noted<'_>) {
+async fn note(context: &Context, Noted { session, action, credential, address }: Noted<'_>) {
     let effects = context.for_nobody();
     match effects.writes.web_session_check(session, SESSION_IDLE_SECS, Wanted::Any).await {
         Ok(Some(found)) => {
@@ -280,7 +286,7 @@ async fn note(context: &Context, Noted { session, action, address }: Noted<'_>) 
                 // A session is for all projects of its user.
                 project: None,
                 user: &found.user,
-                credential: Some(BROWSER_SESSION),
+                credential: Some(credential),
                 address: address.as_deref(),
                 action,
                 target: &format!("user {}", found.user),
@@ -303,7 +309,8 @@ pub async fn sign_out(
 ) -> Result<(), StoreError> {
     let effects = context.for_nobody();
     for (sha256, _) in well_formed(sessions) {
-        note(context, Noted { session: &sha256, action: "sign_out", address }).await;
+        note(context, Noted { session: &sha256, action: "sign_out", credential: BROWSER_SESSION, address })
+            .await;
         effects.writes.web_session_delete(&sha256).await?;
         effects.open_streams.end_session(&sha256);
     }

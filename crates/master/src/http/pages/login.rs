@@ -11,13 +11,14 @@ use serde::Deserialize;
 
 use super::super::auth::{sessions, signed_in};
 use super::super::error::Error;
-use super::super::params::Params;
+use super::super::params::{Params, encoded};
 use super::super::peer::Peer;
 use super::super::session_cookie::{origin, set_session};
 use super::super::{Doors, Site};
 use super::format::{local_path, sentence};
 use super::frame::{Frame, PageContext};
 use super::page;
+use super::provider::ContinuePage;
 use crate::operations::Context;
 use crate::operations::registration::{self, NotSignedIn};
 use crate::operations::sign_in::{self, SESSION_SECS, Visit};
@@ -25,19 +26,37 @@ use crate::store::web_sessions::Wanted;
 
 #[derive(Template)]
 #[template(path = "login.html")]
-struct LoginPage {
-    frame: Frame,
-    problem: Option<String>,
-    next: Option<String>,
-    name: String,
-    can_register: bool,
+pub struct LoginPage {
+    pub frame: Frame,
+    pub problem: Option<String>,
+    pub next: Option<String>,
+    pub name: String,
+    pub can_register: bool,
+    pub provider: Option<ProviderButton>,
 }
 
-#[derive(Template)]
-#[template(path = "signed_in.html")]
-struct SignedInPage {
-    frame: Frame,
-    next: String,
+/// The way to the provider.
+pub struct ProviderButton {
+    name: String,
+    /// `?next=…`, or nothing.
+    query: String,
+}
+
+impl LoginPage {
+    /// The page as somebody sees it first.
+    pub fn new(site: &Site, frame: Frame, next: Option<String>) -> LoginPage {
+        let query = next.as_deref().map(|next| format!("?next={}", encoded(next))).unwrap_or_default();
+        let provider = site.provider.as_ref();
+        LoginPage {
+            frame,
+            problem: None,
+            name: String::new(),
+            can_register: site.registration_is_open,
+            provider: provider
+                .map(|provider| ProviderButton { name: provider.settings().name.clone(), query }),
+            next,
+        }
+    }
 }
 
 /// `GET /login`: shows how to sign in; with a `token`, signs in.
@@ -52,9 +71,7 @@ pub async fn sign_in(
     let params = params.only(&["token", "next"], &[])?;
     let next = params.text("next").and_then(local_path).map(str::to_owned);
     let frame = surroundings.frame();
-    let can_register = doors.site.registration_is_open;
-    let shown =
-        |problem, next| LoginPage { frame: frame.clone(), problem, next, name: String::new(), can_register };
+    let shown = |problem, next| LoginPage { problem, ..LoginPage::new(&doors.site, frame.clone(), next) };
     let Some(token) = params.text("token").map(token_in) else { return page(&shown(None, next)) };
     // Who only looks ahead must not use the link up.
     let is_look_ahead =
@@ -74,7 +91,8 @@ pub async fn sign_in(
     sign_in::sign_out(&doors.context, sessions(&headers), peer.address()).await?;
     // After a link from another site the browser would not send the new cookie on a redirect, so the response is a
     // page that continues.
-    let mut response = page(&SignedInPage { frame, next: to })?;
+    let to = format!("{}{to}", frame.base);
+    let mut response = page(&ContinuePage { frame, heading: "You are signed in", to })?;
     set_session(&doors.site, &mut response, &session, SESSION_SECS);
     Ok(response)
 }
@@ -113,10 +131,8 @@ pub async fn with_password(
         }
         Err(error) => {
             let (status, problem) = told(error)?;
-            let can_register = doors.site.registration_is_open;
-            let problem = Some(problem);
-            let shown =
-                LoginPage { frame: surroundings.frame(), problem, next, name: form.name, can_register };
+            let new = LoginPage::new(&doors.site, surroundings.frame(), next);
+            let shown = LoginPage { problem: Some(problem), name: form.name, ..new };
             Ok((status, page(&shown)?).into_response())
         }
     }
