@@ -37,15 +37,7 @@ impl Glewlwyd {
         }
         let dir = tempfile::Builder::new().prefix("gaffer-glewlwyd-").tempdir().unwrap();
         make_database(&dir.path().join("glewlwyd.db")).await;
-        // The package's link to the settings of the pages leads to a directory.
-        std::fs::create_dir(dir.path().join("pages")).unwrap();
-        for page in
-            std::fs::read_dir(PAGES).unwrap().flatten().filter(|page| page.file_name() != "config.json")
-        {
-            std::os::unix::fs::symlink(page.path(), dir.path().join("pages").join(page.file_name())).unwrap();
-        }
-        let settings = SETTINGS_OF_PAGES.iter().find(|path| Path::new(path).is_file()).unwrap();
-        std::fs::copy(settings, dir.path().join("pages/config.json")).unwrap();
+        copy_pages(&dir.path().join("pages")).await;
         // It takes no port 0: a free one may be another's by the time it starts.
         let mut tries = 0;
         let (child, base) = loop {
@@ -109,6 +101,18 @@ impl Glewlwyd {
     }
 }
 
+/// Copies its pages: it serves no links out of their directory, and the package's link to their settings leads to a directory.
+async fn copy_pages(to: &Path) {
+    let copied = Command::new("cp").arg("-rL").arg(PAGES).arg(to).output().await.unwrap();
+    assert!(copied.status.success(), "{copied:?}");
+    let copy = to.join("config.json");
+    if copy.is_dir() {
+        std::fs::remove_dir_all(&copy).unwrap();
+    }
+    let settings = SETTINGS_OF_PAGES.iter().find(|path| Path::new(path).is_file()).unwrap();
+    std::fs::copy(settings, copy).unwrap();
+}
+
 /// Makes its database, in which users may have groups.
 async fn make_database(path: &Path) {
     let field = r#"{"multiple":true,"read":true,"write":true,"profile-read":false,"profile-write":false}"#;
@@ -144,7 +148,7 @@ async fn try_to_start(dir: &Path) -> Option<(Child, String)> {
          session_expiration=3600\nsession_key=\"PROVIDER_SESSION\"\nadmin_scope=\"g_admin\"\nprofile_scope=\"g_profile\"\n\
          user_module_path=\"/usr/lib/glewlwyd/user\"\nclient_module_path=\"/usr/lib/glewlwyd/client\"\n\
          user_auth_scheme_module_path=\"/usr/lib/glewlwyd/scheme\"\nplugin_module_path=\"/usr/lib/glewlwyd/plugin\"\n\
-         use_secure_connection=false\nhash_algorithm=\"SHA512\"\ndatabase = {{ type = \"sqlite3\" path = \"{}\" }};\n\
+         use_secure_connection=false\nsecure_connection_key_file=\"none\"\nsecure_connection_pem_file=\"none\"\nhash_algorithm=\"SHA512\"\ndatabase = {{ type = \"sqlite3\" path = \"{}\" }};\n\
          static_files_mime_types = ( {} )\n",
         pages.display(),
         database.display(),
