@@ -11,6 +11,7 @@ pub mod conditions;
 pub mod constraint;
 pub mod critical_path;
 pub mod dependency_graph;
+pub mod device_codes;
 pub mod document;
 pub mod groups;
 pub mod health;

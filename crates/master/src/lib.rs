@@ -12,6 +12,7 @@ pub mod changes;
 pub mod clocks;
 pub mod config;
 pub mod control;
+pub mod device_logins;
 pub mod election;
 pub mod embedded_postgres;
 pub mod explain;

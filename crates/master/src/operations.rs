@@ -9,6 +9,7 @@ mod actor;
 pub mod audit;
 mod context;
 pub mod dead_letters;
+pub mod device;
 mod each_worker;
 mod error;
 pub mod events;

@@ -444,5 +444,14 @@ async fn what_needs_no_key_is_a_short_list() {
         }
     }
     open.sort_unstable();
-    assert_eq!(open, ["get_job_schema", "get_liveness", "get_openapi", "get_readiness", "get_version"]);
+    let expected = [
+        "authorize_device",
+        "get_device_key",
+        "get_job_schema",
+        "get_liveness",
+        "get_openapi",
+        "get_readiness",
+        "get_version",
+    ];
+    assert_eq!(open, expected);
 }

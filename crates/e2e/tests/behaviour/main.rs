@@ -21,6 +21,7 @@ mod containers;
 mod copies;
 mod crash;
 mod description;
+mod device;
 mod doors;
 mod draining;
 mod each;

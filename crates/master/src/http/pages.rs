@@ -7,6 +7,7 @@ mod account;
 mod assets;
 mod audit;
 mod checks;
+mod device;
 mod events;
 mod fleet;
 mod format;
@@ -141,6 +142,7 @@ pub fn routes(registration_is_open: bool) -> Pages {
         .route("/workers/{worker}/cordon", post(worker::cordon))
         .route("/workers/{worker}/remove", post(worker::remove))
         .route("/workers/{worker}/resume", post(worker::resume))
+        .route("/device", get(device::show).post(device::decide))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{key}/rotate", post(keys::rotate))
         .route("/keys/{key}/revoke", post(keys::revoke))

@@ -11,6 +11,7 @@ use super::recent::Recent;
 use super::{Actor, OperationError, Shown};
 use crate::changes::Changes;
 use crate::control::Control;
+use crate::device_logins::DeviceLogins;
 use crate::guesses::Guesses;
 use crate::health::Healths;
 use crate::hub::Hub;
@@ -65,6 +66,8 @@ pub(super) struct Effects {
     pub password_guesses: PasswordGuesses,
     /// Computes hashes of passwords.
     pub passwords: Passwords,
+    /// Logins of commands that wait for their users.
+    pub device_logins: DeviceLogins,
     /// What was refused a short time ago.
     pub refusals: Recent<(Option<Credential>, Action)>,
     /// Who wrote to standard input a short time ago.
@@ -99,6 +102,7 @@ impl Context {
             guesses: Guesses::default(),
             password_guesses: PasswordGuesses::default(),
             passwords: Passwords::default(),
+            device_logins: DeviceLogins::default(),
             refusals: Recent::default(),
             writers: Recent::default(),
             vault: control.vault.clone(),
