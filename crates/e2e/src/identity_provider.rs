@@ -1,4 +1,4 @@
-//! An OpenID Connect provider in the test's own process, which can be told to lie. It vouches for whoever asks.
+//! An OpenID Connect provider in the test's own process, which can be told to lie. It signs in everybody who asks.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -122,8 +122,8 @@ impl IdentityProvider {
         self.known.lock().unwrap()
     }
 
-    /// Whom it vouches for from now on.
-    pub fn vouch_for(&self, subject: &str, name: &str, groups: &[&str]) {
+    /// Whom it signs in from now on.
+    pub fn signs_in(&self, subject: &str, name: &str, groups: &[&str]) {
         let mut known = self.lock();
         known.subject = subject.to_owned();
         known.claims = json!({"preferred_username": name, "groups": groups});
@@ -131,8 +131,8 @@ impl IdentityProvider {
     }
 
     /// The same, where the token has no groups and no name: they are on the page of more claims.
-    pub fn vouch_briefly_for(&self, subject: &str, name: &str, groups: &[&str]) {
-        self.vouch_for(subject, name, groups);
+    pub fn signs_in_briefly(&self, subject: &str, name: &str, groups: &[&str]) {
+        self.signs_in(subject, name, groups);
         let mut known = self.lock();
         known.more = std::mem::replace(&mut known.claims, json!({}));
     }

@@ -131,7 +131,7 @@ pub struct MasterConfig {
     #[command(flatten)]
     pub tls: TlsConfig,
 
-    /// Who vouches for users beside passwords.
+    /// Where users sign in beside passwords.
     #[command(flatten)]
     pub oidc: OidcConfig,
 

@@ -1,5 +1,5 @@
-//! Logins of commands that wait until their user allows them in the dashboard. They are in memory, at most for ten minutes: whoever asks
-//! for one has shown nothing yet, and must not write to the database; and the key that the user allows is kept nowhere else.
+//! Logins of commands that wait until their user allows them in the dashboard. They are in memory, at most for ten minutes: the command
+//! that asks has shown nothing yet, and must not write to the database; and the key that the user allows is kept nowhere else.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -95,7 +95,7 @@ struct Flow {
     until: i64,
 }
 
-/// Somebody whom the provider has vouched for.
+/// Somebody whose identity the provider has proven.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub issuer: String,

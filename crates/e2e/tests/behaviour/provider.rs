@@ -128,7 +128,7 @@ async fn groups_decide_at_each_sign_in_and_what_was_made_by_hand_stays() {
     let provider = IdentityProvider::start().await;
     let stage = stage_with(&provider.issuer, GROUPS).await;
     let mut ana = Jar::default();
-    provider.vouch_for("subject-1", "Ana@example.org", &["engineers", "others", "none"]);
+    provider.signs_in("subject-1", "Ana@example.org", &["engineers", "others", "none"]);
     let (status, page) = ana.sign_in(&stage).await;
     assert!(status == StatusCode::OK && ana.is_signed_in(), "{status} {page}");
     assert_eq!(continues_at(&page), "/jobs");
@@ -141,13 +141,13 @@ async fn groups_decide_at_each_sign_in_and_what_was_made_by_hand_stays() {
     assert!(key.get("/jobs").await.status.is_success());
 
     // Another group, another role; the session of before ends.
-    provider.vouch_for("subject-1", "Ana@example.org", &["engineers", "sre"]);
+    provider.signs_in("subject-1", "Ana@example.org", &["engineers", "sre"]);
     ana.sign_in(&stage).await;
     assert_eq!(member(&stage, "ana").await["role"], "admin");
     assert_eq!(stage.page_at("/projects/default/jobs", &first).await.status(), StatusCode::SEE_OTHER);
 
     // Out of all groups: out of the project, with the keys, but still a user.
-    provider.vouch_for("subject-1", "Ana@example.org", &[]);
+    provider.signs_in("subject-1", "Ana@example.org", &[]);
     let (status, page) = ana.sign_in(&stage).await;
     assert_eq!(status, StatusCode::OK, "{page}");
     assert_eq!(member(&stage, "ana").await, json!(null));
@@ -164,17 +164,17 @@ async fn groups_decide_at_each_sign_in_and_what_was_made_by_hand_stays() {
         set.text
     );
     for groups in [&["sre"][..], &[]] {
-        provider.vouch_for("subject-1", "Ana@example.org", groups);
+        provider.signs_in("subject-1", "Ana@example.org", groups);
         ana.sign_in(&stage).await;
         assert_eq!(member(&stage, "ana").await["role"], "viewer", "{groups:?}");
     }
 
     // Administrators of the installation.
     let is_admin = async || user(&stage, "ana").await["admin"].clone();
-    provider.vouch_for("subject-1", "Ana@example.org", &["root"]);
+    provider.signs_in("subject-1", "Ana@example.org", &["root"]);
     ana.sign_in(&stage).await;
     assert_eq!(is_admin().await, true);
-    provider.vouch_for("subject-1", "Ana@example.org", &[]);
+    provider.signs_in("subject-1", "Ana@example.org", &[]);
     ana.sign_in(&stage).await;
     assert_eq!(is_admin().await, false);
 
@@ -204,7 +204,7 @@ async fn groups_decide_at_each_sign_in_and_what_was_made_by_hand_stays() {
 async fn no_forged_answer_of_a_provider_opens_a_session() {
     let provider = IdentityProvider::start().await;
     let stage = stage_with(&provider.issuer, "").await;
-    provider.vouch_for("subject-1", "ana", &[]);
+    provider.signs_in("subject-1", "ana", &[]);
     for lie in LIES {
         provider.lie(lie);
         let mut jar = Jar::default();
@@ -227,7 +227,7 @@ async fn no_forged_answer_of_a_provider_opens_a_session() {
     })
     .await;
     // What the page of more claims says of somebody else is nobody's.
-    provider.vouch_briefly_for("subject-2", "eve", &[]);
+    provider.signs_in_briefly("subject-2", "eve", &[]);
     provider.lie(Lie::OtherUserInfo);
     let (status, page) = Jar::default().sign_in(&stage).await;
     assert!(status == StatusCode::OK && page.contains("Choose a name"), "{status} {page}");
@@ -238,7 +238,7 @@ async fn no_forged_answer_of_a_provider_opens_a_session() {
 async fn a_sign_in_ends_in_the_browser_in_which_it_began_and_leads_nowhere_else() {
     let provider = IdentityProvider::start().await;
     let stage = stage_with(&provider.issuer, "").await;
-    provider.vouch_for("subject-1", "ana", &[]);
+    provider.signs_in("subject-1", "ana", &[]);
     let stale = async |mut jar: Jar, back: &str| {
         let answer = jar.get(back).await;
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{back}");
@@ -297,7 +297,7 @@ async fn a_name_that_is_taken_is_not_taken_over_and_its_user_can_link_the_provid
     let base = format!("http://{}", stage.running.dashboard);
     let mut ana = with_password(&stage, "ana").await;
 
-    provider.vouch_for("impostor", "ana", &[]);
+    provider.signs_in("impostor", "ana", &[]);
     let mut impostor = Jar::default();
     let (_, page) = impostor.sign_in(&stage).await;
     assert!(page.contains("named <strong>ana</strong> already") && !impostor.is_signed_in(), "{page}");
@@ -315,7 +315,7 @@ async fn a_name_that_is_taken_is_not_taken_over_and_its_user_can_link_the_provid
     assert_eq!(impostor.status_of(&stage, "/projects/ana2/jobs").await, StatusCode::OK);
 
     // The user of that name links their own identity, with their password.
-    provider.vouch_for("subject-1", "ana", &[]);
+    provider.signs_in("subject-1", "ana", &[]);
     let link = format!("{base}/projects/ana/account/identities");
     let wrong = ana.send(&link, "present=wrong+password").await.text().await.unwrap();
     assert!(wrong.contains("not the present password"), "{wrong}");
@@ -364,14 +364,14 @@ async fn a_name_that_is_taken_is_not_taken_over_and_its_user_can_link_the_provid
 async fn who_is_disabled_or_has_no_role_stays_out_and_passwords_work_without_the_provider() {
     let provider = IdentityProvider::start().await;
     let stage = stage_with(&provider.issuer, GROUPS).await;
-    provider.vouch_for("nobody", "nobody", &["others"]);
+    provider.signs_in("nobody", "nobody", &["others"]);
     let mut nobody = Jar::default();
     let (status, page) = nobody.sign_in(&stage).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(page.contains("none of their groups gives a role") && !nobody.is_signed_in(), "{page}");
 
     // Where the token says little, the page of more claims does.
-    provider.vouch_briefly_for("subject-1", "ana", &["engineers"]);
+    provider.signs_in_briefly("subject-1", "ana", &["engineers"]);
     let mut ana = Jar::default();
     let (status, page) = ana.sign_in(&stage).await;
     assert!(ana.is_signed_in(), "{status} {page}");

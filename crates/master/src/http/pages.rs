@@ -7,6 +7,7 @@ mod account;
 mod assets;
 mod audit;
 mod checks;
+mod continue_page;
 mod device;
 mod events;
 mod fleet;

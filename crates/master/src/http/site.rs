@@ -15,7 +15,7 @@ pub struct Site {
     pub base_path: BasePath,
     /// Whether anybody can become a user.
     pub registration_is_open: bool,
-    /// Who vouches for users beside passwords, if anybody.
+    /// Where users sign in beside passwords, if anywhere.
     pub provider: Option<Arc<Provider>>,
     /// Where workers dial in, as far as the master can tell.
     pub worker_url: String,

@@ -36,7 +36,7 @@ impl Client {
 }
 
 /// Each proxy appends the address that it was called from. Read from the right, the first that is no trusted proxy is the
-/// last that a trusted one vouches for; what stands before it may be invented.
+/// last that a trusted one has seen; what stands before it may be invented.
 fn nearest_untrusted(peer: IpAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> IpAddr {
     let lines = headers.get_all(FORWARDED_FOR).iter().rev();
     let mut nearest = peer;
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_the_last_address_that_a_trusted_proxy_vouches_for() {
+    fn the_client_is_the_last_address_that_a_trusted_proxy_has_seen() {
         let trusted: TrustedProxies = "10.0.0.0/8,127.0.0.1".parse().unwrap();
         for (peer, lines, expected) in [
             ("9.9.9.9", &["1.1.1.1"][..], "9.9.9.9"),

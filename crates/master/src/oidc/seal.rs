@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_whoever_sealed_it_opens_it() {
+    fn a_text_is_opened_by_its_own_sealer_alone() {
         let (own, other) = (Sealer::new(), Sealer::new());
         let text = own.seal(&("state", 7));
         assert_eq!(own.open::<(String, i32)>(&text), Some(("state".to_owned(), 7)));

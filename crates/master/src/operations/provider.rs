@@ -62,7 +62,7 @@ pub enum NotArrived {
 /// Ends a way through the provider.
 ///
 /// # Errors
-/// When the provider vouches for nobody, or for nobody who may come in.
+/// When the provider proves nobody, or somebody who may not come in.
 pub async fn arrive(
     context: &Context,
     provider: &Provider,

@@ -181,11 +181,14 @@ impl WriteStore {
     /// # Errors
     /// When the database does not answer.
     pub async fn identity_unlink(&self, user_id: i64, identity: i64) -> Result<Option<String>, StoreError> {
-        Ok(sqlx::query_scalar("DELETE FROM identities WHERE user_id = $1 AND id = $2 RETURNING name")
+        let mut tx = self.begin().await?;
+        let name = sqlx::query_scalar("DELETE FROM identities WHERE user_id = $1 AND id = $2 RETURNING name")
             .bind(user_id)
             .bind(identity)
-            .fetch_optional(&self.pool)
-            .await?)
+            .fetch_optional(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        Ok(name)
     }
 }
 

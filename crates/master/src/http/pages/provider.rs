@@ -15,6 +15,7 @@ use super::super::peer::Peer;
 use super::super::session_cookie::{origin, set_session};
 use super::super::{Doors, Site};
 use super::account::account_page;
+use super::continue_page::ContinuePage;
 use super::format::{local_path, sentence};
 use super::frame::{Frame, PageContext, SessionUser};
 use super::login::LoginPage;
@@ -28,16 +29,6 @@ use crate::operations::{Context, OperationError};
 const COOKIE: &str = "gaffer_oidc";
 /// Sessions of a browser that a sign-in replaces: there may be one of another gaffer on the same host.
 const MAX_REPLACED: usize = 2;
-
-/// A page that continues elsewhere by itself. A redirect would not do: after a form the browser follows none to another site, and on
-/// the way back from one it would not send the new cookie.
-#[derive(Template)]
-#[template(path = "continue.html")]
-pub struct ContinuePage {
-    pub frame: Frame,
-    pub heading: &'static str,
-    pub to: String,
-}
 
 #[derive(Template)]
 #[template(path = "choose_name.html")]
