@@ -71,7 +71,7 @@ impl Glewlwyd {
             "client_secret": client_secret, "enabled": true, "redirect_uri": [redirect], "authorization_type": ["code"],
             "token_endpoint_auth_method": ["client_secret_basic"], "scope": []});
         self.ask(Method::POST, "/client/?source=database", &client).await;
-        let scope = json!({"name": "openid", "display_name": "Open ID", "description": "", "password_required": true,
+        let scope = json!({"name": "openid", "display_name": "Open ID", "description": "Who it is", "password_required": true,
             "password_max_age": 0, "scheme": {}});
         self.ask(Method::PUT, "/scope/openid", &scope).await;
     }

@@ -39,6 +39,13 @@ async fn send(stage: &Stage, project: &str, cookie: &str, form: &str) -> Respons
     request.body(form.to_owned()).send().await.unwrap()
 }
 
+/// Allows a login as the administrator.
+pub async fn allow(stage: &Stage, code: &str) {
+    let cookie = stage.sign_in(&stage.client).await;
+    let allowed = send(stage, "default", &cookie, &format!("code={code}&decision=allow&read=1")).await;
+    assert_eq!(allowed.status(), StatusCode::OK);
+}
+
 #[tokio::test]
 async fn a_command_gets_the_key_that_its_user_allows_once_and_nothing_before() {
     let stage = Stage::set().await;
@@ -74,7 +81,7 @@ async fn a_command_gets_the_key_that_its_user_allows_once_and_nothing_before() {
     let client = stage.client.with_key(key["key"].as_str().unwrap());
     assert!(client.get("/jobs").await.status.is_success());
     assert_eq!(client.get("/secrets").await.status, 403, "only what was ticked");
-    let keys = client.get("/keys").await;
+    let keys = stage.client.get("/keys").await;
     let own = keys.body["items"]
         .as_array()
         .unwrap()

@@ -50,7 +50,7 @@ async fn workers_commands_and_browsers_reach_a_master_that_speaks_tls_itself() {
         .env("GAFFER_DATA_DIR", dir.path())
         .env("GAFFER_TLS_CA", &ca)
         .stderr(Stdio::null());
-    let _worker = worker.spawn().unwrap();
+    let worker = worker.spawn().unwrap();
     eventually("the worker is online", async || {
         (client.get("/workers/pi").await.body["state"] == "online").then_some(())
     })
@@ -95,6 +95,7 @@ async fn workers_commands_and_browsers_reach_a_master_that_speaks_tls_itself() {
     let origin = format!("https://localhost:{}", running.dashboard.port());
     let form = http.post(format!("{origin}/logout")).header("origin", &origin).send().await.unwrap();
     assert_eq!(form.headers()[LOCATION], "/login");
+    drop(worker);
     kill_executor(dir.path()).await;
 }
 

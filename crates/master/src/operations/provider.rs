@@ -171,11 +171,11 @@ pub async fn identities(context: &Context, actor: &Actor) -> Result<Vec<LinkedId
 /// When there is no such link, or the user could not sign in any more.
 pub async fn unlink(context: &Context, actor: &Actor, identity: i64) -> Result<(), OperationError> {
     let effects = context.permit(actor, Action::ChangePassword)?;
-    whole_account(actor)?;
     let known = identities(context, actor).await?;
     if !known.iter().any(|known| known.id == identity) {
         return Err(OperationError::NotFound(format!("identity {identity}")));
     }
+    whole_account(actor)?;
     let account = effects.writes.account_of(actor.user_id).await?;
     if account.is_none_or(|account| account.password.is_none()) {
         let detail = "set a password first: without it and the provider you could not sign in any more";
