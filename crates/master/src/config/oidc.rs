@@ -58,10 +58,10 @@ pub struct OidcConfig {
     #[arg(long, env = "GAFFER_OIDC_GROUPS_CLAIM", value_name = "CLAIM", default_value = "groups")]
     pub oidc_groups_claim: String,
 
-    /// Roles by groups: GROUP=PROJECT:ROLE or GROUP=installation-admin
+    /// Roles by groups of the provider
     ///
-    /// Separated by commas, such as engineers=lab:operator,sre=lab:admin,root=installation-admin. They are applied at each
-    /// sign-in. If it is set, somebody whom no group gives a role does not become a user.
+    /// GROUP=PROJECT:ROLE or GROUP=installation-admin, separated by commas, such as
+    /// engineers=lab:operator,sre=lab:admin,root=installation-admin. They are applied at each sign-in. If it is set, somebody whom no group gives a role does not become a user.
     #[arg(
         long,
         env = "GAFFER_OIDC_GROUPS",
