@@ -372,8 +372,9 @@ async fn each_route_is_open_to_keys_of_its_roles_scopes_and_project_and_to_no_ot
 }
 
 /// Pages that anybody gets.
-const PUBLIC: [&str; 11] = [
+const PUBLIC: [&str; 12] = [
     "/login",
+    "/login/link",
     "/login/oidc",
     "/login/oidc/callback",
     "/login/oidc/name",

@@ -104,6 +104,7 @@ pub fn routes(registration_is_open: bool) -> Pages {
         .route("/login/oidc", get(provider::begin))
         .route("/login/oidc/callback", get(provider::callback))
         .route("/login/oidc/name", post(provider::choose_name))
+        .route("/login/link", post(login::with_link))
         .route("/logout", post(login::sign_out))
         .route("/reset", get(registration::reset_form).post(registration::reset))
         .route("/invitation", get(registration::invitation).post(registration::join))

@@ -14,6 +14,7 @@ use super::{Actor, Context, OperationError, audit};
 use crate::oidc::{Answer, Identity, OidcError, Provider, Purpose};
 use crate::records::LinkedIdentity;
 use crate::store::StoreError;
+use crate::store::accounts::NewWebSession;
 use crate::store::audit::{Ended, NewEntry};
 use crate::store::identities::{IdentityLinked, ProvenIdentity, ProviderSignIn, SignedInByProvider};
 
@@ -115,14 +116,13 @@ async fn enter(
     // Memberships may change, also if the database does not say whether they have.
     let _checked = effects.wakes.key_check.call_on_drop();
     let newcomer = name.as_ref().filter(|_| may_be_new);
-    let entered = effects
-        .writes
-        .identity_sign_in(proven(&identity), newcomer, granted.as_ref(), session.to_store())
-        .await?;
+    let opened = NewWebSession { credential: CREDENTIAL, ..session.to_store() };
+    let entered =
+        effects.writes.identity_sign_in(proven(&identity), newcomer, granted.as_ref(), opened).await?;
     let is_taken = match entered {
         ProviderSignIn::Done(done) => {
             note_entry(effects, &done, granted.as_ref(), origin).await;
-            let session = session.opened_by(context, CREDENTIAL).await;
+            let session = session.opened(context);
             return Ok(Arrival::SignedIn { session, next, replaces });
         }
         ProviderSignIn::Disabled => return Err(NotArrived::Disabled),

@@ -6,7 +6,7 @@ use gaffer_domain::members::{Name, leaves_an_administrator};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row};
 
-use super::accounts::{NewWebSession, session_insert};
+use super::accounts::{NewWebSession, SessionFor, session_insert};
 use super::forms::known;
 use super::users::{administrators, user_insert};
 use super::{ReadStore, StoreError, WriteStore};
@@ -134,7 +134,7 @@ impl WriteStore {
         .execute(&mut *tx)
         .await?;
         // Whatever the groups give: then nothing of it is stored.
-        if !session_insert(&mut tx, user.id, session).await? {
+        if !session_insert(&mut tx, SessionFor::user(user.id), session).await? {
             return Ok(ProviderSignIn::Disabled);
         }
         tx.commit().await?;
