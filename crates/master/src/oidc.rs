@@ -244,9 +244,9 @@ impl Provider {
             Err(ClaimsVerificationError::SignatureVerification(_)) => {
                 let client = self.client(&*self.metadata(true).await?);
                 let verifier = client.id_token_verifier().set_allowed_algs(ALGORITHMS);
-                token.claims(&verifier, &nonce).map(|claims| claims.clone())
+                token.claims(&verifier, &nonce).cloned()
             }
-            verified => verified.map(|claims| claims.clone()),
+            verified => verified.cloned(),
         };
         let claims = verified.map_err(|error| not_valid(&error))?;
         let subject = claims.subject().clone();
