@@ -35,6 +35,7 @@ impl Browser {
 
     /// The same with more arguments for Chromium.
     pub async fn open_with(width: u32, height: u32, scheme: Scheme, arguments: &[&str]) -> Option<Browser> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let profile = tempfile::Builder::new().prefix("gaffer-browser-").tempdir().unwrap();
         let Some((driver, port)) = driver().await else {
             #[expect(clippy::print_stderr, reason = "a skipped test says why")]

@@ -16,6 +16,8 @@ pub mod cluster;
 pub mod database_proxy;
 pub mod eras;
 pub mod gaffer;
+pub mod glewlwyd;
+pub mod identity_provider;
 pub mod metrics;
 pub mod openapi;
 pub mod proxies;

@@ -77,6 +77,8 @@ impl Stage {
             output_store_after: OUTPUT_STORE_AFTER,
             metrics_token: None,
             registration: Default::default(),
+            tls: Default::default(),
+            oidc: Default::default(),
             secrets_key: SecretsKeyConfig {
                 secrets_key: Some(SecretsKey::from(SECRETS_KEY)),
                 ..SecretsKeyConfig::default()

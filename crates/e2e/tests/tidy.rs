@@ -295,6 +295,8 @@ fn what_an_operation_changes_things_with_is_given_to_whom_the_list_allows_it() {
         "operations/audit.rs",
         "operations/context.rs",
         "operations/sign_in.rs",
+        "operations/provider.rs",
+        "operations/device.rs",
         "operations/registration.rs",
         "operations/readiness.rs",
     ];

@@ -1,5 +1,8 @@
 //! Settings of a master; the only reader of its environment.
 
+mod oidc;
+mod tls;
+
 use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +20,8 @@ use zeroize::Zeroizing;
 
 use crate::output_store::OutputStoreAddress;
 use crate::secret::MetricsToken;
+pub use oidc::{ClientSecret, OidcConfig, OidcSettings, is_protected};
+pub use tls::{TlsConfig, TrustedProxies};
 
 /// Settings of a master. Each is an option and an environment variable.
 #[derive(Debug, Clone, Args)]
@@ -121,6 +126,14 @@ pub struct MasterConfig {
     /// Where the master key of secrets is.
     #[command(flatten)]
     pub secrets_key: SecretsKeyConfig,
+
+    /// What the three ports speak.
+    #[command(flatten)]
+    pub tls: TlsConfig,
+
+    /// Where users sign in beside passwords.
+    #[command(flatten)]
+    pub oidc: OidcConfig,
 
     /// How many connections there may be, and how long they may be idle.
     #[command(flatten)]

@@ -40,8 +40,9 @@ use crate::operations::Context;
 use crate::operations::metrics::StandbyMetrics;
 use crate::views::Views;
 use api::{
-    audit, events, health, invitations, jobs, keys, members, metrics, openapi, output, ports, projects,
-    queue, retention, scale, schema, secrets, sessions, system, tasks, templates, users, versions, workers,
+    audit, device, events, health, invitations, jobs, keys, members, metrics, openapi, output, ports,
+    projects, queue, retention, scale, schema, secrets, sessions, system, tasks, templates, users, versions,
+    workers,
 };
 use auth::ListenerKind;
 pub use base_path::{AmbiguousBasePath, BasePath};
@@ -145,6 +146,8 @@ fn api_v1() -> Api {
         .get("/sessions", &sessions::LIST, sessions::list)
         .delete("/sessions", &sessions::END_OTHERS, sessions::end_others)
         .delete("/sessions/{session}", &sessions::END, sessions::end)
+        .post("/device/authorization", &device::AUTHORIZE, device::authorize)
+        .post("/device/token", &device::TOKEN, device::token)
         .section("Administration")
         .get("/events", &events::OF_PROJECT, events::of_project)
         .get("/audit", &audit::LIST, audit::list)

@@ -2,8 +2,10 @@
 //! is needed. Streams and sessions stay open.
 
 mod body;
+mod client;
 mod places;
 mod socket;
+mod tls;
 
 use std::convert::Infallible;
 use std::io;
@@ -21,14 +23,17 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use nix::sys::resource::{Resource, getrlimit};
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::config::ConnectionConfig;
+use crate::certificate::Certificate;
+use crate::config::{ConnectionConfig, TrustedProxies};
 use crate::metrics::http::{HttpMetrics, OneMore, PortMetrics};
 use body::{AnswerBody, RequestBody, UnderWay};
+pub use client::Client;
 use places::{Admission, Place, Places};
 pub use places::{Connection, PlaceLimits, Timeouts, network_of, shares};
 use socket::Socket;
@@ -55,7 +60,16 @@ pub struct Listener {
     pub limits: PlaceLimits,
     /// How long they may say nothing.
     pub timeouts: Timeouts,
+    pub transport: Transport,
     pub metrics: HttpMetrics,
+}
+
+/// What is below HTTP, the same for all ports.
+#[derive(Debug, Clone, Default)]
+pub struct Transport {
+    /// With which certificate they speak TLS; none for plain HTTP.
+    pub certificate: Option<Arc<Certificate>>,
+    pub trusted_proxies: Arc<TrustedProxies>,
 }
 
 /// The limits of the three ports (dashboard, API, workers), by the files that this process may open.
@@ -108,6 +122,7 @@ impl Listener {
                         let service = Service {
                             router: self.router.clone(),
                             timeouts: self.timeouts,
+                            transport: self.transport.clone(),
                             metrics: metrics.clone(),
                         };
                         connections.spawn(connection(stream, place, service, shutdown.clone()));
@@ -146,6 +161,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 struct Service {
     router: Router,
     timeouts: Timeouts,
+    transport: Transport,
     metrics: PortMetrics,
 }
 
@@ -157,6 +173,28 @@ async fn connection(stream: TcpStream, place: Place, service: Service, shutdown:
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4).with_retries(4);
     let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
     let connection = place.0.clone();
+    let socket = Socket::new(stream, place);
+    let Some(certificate) = &service.transport.certificate else {
+        return requests(socket, connection, service, shutdown).await;
+    };
+    let encrypted = tokio::select! {
+        encrypted = tls::accept(socket, certificate.config()) => encrypted,
+        () = connection.closing().cancelled() => return,
+        () = shutdown.cancelled() => return,
+    };
+    match encrypted {
+        Ok(encrypted) => requests(encrypted, connection, service, shutdown).await,
+        Err(error) => tracing::trace!(%error, peer = %connection.peer, "no TLS on a connection"),
+    }
+}
+
+/// Serves the requests of one connection.
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    connection: Arc<Connection>,
+    service: Service,
+    shutdown: CancellationToken,
+) {
     let service = service_fn({
         let connection = connection.clone();
         move |request: Request<Incoming>| answer(service.clone(), request, connection.clone())
@@ -165,7 +203,7 @@ async fn connection(stream: TcpStream, place: Place, service: Service, shutdown:
         // How long a request's header may take is seen by the sweep, which tells it from a pause between two requests.
         .header_read_timeout(None)
         .max_buf_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(Socket::new(stream, place)), service)
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut served = pin!(served);
     let ended = tokio::select! {
@@ -190,6 +228,9 @@ async fn answer(
     connection: Arc<Connection>,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let under_way = UnderWay::on(&connection, OneMore::of(&service.metrics.in_progress));
+    let Transport { certificate, trusted_proxies } = &service.transport;
+    let client = Client::of(connection.peer.ip(), certificate.is_some(), request.headers(), trusted_proxies);
+    request.extensions_mut().insert(client);
     request.extensions_mut().insert(connection);
     let request = request.map(|body| RequestBody::around(body, service.timeouts));
     let response: Response<Body> = service.router.oneshot(request).await?;

@@ -15,6 +15,7 @@ pub mod queue;
 pub mod registrar;
 pub mod sessions;
 pub mod text;
+pub mod tls;
 pub mod transitions;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use queue::QueueMetrics;
 use registrar::{Definition, Registrar};
 use sessions::{SessionMetrics, WorkerMetrics};
 use text::{Format, to_prometheus};
+use tls::TlsMetrics;
 use transitions::TransitionMetrics;
 
 /// The groups, each for the part that counts in it.
@@ -47,6 +49,7 @@ pub struct Metrics {
     pub database: DatabaseMetrics,
     pub http: HttpMetrics,
     pub leadership: LeadershipMetrics,
+    pub tls: TlsMetrics,
     process: ProcessMetrics,
     registry: Arc<Registry>,
     definitions: Arc<[Definition]>,
@@ -65,6 +68,7 @@ impl Default for Metrics {
         let database = DatabaseMetrics::register(&mut registrar);
         let http = HttpMetrics::register(&mut registrar);
         let leadership = LeadershipMetrics::register(&mut registrar);
+        let tls = TlsMetrics::register(&mut registrar);
         let process = ProcessMetrics::register(&mut registrar);
         let (registry, definitions) = registrar.finish();
         Metrics {
@@ -78,6 +82,7 @@ impl Default for Metrics {
             database,
             http,
             leadership,
+            tls,
             process,
             registry: Arc::new(registry),
             definitions: definitions.into(),

@@ -16,7 +16,7 @@ mod timeline;
 mod waiting;
 mod worker;
 
-pub use account::{Invitation, WebSession};
+pub use account::{Invitation, LinkedIdentity, WebSession};
 pub use dead_letter::{DeadLetter, LetterKind};
 pub use event::Event;
 pub use figures::{DispatchStage, PoolUse, PriorityTotals, TaskChanges};

@@ -31,6 +31,8 @@ pub enum Purpose {
     PasswordReset,
     /// Makes somebody a member of a project, once.
     Invitation,
+    /// Asks for the key of a login, once.
+    DeviceLogin,
 }
 
 impl Purpose {
@@ -42,6 +44,7 @@ impl Purpose {
             Purpose::WebSession => "gfs_",
             Purpose::PasswordReset => "gfr_",
             Purpose::Invitation => "gfi_",
+            Purpose::DeviceLogin => "gfd_",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Starts a master with its loops and listeners, and shuts them down in order.
 
+mod addresses;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +9,6 @@ use std::time::Duration;
 use anyhow::Context;
 use gaffer_domain::queue::Turns;
 use gaffer_protocol::boot_time::BootTime;
-use gaffer_protocol::server_url::ServerUrl;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,7 @@ use crate::background::sweeper::{Strays, Sweeper};
 use crate::background::system_jobs::SystemJobs;
 use crate::background::unused_objects::UnusedObjects;
 use crate::background::updates::Updates;
+use crate::certificate::Certificate;
 use crate::changes::Changes;
 use crate::config::{MasterConfig, Registration, postgres_settings, resolve};
 use crate::control::Control;
@@ -52,9 +54,10 @@ use crate::http::{BasePath, Doors, Site};
 use crate::hub::Hub;
 use crate::input::Inputs;
 use crate::large_jobs::LargeJobs;
-use crate::listener::{Listener, Timeouts};
+use crate::listener::{Listener, Timeouts, Transport};
 use crate::live::LiveOutputs;
 use crate::metrics::Metrics;
+use crate::oidc::Provider;
 use crate::open_streams::OpenStreams;
 use crate::operations::metrics::StandbyMetrics;
 use crate::operations::{self, sign_in};
@@ -71,6 +74,7 @@ use crate::views::{Status, Views};
 use crate::wakes::Wakes;
 use crate::write_batcher::{self, WriteBatcher};
 use crate::{http, listener};
+use addresses::{public_url, worker_url};
 
 /// How long running requests may take during shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -139,7 +143,16 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let (dashboard_addr, api_addr, workers_addr) =
         (dashboard.local_addr()?, api.local_addr()?, workers.local_addr()?);
     let configured = config.public_url.as_deref().filter(|url| !url.trim().is_empty());
-    let public = public_url(configured, dashboard_addr)?;
+    let certificate = match config.tls.files()? {
+        Some((certificate, key)) => Some(Arc::new(Certificate::load(certificate, key).await?)),
+        None => None,
+    };
+    let speaks_tls = certificate.is_some();
+    let public = public_url(configured, dashboard_addr, speaks_tls)?;
+    let provider = match config.oidc.settings()? {
+        Some(settings) => Some(Arc::new(Provider::new(settings, &public.to_string())?)),
+        None => None,
+    };
     let base_path = BasePath::of(&public).context("GAFFER_PUBLIC_URL")?;
 
     let output_store = config.output_store.as_ref().map(OutputStore::connect).transpose()?.map(Arc::new);
@@ -158,9 +171,16 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let limits = listener::limits(&config.connections);
     let timeouts = Timeouts { idle: config.connections.idle_timeout.to_std(), ..Timeouts::default() };
     let metrics = Metrics::default();
+    // A standby needs a new certificate, too.
+    if let Some(certificate) = certificate.clone() {
+        tokio::spawn(certificate.watch(metrics.tls.clone(), shutdown.clone()));
+    }
+    let trusted_proxies = Arc::new(config.tls.trusted_proxies.clone());
+    let transport = Transport { certificate: certificate.clone(), trusted_proxies };
     let of_standby = StandbyMetrics { metrics: metrics.clone(), token: config.metrics_token.clone() };
     // Before the schema changes: an earlier master that still runs knows the old one.
-    let standby = Standby { sockets: [&dashboard, &api, &workers], limits, timeouts, metrics: of_standby };
+    let sockets = [&dashboard, &api, &workers];
+    let standby = Standby { sockets, limits, timeouts, transport: transport.clone(), metrics: of_standby };
     let leader = lead(&url, config, standby, &shutdown).await?;
     let (leadership, grace) = (leader.leadership.clone(), leader.grace);
     let release = CancellationToken::new();
@@ -334,6 +354,7 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         troubles,
         loops: statuses.clone(),
         vault,
+        certificate,
     };
     let exposition = Exposition::new(metrics.clone(), stores.reads.clone(), sources);
     let reads = stores.reads.clone();
@@ -343,9 +364,10 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
     let token = config.metrics_token.clone();
     let context = Arc::new(operations::Context::new(&control, writes, views.clone(), project, token));
     let site = Arc::new(Site {
-        worker_url: worker_url(configured, &public, dashboard_addr, workers_addr),
+        worker_url: worker_url(configured, &public, dashboard_addr, workers_addr, speaks_tls),
         public_url: public.to_string(),
         public_origin: public.origin(),
+        provider,
         registration_is_open: config.registration == Registration::Open,
         base_path,
     });
@@ -354,8 +376,8 @@ pub async fn start(config: &MasterConfig, shutdown: CancellationToken) -> anyhow
         Doors { context: context.clone(), views: views.clone(), site: site.clone(), feeds: feeds.clone() };
     release_unless_up.disarm();
     let port = |name, socket, router, limits| {
-        let metrics = metrics.http.clone();
-        let listener = Listener { name, socket, router, limits, timeouts, metrics };
+        let (transport, metrics) = (transport.clone(), metrics.http.clone());
+        let listener = Listener { name, socket, router, limits, timeouts, transport, metrics };
         tokio::spawn(listener.serve(shutdown.clone()))
     };
     Ok(Running {
@@ -463,62 +485,4 @@ async fn listen(setting: &str, address: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(resolved).await.with_context(|| {
         format!("cannot listen on {resolved}; is another gaffer running? {setting} chooses another address")
     })
-}
-
-/// What links begin with: as configured, else this machine's own view of the dashboard.
-fn public_url(configured: Option<&str>, dashboard: SocketAddr) -> anyhow::Result<ServerUrl> {
-    let own = match dashboard.ip().is_unspecified() {
-        true => format!("http://localhost:{}", dashboard.port()),
-        false => format!("http://{dashboard}"),
-    };
-    configured.unwrap_or(&own).parse().context("GAFFER_PUBLIC_URL")
-}
-
-/// Where workers dial in: behind a reverse proxy at the one address for all, else at the dashboard's host with the
-/// workers' own port.
-fn worker_url(
-    configured: Option<&str>,
-    public: &ServerUrl,
-    dashboard: SocketAddr,
-    workers: SocketAddr,
-) -> String {
-    let is_proxied = configured.is_some()
-        && (public.is_secure() || !public.path().is_empty() || public.port() != dashboard.port());
-    match is_proxied {
-        true => public.for_workers(),
-        false => public.directly_at(workers.port()).for_workers(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use super::*;
-
-    #[test]
-    fn workers_are_told_the_port_that_is_theirs_or_the_proxy() {
-        let (dashboard, workers) = ("0.0.0.0:3000".parse().unwrap(), "0.0.0.0:8081".parse().unwrap());
-        let told = |public: Option<&str>| {
-            worker_url(public, &public_url(public, dashboard).unwrap(), dashboard, workers)
-        };
-        assert_eq!(told(None), "ws://localhost:8081");
-        for (public, expected) in [
-            ("http://localhost:3000", "ws://localhost:8081"),
-            ("http://127.0.0.1:3000/", "ws://127.0.0.1:8081"),
-            ("http://[::1]:3000", "ws://[::1]:8081"),
-            ("http://gaffer.lab", "ws://gaffer.lab"),
-            ("http://lab:3000/gaffer/", "ws://lab:3000/gaffer"),
-            ("https://gaffer.example.org", "wss://gaffer.example.org"),
-            ("https://example.org/gaffer/", "wss://example.org/gaffer"),
-        ] {
-            assert_eq!(told(Some(public)), expected, "{public}");
-        }
-    }
-
-    #[test]
-    fn a_public_address_that_is_none_names_its_setting() {
-        let error = public_url(Some("gaffer.lab"), "0.0.0.0:3000".parse().unwrap()).unwrap_err();
-        let error = format!("{error:#}");
-        assert!(error.contains("GAFFER_PUBLIC_URL") && error.contains("http://gaffer.lab"), "{error}");
-    }
 }

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::http;
-use crate::listener::{Listener, PlaceLimits, Timeouts};
+use crate::listener::{Listener, PlaceLimits, Timeouts, Transport};
 use crate::operations::metrics::StandbyMetrics;
 
 /// The master was stopped before it ever led.
@@ -27,6 +27,7 @@ pub struct Standby<'a> {
     pub limits: [PlaceLimits; 3],
     /// How long they may say nothing.
     pub timeouts: Timeouts,
+    pub transport: Transport,
     pub metrics: StandbyMetrics,
 }
 
@@ -46,8 +47,9 @@ impl Standby<'_> {
             let second = socket.as_fd().try_clone_to_owned().context("cannot share a socket")?;
             let socket = TcpListener::from_std(second.into()).context("cannot share a socket")?;
             let router = http::standby(self.metrics.clone(), name, has_metrics);
-            let (timeouts, metrics) = (self.timeouts, self.metrics.metrics.http.clone());
-            let listener = Listener { name, socket, router, limits, timeouts, metrics };
+            let (timeouts, transport) = (self.timeouts, self.transport.clone());
+            let metrics = self.metrics.metrics.http.clone();
+            let listener = Listener { name, socket, router, limits, timeouts, transport, metrics };
             tokio::spawn(listener.serve(done.clone()));
         }
         shutdown.run_until_cancelled(leading).await.ok_or(Stopped.into())

@@ -26,6 +26,7 @@ pub mod events;
 mod expired;
 mod forms;
 pub mod hellos;
+pub mod identities;
 pub mod invitations;
 pub mod jobs;
 pub(crate) mod kept;

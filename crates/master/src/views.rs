@@ -13,6 +13,7 @@ use crate::background::driver::Statuses;
 use crate::background::sampler::Samples;
 use crate::background::scheduler::reservations::Reservations;
 use crate::background::scheduler::stats::SchedulerStats;
+use crate::certificate::Certificate;
 use crate::changes::Changes;
 use crate::clocks::Clocks;
 use crate::control::Control;
@@ -76,6 +77,8 @@ pub struct Status {
     pub loops: Statuses,
     /// With which keys secrets are encrypted.
     pub vault: Arc<Vault>,
+    /// With which certificate the ports speak TLS, if they do.
+    pub certificate: Option<Arc<Certificate>>,
 }
 
 /// State of connected workers.

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use crate::network::Network;
 use crate::server_url::ServerUrl;
 
 /// The variables that are read, also in small letters.
@@ -59,8 +60,7 @@ enum Exception {
     /// A name and all names below it; with a port, at that port only.
     Name(String, Option<u16>),
     Address(IpAddr, Option<u16>),
-    /// A network: addresses with this many equal leading bits.
-    Network(IpAddr, u8),
+    Network(Network),
 }
 
 impl Proxies {
@@ -163,8 +163,8 @@ fn exception(text: &str) -> Option<Exception> {
     if text == "*" {
         return Some(Exception::Everything);
     }
-    if let Some((address, bits)) = text.split_once('/') {
-        return Some(Exception::Network(address.trim_matches(['[', ']']).parse().ok()?, bits.parse().ok()?));
+    if text.contains('/') {
+        return text.parse().ok().map(Exception::Network);
     }
     if let Ok(address) = text.trim_matches(['[', ']']).parse() {
         return Some(Exception::Address(address, None));
@@ -194,24 +194,9 @@ impl Exception {
                 is_below && is_port(port)
             }
             (Exception::Address(address, port), Some(ip)) => *address == ip && is_port(port),
-            (Exception::Network(network, bits), Some(ip)) => is_in(ip, *network, *bits),
+            (Exception::Network(network), Some(ip)) => network.contains(ip),
             _ => false,
         }
-    }
-}
-
-fn is_in(ip: IpAddr, network: IpAddr, bits: u8) -> bool {
-    let same_bits = |ip: &[u8], network: &[u8]| {
-        let (whole, rest) = (usize::from(bits / 8), bits % 8);
-        if usize::from(bits) > ip.len() * 8 || ip[..whole] != network[..whole] {
-            return false;
-        }
-        rest == 0 || (ip[whole] ^ network[whole]) >> (8 - rest) == 0
-    };
-    match (ip, network) {
-        (IpAddr::V4(ip), IpAddr::V4(network)) => same_bits(&ip.octets(), &network.octets()),
-        (IpAddr::V6(ip), IpAddr::V6(network)) => same_bits(&ip.octets(), &network.octets()),
-        _ => false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Bodies of the REST API. Fields may be added; existing ones stay.
 
 mod accounts;
+mod device;
 mod health;
 mod keys;
 mod output;
@@ -35,6 +36,7 @@ pub use crate::audit::{AuditEntry, AuditOutcome};
 use crate::ports::NamedPort;
 use crate::wire::{ContainerFacts, DriverStatus, KillReceipt};
 pub use accounts::{Invitation, NewInvitation, Session};
+pub use device::{DeviceAuthorization, DeviceKey, DeviceRequest, DeviceTokenRequest};
 pub use health::{CheckedResult, HealthResult, TaskChecks, TaskHealth};
 pub use keys::{Key, NewKey, RotateRequest};
 pub use output::{OutputData, OutputLine, OutputMatch, OutputSearched};
@@ -53,7 +55,7 @@ pub use secrets::{Secret, SecretText};
 pub use stdin::{StdinPosition, StdinState};
 pub use system::{
     BackgroundLoop, DeadLetter, LockedJob, OutputStoreCheck, RetentionEra, RetentionPreview, SecretsState,
-    System, Trouble,
+    System, TlsState, Trouble,
 };
 pub use templates::{JobTemplate, Template, TemplateParameter, TemplateVersion, TemplateVersionEntry};
 

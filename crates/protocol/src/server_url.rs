@@ -97,9 +97,9 @@ impl ServerUrl {
         format!("{}{}", self.with_scheme(if self.is_secure { "wss" } else { "ws" }), self.path)
     }
 
-    /// The same server at another port, without a proxy in between: no TLS, no path.
-    pub fn directly_at(&self, port: u16) -> ServerUrl {
-        ServerUrl { is_secure: false, port, path: String::new(), ..self.clone() }
+    /// The same server at another port, without a proxy in between: no path, and TLS only if the server itself speaks it.
+    pub fn directly_at(&self, port: u16, is_secure: bool) -> ServerUrl {
+        ServerUrl { is_secure, port, path: String::new(), ..self.clone() }
     }
 
     fn with_scheme(&self, scheme: &str) -> String {

@@ -141,6 +141,9 @@ async fn dev(args: DevArgs, out: &Out, shutdown: CancellationToken) -> anyhow::R
         leader_lease: LeaderLease::default(),
         metrics_token: args.metrics_token,
         registration: Default::default(),
+        // It is reached on loopback addresses only.
+        tls: Default::default(),
+        oidc: Default::default(),
     };
     // A file of the last run would tell a waiting script that we are up.
     let ready_file = config.data_dir().join("dev.env");

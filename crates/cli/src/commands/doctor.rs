@@ -1,6 +1,8 @@
 //! `gaffer doctor`: diagnoses the client and the worker side, with a fix for each problem.
 
-use std::path::{Path, PathBuf};
+mod local;
+
+use std::path::Path;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -30,7 +32,6 @@ use crate::timestamp;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Clocks that differ by more than this make times confusing.
 const CLOCK_TOLERANCE: chrono::TimeDelta = chrono::TimeDelta::seconds(5);
-const DEFAULT_API_PORT: &str = "8000";
 const DEFAULT_DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
 /// What to look at.
@@ -90,8 +91,8 @@ impl Finding {
 /// [`Failure::Output`].
 pub async fn run(args: DoctorArgs, out: &Out) -> Result<u8, Failure> {
     let findings = match args.patient {
-        Some(Patient::Master) => vec![master().await],
-        Some(Patient::Worker) => vec![worker()],
+        Some(Patient::Master) => vec![local::master().await],
+        Some(Patient::Worker) => vec![local::worker()],
         None => {
             let mut findings = api().await;
             findings.push(worker_door().await);
@@ -129,54 +130,6 @@ fn in_a_line(finding: &Finding) -> String {
     match &finding.fix {
         Some(fix) => format!("{line}\n  → {}", style::visible(fix)),
         None => line,
-    }
-}
-
-async fn master() -> Finding {
-    let address = config::variable("GAFFER_API_ADDR").unwrap_or_default();
-    let port = address.rsplit_once(':').map_or(DEFAULT_API_PORT, |(_, port)| port);
-    let server = match access::server_url(&format!("http://127.0.0.1:{port}")) {
-        Ok(server) => server,
-        Err(failure) => return Finding::problem("master", failure.to_string(), "correct GAFFER_API_ADDR"),
-    };
-    let url = format!("{server}/readyz");
-    match readyz(&server).await {
-        Ok(answer) if answer.status().is_success() => Finding::ok("master", format!("{url} is ready")),
-        Ok(answer) => {
-            let status = answer.status();
-            match stands_by(answer).await {
-                true => Finding::ok("master", format!("{url} is a standby: another master leads")),
-                false => Finding::problem(
-                    "master",
-                    format!("{url} answers {status}"),
-                    "check its log; usually the database is unavailable",
-                ),
-            }
-        }
-        Err(why) => Finding::problem("master", format!("{url}: {why}"), "start it with `gaffer master`"),
-    }
-}
-
-fn worker() -> Finding {
-    let dir = match config::variable("GAFFER_DATA_DIR")
-        .map(PathBuf::from)
-        .map_or_else(gaffer_worker::default_data_dir, Ok)
-    {
-        Ok(dir) => dir,
-        Err(error) => return Finding::problem("worker", format!("{error:#}"), "set GAFFER_DATA_DIR"),
-    };
-    match gaffer_worker::is_running(&dir) {
-        Ok(true) => Finding::ok("worker", format!("a worker runs with the data directory {}", dir.display())),
-        Ok(false) => Finding::problem(
-            "worker",
-            format!("no worker runs with the data directory {}", dir.display()),
-            "start it with `gaffer worker`",
-        ),
-        Err(error) => Finding::problem(
-            "worker",
-            format!("cannot tell whether a worker runs: {error}"),
-            "run this as the worker's user",
-        ),
     }
 }
 
@@ -247,6 +200,7 @@ async fn api() -> Vec<Finding> {
     }
     if let Some(state) = system(&access).await {
         findings.push(secrets(&state));
+        findings.extend(certificate(&state));
         findings.push(records(state));
     }
     findings
@@ -276,6 +230,21 @@ fn secrets(state: &System) -> Finding {
             ),
         ),
     }
+}
+
+/// Whether the master's certificate is good for a while; nothing if it speaks no TLS itself.
+fn certificate(state: &System) -> Option<Finding> {
+    const CHECK: &str = "TLS certificate";
+    let tls = state.tls.as_ref()?;
+    Some(match (&tls.problem, tls.expires_at) {
+        (Some(problem), _) => Finding::problem(
+            CHECK,
+            problem.clone(),
+            "write the new certificate and its key to the files of GAFFER_TLS_CERT and GAFFER_TLS_KEY; the master loads them itself",
+        ),
+        (None, Some(at)) => Finding::ok(CHECK, format!("valid until {}", at.format("%Y-%m-%d"))),
+        (None, None) => Finding::ok(CHECK, "in use"),
+    })
 }
 
 /// Whether the master can record what happens, and whether the database has refused anything.

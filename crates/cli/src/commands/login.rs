@@ -1,5 +1,7 @@
 //! `gaffer login`: stores a server address and a key.
 
+mod device;
+
 use std::io::{self, BufRead, IsTerminal};
 use std::os::fd::AsFd;
 
@@ -13,19 +15,31 @@ use crate::config;
 use crate::failure::Failure;
 use crate::login;
 use crate::out::Out;
+use crate::style;
 
 /// Where to log in.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  gaffer login http://gaffer.lab:8000             asks for the key
-  gaffer login https://gaffer.lab < key.txt
+  gaffer login https://gaffer.lab                 prints a link and a code; allow it in the dashboard
+  gaffer login http://gaffer.lab:8000 --key       asks for a key
+  gaffer login https://gaffer.lab < key.txt       reads a key
 
 The key is stored in gaffer/login.toml of the user's configuration directory (mode 0600).")]
 pub struct LoginArgs {
     /// The address of the API
     #[arg(value_name = "URL")]
     url: String,
+
+    /// Ask for a key instead of opening the dashboard
+    #[arg(long, conflicts_with = "device")]
+    key: bool,
+
+    /// Print a link and a code, also without a terminal
+    ///
+    /// The user opens the link, signs in and allows the login; then this command gets a key with an expiry.
+    #[arg(long)]
+    device: bool,
 }
 
 /// Runs the command.
@@ -36,7 +50,21 @@ pub async fn run(args: LoginArgs, out: &Out) -> Result<u8, Failure> {
     let url = access::server_url(&args.url)?;
     let path = config::login_file()
         .ok_or_else(|| Failure::Usage("cannot store the login: set HOME or XDG_CONFIG_HOME".to_owned()))?;
-    let key = read_key(out)?;
+    let is_terminal = io::stdin().is_terminal();
+    let key = match args.device || (is_terminal && !args.key) {
+        true => {
+            let granted = device::key(&url, is_terminal, out).await?;
+            let until = granted.expires_at.map(|at| format!(" until {}", at.format("%Y-%m-%d %H:%M UTC")));
+            out.remark(&format!(
+                "the key of {} is for project {}{}",
+                style::visible(&granted.user),
+                style::visible(&granted.project),
+                until.unwrap_or_default()
+            ));
+            Key::new(&granted.key)
+        }
+        false => read_key(out)?,
+    };
     if key.reveal().is_empty() {
         return Err(Failure::Usage("the key is empty; `gaffer keys create NAME` creates one".to_owned()));
     }

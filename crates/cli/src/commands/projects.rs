@@ -327,7 +327,7 @@ impl Entry for Project {
 
 impl Entry for Member {
     const HEAD: &'static [&'static str] = &["USER", "ROLE", "STATE", "SINCE"];
-    const WIDE_HEAD: &'static [&'static str] = &[];
+    const WIDE_HEAD: &'static [&'static str] = &["MADE BY"];
     const NONE: &'static str = "no members";
 
     fn name(&self) -> String {
@@ -344,6 +344,6 @@ impl Entry for Member {
     }
 
     fn wide_cells(&self, _: DateTime<Utc>) -> Vec<Cell> {
-        Vec::new()
+        vec![Cell::text(if self.by_groups { "groups" } else { "hand" })]
     }
 }

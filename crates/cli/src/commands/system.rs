@@ -51,6 +51,13 @@ fn show(system: &System, out: &Out) -> Result<(), Failure> {
     if let Some(problem) = &system.secrets.problem {
         out.line(&format!("✗ secrets cannot be used: {}", style::visible(problem)))?;
     }
+    match system.tls.as_ref().map(|tls| (&tls.problem, tls.expires_at)) {
+        Some((Some(problem), _)) => out.line(&format!("✗ {}", style::visible(problem)))?,
+        Some((None, Some(at))) => {
+            out.line(&format!("✓ the TLS certificate is valid until {}", at.format("%Y-%m-%d")))?;
+        }
+        Some((None, None)) | None => {}
+    }
     if system.has_dead_letters {
         out.line("✗ there are dead letters: gaffer dead-letters list")?;
     }

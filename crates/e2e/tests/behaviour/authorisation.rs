@@ -132,6 +132,7 @@ impl Targets {
             .replace("{user}", OWN)
             .replace("{invitation}", &self.invitation.to_string())
             .replace("{session}", &self.session.to_string())
+            .replace("{identity}", "7")
             .replace("{verb}", "disable")
             .replace("{secret}", SECRET)
             .replace("{letter}", &self.letter.to_string())
@@ -372,8 +373,20 @@ async fn each_route_is_open_to_keys_of_its_roles_scopes_and_project_and_to_no_ot
 }
 
 /// Pages that anybody gets.
-const PUBLIC: [&str; 8] =
-    ["/login", "/logout", "/reset", "/invitation", "/register", "/theme", "/static/{name}", "/favicon.ico"];
+const PUBLIC: [&str; 12] = [
+    "/login",
+    "/login/link",
+    "/login/oidc",
+    "/login/oidc/callback",
+    "/login/oidc/name",
+    "/logout",
+    "/reset",
+    "/invitation",
+    "/register",
+    "/theme",
+    "/static/{name}",
+    "/favicon.ico",
+];
 
 #[tokio::test]
 async fn each_page_is_open_to_sessions_of_its_project_and_to_no_key() {
@@ -433,5 +446,14 @@ async fn what_needs_no_key_is_a_short_list() {
         }
     }
     open.sort_unstable();
-    assert_eq!(open, ["get_job_schema", "get_liveness", "get_openapi", "get_readiness", "get_version"]);
+    let expected = [
+        "authorize_device",
+        "get_device_key",
+        "get_job_schema",
+        "get_liveness",
+        "get_openapi",
+        "get_readiness",
+        "get_version",
+    ];
+    assert_eq!(open, expected);
 }

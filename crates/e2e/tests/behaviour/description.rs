@@ -323,6 +323,13 @@ async fn every_route_answers_as_it_is_described() {
 
     people(&mut reader).await;
 
+    let begin = post("/device/authorization", "/device/authorization");
+    let begun = reader.must(200, begin.json(&json!({"client": "laptop"}))).await;
+    let token = json!({"device_code": begun["device_code"]});
+    reader.must(400, post("/device/token", "/device/token").json(&token)).await;
+    super::device::allow(&stage, begun["user_code"].as_str().unwrap()).await;
+    reader.must(200, post("/device/token", "/device/token").json(&token)).await;
+
     // Answers to a body that is too large, to invalid requests, and to requests without a key.
     reader
         .must(413, Asked { body: Some(("application/json", vec![b' '; 3 << 20])), ..post("/keys", "/keys") })
@@ -451,6 +458,9 @@ async fn what_is_described_is_a_route_and_nothing_else_is() {
             let is_open = methods[method]["security"].as_array().is_some_and(Vec::is_empty);
             match methods.get(method) {
                 None => assert_eq!(status, 405, "{method} {path} is not described"),
+                Some(_) if is_open && method == "post" => {
+                    assert_eq!(status, 400, "{method} {path} without a body")
+                }
                 Some(_) if is_open => assert_eq!(status, 200, "{method} {path}"),
                 // There it is, and asks for a key.
                 Some(_) => assert_eq!(status, 401, "{method} {path}"),

@@ -37,6 +37,12 @@ impl Person {
         person
     }
 
+    /// Somebody whose browser is signed in already.
+    pub fn with_cookie(stage: &Stage, name: &str, cookie: &str) -> Person {
+        let dashboard = Client::new(&format!("http://{}", stage.running.dashboard), "");
+        Person { name: name.to_owned(), cookie: cookie.to_owned(), dashboard }
+    }
+
     async fn sign_in(stage: &Stage, name: &str, link: &str) -> Person {
         let response = stage.page(&link[link.find("/login").unwrap()..], "").await;
         let cookie = response.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();

@@ -2,6 +2,7 @@
 //! response.
 
 pub mod audit;
+pub mod device;
 pub mod events;
 pub mod health;
 pub mod invitations;

@@ -128,9 +128,14 @@ pub async fn signed_in(
 /// The sessions in a request's cookies. There may be several: browsers send cookies of another gaffer on the same
 /// host, whatever its port, if its path is the same or a prefix.
 pub fn sessions(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    cookies(headers, SESSION_COOKIE)
+}
+
+/// The cookies of that name in a request.
+pub fn cookies<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a str> {
     let texts = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let cookies = texts.flat_map(|text| text.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
-    cookies.filter(|(name, _)| *name == SESSION_COOKIE).map(|(_, value)| value)
+    cookies.filter(move |(known, _)| *known == name).map(|(_, value)| value)
 }
 
 /// The token of an `Authorization: Bearer` header, if there is such a header.
@@ -164,7 +169,11 @@ pub async fn same_origin_writes(
     let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if door == ListenerKind::Dashboard
         && !reads
-        && let Err(refusal) = origin::check(request.headers(), &doors.site.public_origin)
+        && let Err(refusal) = origin::check(
+            request.headers(),
+            &doors.site.public_origin,
+            Peer::of(request.extensions()).is_secure(),
+        )
     {
         return Error::Forbidden(refusal.to_string()).into_response();
     }

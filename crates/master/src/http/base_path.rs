@@ -21,11 +21,12 @@ use gaffer_protocol::server_url::ServerUrl;
 use tower::ServiceExt;
 
 /// First segments of addresses that exist without a base path: one of them as a base path would mean two things.
-const OWN_SEGMENTS: [&str; 40] = [
+const OWN_SEGMENTS: [&str; 41] = [
     "account",
     "api",
     "audit",
     "dead-letters",
+    "device",
     "events",
     "favicon.ico",
     "invitation",

@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::background::driver::Status;
 use crate::background::sampler::Sample;
 use crate::background::scheduler::stats::{Pass, Passes};
+use crate::certificate::CertificateState;
 use crate::operations::keys::Created;
 use crate::operations::retention::{EraPreview, Preview};
 use crate::operations::system::{OutputStoreCheck, SecretsState, System};
@@ -310,6 +311,9 @@ pub fn system(system: System) -> rest::System {
     let SecretsState { problem, key, on_old_keys } = system.secrets;
     rest::System {
         secrets: rest::SecretsState { problem, key, on_old_keys },
+        tls: system
+            .tls
+            .map(|CertificateState { expires_at, problem }| rest::TlsState { expires_at, problem }),
         database_trouble: system.database_trouble.map(trouble),
         change_trouble: system.change_trouble.map(trouble),
         locked_jobs: system

@@ -7,6 +7,8 @@ mod account;
 mod assets;
 mod audit;
 mod checks;
+mod continue_page;
+mod device;
 mod events;
 mod fleet;
 mod format;
@@ -29,6 +31,7 @@ mod overview;
 mod parameter_form;
 mod plot;
 mod projects;
+mod provider;
 mod queue;
 pub(super) mod reference;
 mod registration;
@@ -98,12 +101,17 @@ pub fn routes(registration_is_open: bool) -> Pages {
         .route("/", get(overview::show))
         .route("/live", get(overview::live))
         .route("/login", get(login::sign_in).post(login::with_password))
+        .route("/login/oidc", get(provider::begin))
+        .route("/login/oidc/callback", get(provider::callback))
+        .route("/login/oidc/name", post(provider::choose_name))
         .route("/login/link", post(login::with_link))
         .route("/logout", post(login::sign_out))
         .route("/reset", get(registration::reset_form).post(registration::reset))
         .route("/invitation", get(registration::invitation).post(registration::join))
         .route("/account", get(account::show))
         .route("/account/password", post(account::change_password))
+        .route("/account/identities", post(provider::link))
+        .route("/account/identities/{identity}/unlink", post(provider::unlink))
         .route("/account/sessions/end", post(account::end_other_sessions))
         .route("/account/sessions/{session}/end", post(account::end_session))
         .route("/theme", post(theme::set))
@@ -136,6 +144,7 @@ pub fn routes(registration_is_open: bool) -> Pages {
         .route("/workers/{worker}/cordon", post(worker::cordon))
         .route("/workers/{worker}/remove", post(worker::remove))
         .route("/workers/{worker}/resume", post(worker::resume))
+        .route("/device", get(device::show).post(device::decide))
         .route("/keys", get(keys::list).post(keys::create))
         .route("/keys/{key}/rotate", post(keys::rotate))
         .route("/keys/{key}/revoke", post(keys::revoke))

@@ -8,35 +8,43 @@ use axum::extract::FromRequestParts;
 use axum::http::Extensions;
 use axum::http::request::Parts;
 
-use crate::listener::Connection;
+use crate::listener::{Client, Connection};
 
 /// The connection of a request; none without a listener, as in tests of handlers.
 #[derive(Debug, Clone, Default)]
-pub struct Peer(Option<Arc<Connection>>);
+pub struct Peer {
+    connection: Option<Arc<Connection>>,
+    client: Option<Client>,
+}
 
 impl Peer {
     /// Of the request with these extensions.
     pub fn of(extensions: &Extensions) -> Peer {
-        Peer(extensions.get::<Arc<Connection>>().cloned())
+        Peer { connection: extensions.get().cloned(), client: extensions.get().copied() }
     }
 
     /// The request came with a good key or session: its connection keeps its place.
     pub fn prove(&self) {
-        if let Some(connection) = &self.0 {
+        if let Some(connection) = &self.connection {
             connection.prove();
         }
     }
 
     /// The request becomes a session, whose silence is not the listener's business.
     pub fn becomes_session(&self) {
-        if let Some(connection) = &self.0 {
+        if let Some(connection) = &self.connection {
             connection.becomes_session();
         }
     }
 
-    /// The client's address, or its proxy's.
+    /// The client's address, as far as trusted proxies tell it.
     pub fn address(&self) -> Option<IpAddr> {
-        self.0.as_ref().map(|connection| connection.peer.ip().to_canonical())
+        self.client.map(|client| client.address)
+    }
+
+    /// Whether the client speaks TLS, to this master or to a proxy.
+    pub fn is_secure(&self) -> bool {
+        self.client.is_some_and(|client| client.is_secure)
     }
 }
 

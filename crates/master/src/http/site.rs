@@ -1,6 +1,9 @@
 //! Where this gaffer is, as browsers and workers find it.
 
+use std::sync::Arc;
+
 use super::BasePath;
+use crate::oidc::Provider;
 
 /// What doors know beside what they look at and change.
 #[derive(Debug)]
@@ -12,6 +15,8 @@ pub struct Site {
     pub base_path: BasePath,
     /// Whether anybody can become a user.
     pub registration_is_open: bool,
+    /// Where users sign in beside passwords, if anywhere.
+    pub provider: Option<Arc<Provider>>,
     /// Where workers dial in, as far as the master can tell.
     pub worker_url: String,
 }

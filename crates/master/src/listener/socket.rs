@@ -23,6 +23,14 @@ impl Socket {
         Socket { stream, place }
     }
 
+    /// The first bytes, which remain to be read. Nothing counts as heard by that.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.peek(buffer).await
+    }
+
     fn noted<T>(&self, written: Poll<T>) -> Poll<T> {
         self.place.0.takes(written.is_ready());
         written

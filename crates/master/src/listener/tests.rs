@@ -25,6 +25,14 @@ async fn port(
     timeouts: Timeouts,
     limits: PlaceLimits,
 ) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+    port_with(timeouts, limits, Transport::default()).await
+}
+
+async fn port_with(
+    timeouts: Timeouts,
+    limits: PlaceLimits,
+    transport: Transport,
+) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
     let ticks = || {
         let ticks = futures::stream::unfold(interval(LONG / 4), |mut interval| async {
             interval.tick().await;
@@ -39,7 +47,7 @@ async fn port(
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, shutdown) = (socket.local_addr().unwrap(), CancellationToken::new());
     let metrics = Metrics::default().http;
-    let listener = Listener { name: "test", socket, router, limits, timeouts, metrics };
+    let listener = Listener { name: "test", socket, router, limits, timeouts, transport, metrics };
     (address, shutdown.clone(), tokio::spawn(listener.serve(shutdown)))
 }
 
@@ -76,6 +84,24 @@ async fn connections_that_say_nothing_are_closed() {
     for text in ["", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: x\r\n"] {
         assert_eq!(until_closed(&mut connected(port, text).await).await, "", "{text:?}");
     }
+}
+
+#[tokio::test]
+async fn handshakes_that_take_too_long_are_closed() {
+    let files = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/certificates");
+    let certificate = Certificate::load(&files.join("server.pem"), &files.join("server.key")).await.unwrap();
+    let transport = Transport { certificate: Some(Arc::new(certificate)), ..Transport::default() };
+    let (port, shutdown, running) = port_with(timeouts(SHORT), PlaceLimits::new(100, 100), transport).await;
+    // Nothing, the beginning of a hello, a plain request without an end.
+    for text in ["", "\u{16}\u{3}\u{1}\u{1}\0\u{1}", "GET / HTTP/1.1\r\nHost: x\r\n"] {
+        assert_eq!(until_closed(&mut connected(port, text).await).await, "", "{text:?}");
+    }
+    let mut slow = connected(port, "\u{16}\u{3}\u{1}\u{2}\0").await;
+    dribble_until_closed(&mut slow).await;
+    // One that is in the middle of it does not hold up the end of the master.
+    let _open = connected(port, "\u{16}").await;
+    shutdown.cancel();
+    timeout(PATIENCE, running).await.expect("it waits for a handshake").unwrap();
 }
 
 /// Sends a byte at a time, often enough not to be silent, until that is not taken any more.

@@ -13,6 +13,7 @@ use super::recent::Recent;
 use super::{Actor, OperationError, Shown};
 use crate::changes::Changes;
 use crate::control::Control;
+use crate::device_logins::DeviceLogins;
 use crate::guesses::Guesses;
 use crate::health::Healths;
 use crate::hub::Hub;
@@ -71,6 +72,8 @@ pub(super) struct Effects {
     pub wrong_passwords: Recent<(Option<String>, Option<IpAddr>, &'static str)>,
     /// Computes hashes of passwords.
     pub passwords: Passwords,
+    /// Logins of commands that wait for their users.
+    pub device_logins: DeviceLogins,
     /// What was refused a short time ago.
     pub refusals: Recent<(Option<Credential>, Action)>,
     /// Who wrote to standard input a short time ago.
@@ -107,6 +110,7 @@ impl Context {
             registrations: PasswordGuesses::default(),
             wrong_passwords: Recent::default(),
             passwords: Passwords::default(),
+            device_logins: DeviceLogins::default(),
             refusals: Recent::default(),
             writers: Recent::default(),
             vault: control.vault.clone(),

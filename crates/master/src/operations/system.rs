@@ -1,10 +1,12 @@
 //! The state of the master, as far as a project may see it.
 
+use chrono::Utc;
 use gaffer_domain::permissions::Action;
 use gaffer_domain::{JobId, Time};
 
 use super::{Actor, Context, OperationError};
 use crate::background::driver::Status;
+use crate::certificate::CertificateState;
 use crate::store::output::objects::MovedOutput;
 use crate::troubles::Trouble;
 
@@ -21,6 +23,8 @@ pub struct System {
     pub has_dead_letters: bool,
     /// Whether secrets can be used.
     pub secrets: SecretsState,
+    /// How the certificate of the ports is doing; none without TLS.
+    pub tls: Option<CertificateState>,
     pub loops: Vec<(&'static str, Status)>,
 }
 
@@ -85,6 +89,7 @@ pub async fn show(context: &Context, actor: &Actor) -> Result<System, OperationE
         locked_jobs: locked.into_iter().filter(|(job, _)| own.contains(job)).collect(),
         has_dead_letters: !letters.is_empty(),
         secrets,
+        tls: views.status.certificate.as_ref().map(|certificate| certificate.state(Utc::now())),
         loops: views.status.loops.all(),
     })
 }

@@ -20,6 +20,18 @@ pub struct WebSession {
     pub is_current: bool,
 }
 
+/// An identity at a sign-in provider that is linked with a user.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinkedIdentity {
+    pub id: i64,
+    /// The provider.
+    pub issuer: String,
+    /// What the provider called them at the last sign-in.
+    pub name: String,
+    pub created_at: Time,
+    pub last_used_at: Option<Time>,
+}
+
 /// An invitation without its secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Invitation {

@@ -44,4 +44,6 @@ pub struct Member {
     pub since: Time,
     /// Whether the user is disabled.
     pub is_disabled: bool,
+    /// Whether groups of a sign-in provider made the membership, and take it away.
+    pub is_by_groups: bool,
 }

@@ -173,7 +173,7 @@ impl WriteStore {
         let present: Option<MemberRole> = present.map(|role| known("role", &role)).transpose()?;
         sqlx::query(
             "INSERT INTO memberships (project_id, user_id, role) SELECT project_id, $2, $3 FROM invitations WHERE id = $1 \
-             ON CONFLICT (user_id, project_id) DO UPDATE SET role = excluded.role",
+             ON CONFLICT (user_id, project_id) DO UPDATE SET role = excluded.role, by_groups = false",
         )
         .bind(found.id)
         .bind(user)

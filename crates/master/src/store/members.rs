@@ -22,7 +22,7 @@ pub enum MemberChanged {
     NoMember,
 }
 
-const COLUMNS: &str = "u.id AS user_id, u.name, m.role, m.since, u.disabled_at IS NOT NULL AS is_disabled \
+const COLUMNS: &str = "u.id AS user_id, u.name, m.role, m.since, m.by_groups, u.disabled_at IS NOT NULL AS is_disabled \
      FROM memberships m JOIN users u ON u.id = m.user_id WHERE m.project_id = $1";
 
 impl FromRow<'_, PgRow> for Member {
@@ -33,6 +33,7 @@ impl FromRow<'_, PgRow> for Member {
             role: known("role", row.try_get("role")?)?,
             since: row.try_get("since")?,
             is_disabled: row.try_get("is_disabled")?,
+            is_by_groups: row.try_get("by_groups")?,
         })
     }
 }
@@ -90,7 +91,7 @@ impl WriteStore {
             Some(role) => {
                 sqlx::query(
                     "INSERT INTO memberships (project_id, user_id, role) VALUES ($1, $2, $3) \
-                     ON CONFLICT (user_id, project_id) DO UPDATE SET role = excluded.role",
+                     ON CONFLICT (user_id, project_id) DO UPDATE SET role = excluded.role, by_groups = false",
                 )
                 .bind(project.0)
                 .bind(user)

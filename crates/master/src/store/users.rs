@@ -208,8 +208,12 @@ impl WriteStore {
                 "UPDATE users SET disabled_at = COALESCE(disabled_at, now()) WHERE id = $1"
             }
             UserChange::Enable => "UPDATE users SET disabled_at = NULL WHERE id = $1",
-            UserChange::SetAdmin(true) => "UPDATE users SET is_admin = true WHERE id = $1",
-            UserChange::SetAdmin(false) => "UPDATE users SET is_admin = false WHERE id = $1",
+            UserChange::SetAdmin(true) => {
+                "UPDATE users SET is_admin = true, admin_by_groups = false WHERE id = $1"
+            }
+            UserChange::SetAdmin(false) => {
+                "UPDATE users SET is_admin = false, admin_by_groups = false WHERE id = $1"
+            }
         };
         sqlx::query(sql).bind(user.id).execute(&mut *tx).await?;
         let changed = user_of(&mut tx, name).await?.unwrap_or(user);

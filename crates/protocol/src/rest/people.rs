@@ -117,6 +117,9 @@ pub struct Member {
     pub since: DateTime<Utc>,
     /// Whether the user is disabled.
     pub disabled: bool,
+    /// Whether groups of the sign-in provider made the membership; they take it away at a later sign-in.
+    #[serde(default)]
+    pub by_groups: bool,
 }
 
 /// The role that a member is to have.

@@ -113,6 +113,9 @@ pub struct System {
     /// Whether secrets can be used.
     #[serde(default)]
     pub secrets: SecretsState,
+    /// The certificate with which the ports speak TLS; null if they speak plain HTTP.
+    #[serde(default)]
+    pub tls: Option<TlsState>,
     /// Background loops.
     pub loops: Vec<BackgroundLoop>,
 }
@@ -126,6 +129,15 @@ pub struct SecretsState {
     pub key: Option<String>,
     /// Number of secrets of all projects that are still encrypted with an old master key of the list.
     pub on_old_keys: u64,
+}
+
+/// The certificate with which the ports speak TLS.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TlsState {
+    /// When it expires, or the first certificate of its chain.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// What is wrong with it, and what to do; null if nothing is. It is a problem 14 days before it expires.
+    pub problem: Option<String>,
 }
 
 /// A problem with the database.

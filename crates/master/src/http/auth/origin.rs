@@ -4,7 +4,6 @@ use axum::http::{HeaderMap, HeaderName, header};
 use gaffer_protocol::server_url::ServerUrl;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The longest part of a header that a message repeats.
 const MAX_SHOWN_CHARS: usize = 120;
 
@@ -33,7 +32,8 @@ pub enum Refusal {
     #[error(
         "this request comes from a page of {origin}, but arrived by plain HTTP. If a reverse proxy speaks TLS for this \
          dashboard, set GAFFER_PUBLIC_URL={origin} on the master (with its path, if it has one), or let the proxy send \
-         the header X-Forwarded-Proto (nginx: proxy_set_header X-Forwarded-Proto $scheme)"
+         the header X-Forwarded-Proto (nginx: proxy_set_header X-Forwarded-Proto $scheme) and, if \
+         GAFFER_TRUSTED_PROXIES is set, name the proxy there"
     )]
     Scheme {
         /// As sent by the browser.
@@ -47,11 +47,11 @@ pub fn is_from_another_site(headers: &HeaderMap) -> bool {
 }
 
 /// Whether a request that changes something may do so, by its origin. `public`: the origin of the dashboard's
-/// public address.
+/// public address. `is_secure`: whether the client speaks TLS.
 ///
 /// # Errors
 /// When it comes from elsewhere.
-pub fn check(headers: &HeaderMap, public: &str) -> Result<(), Refusal> {
+pub fn check(headers: &HeaderMap, public: &str, is_secure: bool) -> Result<(), Refusal> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     // Browsers send this only to https and localhost; it is the most reliable source.
     if let Some(site) = text(SEC_FETCH_SITE) {
@@ -68,11 +68,7 @@ pub fn check(headers: &HeaderMap, public: &str) -> Result<(), Refusal> {
     let Some(host) = text(header::HOST) else {
         return Err(Refusal::Host { origin, host: "(none)".to_owned() });
     };
-    // No site can make a browser send this one: it is the proxy's word on what the browser spoke.
-    let scheme = match text(FORWARDED_PROTO).and_then(|list| list.split(',').next()).map(str::trim) {
-        Some("https") => "https",
-        _ => "http",
-    };
+    let scheme = if is_secure { "https" } else { "http" };
     let is_at = |scheme: &str| origin_of(&format!("{scheme}://{host}")).is_some_and(|here| here == origin);
     if is_at(scheme) {
         return Ok(());
@@ -102,7 +98,8 @@ mod tests {
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
             .collect::<HeaderMap>();
-        check(&headers, public)
+        let is_secure = headers.get("x-forwarded-proto").is_some();
+        check(&headers, public, is_secure)
     }
 
     #[test]
@@ -118,7 +115,7 @@ mod tests {
             &[("origin", "http://gaffer.lab"), ("host", "127.0.0.1:3000")],
             // A proxy that terminates TLS and says so.
             &[("origin", "https://lab"), ("host", "lab"), ("x-forwarded-proto", "https")],
-            &[("origin", "https://lab:8443"), ("host", "lab:8443"), ("x-forwarded-proto", "https, http")],
+            &[("origin", "https://lab:8443"), ("host", "lab:8443"), ("x-forwarded-proto", "https")],
         ] {
             assert_eq!(checked("http://gaffer.lab", pairs), Ok(()), "{pairs:?}");
         }

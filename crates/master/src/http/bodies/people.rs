@@ -42,6 +42,7 @@ pub fn member(member: Member) -> rest::Member {
         role: member.role.as_str().to_owned(),
         since: member.since,
         disabled: member.is_disabled,
+        by_groups: member.is_by_groups,
     }
 }
 

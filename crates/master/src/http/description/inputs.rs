@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::super::auth::MetricsReader;
 use super::super::error::Error;
 use super::super::params::Params;
+use super::super::peer::Peer;
 use super::super::read_body::{body_as, body_document, body_secret, body_written};
 use super::{Answer, Content, Description, RequestBody, Schemas};
 use crate::operations::Actor;
@@ -61,6 +62,10 @@ described!(A1, A2, A3, A4, A5, A6);
 described!(A1, A2, A3, A4, A5, A6, A7);
 
 impl<T> Input for State<T> {
+    fn describe(_: &mut Description, _: &mut Schemas) {}
+}
+
+impl Input for Peer {
     fn describe(_: &mut Description, _: &mut Schemas) {}
 }
 

@@ -14,12 +14,12 @@ use super::super::params::{Params, id};
 use super::frame::{Frame, SessionUser};
 use super::jobs::curl;
 use super::page;
-use crate::operations::{Context, OperationError, accounts};
-use crate::records::WebSession;
+use crate::operations::{Context, OperationError, accounts, provider};
+use crate::records::{LinkedIdentity, WebSession};
 
 #[derive(Template)]
 #[template(path = "account.html")]
-struct AccountPage {
+pub struct AccountPage {
     frame: Frame,
     cli: String,
     curl: String,
@@ -30,6 +30,29 @@ struct AccountPage {
     is_changed: bool,
     error: Option<String>,
     rows: Vec<SessionRow>,
+    /// Name of the sign-in provider, if there is one.
+    provider: Option<String>,
+    identities: Vec<IdentityRow>,
+    pub link_error: Option<String>,
+}
+
+/// A linked identity.
+struct IdentityRow {
+    id: i64,
+    name: String,
+    issuer: String,
+    used: Option<i64>,
+}
+
+impl IdentityRow {
+    fn of(identity: LinkedIdentity) -> IdentityRow {
+        IdentityRow {
+            id: identity.id,
+            name: identity.name,
+            issuer: identity.issuer,
+            used: identity.last_used_at.map(|at| at.timestamp_millis()),
+        }
+    }
 }
 
 struct SessionRow {
@@ -56,8 +79,17 @@ impl SessionRow {
     }
 }
 
-async fn account_page(context: &Context, site: &Site, visitor: &SessionUser) -> Result<AccountPage, Error> {
+/// The page as it is.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn account_page(
+    context: &Context,
+    site: &Site,
+    visitor: &SessionUser,
+) -> Result<AccountPage, Error> {
     let sessions = accounts::sessions(context, &visitor.actor).await?;
+    let identities = provider::identities(context, &visitor.actor).await?;
     Ok(AccountPage {
         frame: visitor.frame("/account"),
         cli: "gaffer sessions\ngaffer sessions end --all".to_owned(),
@@ -68,6 +100,9 @@ async fn account_page(context: &Context, site: &Site, visitor: &SessionUser) -> 
         is_changed: false,
         error: None,
         rows: sessions.into_iter().map(SessionRow::of).collect(),
+        provider: site.provider.as_ref().map(|provider| provider.settings().name.clone()),
+        identities: identities.into_iter().map(IdentityRow::of).collect(),
+        link_error: None,
     })
 }
 

@@ -45,13 +45,14 @@ struct KeysPage {
 }
 
 /// A scope in the form.
-struct ScopeChoice {
-    name: &'static str,
-    meaning: &'static str,
-    is_chosen: bool,
+pub struct ScopeChoice {
+    pub name: &'static str,
+    pub meaning: &'static str,
+    pub is_chosen: bool,
 }
 
-fn choices(chosen: Scopes) -> Vec<ScopeChoice> {
+/// All scopes, with those that are ticked.
+pub fn choices(chosen: Scopes) -> Vec<ScopeChoice> {
     let choice = |scope: Scope| ScopeChoice {
         name: scope.as_str(),
         meaning: scope.meaning(),

@@ -12,10 +12,11 @@ use serde::Deserialize;
 use super::super::auth::origin::is_from_another_site;
 use super::super::auth::{sessions, signed_in};
 use super::super::error::Error;
-use super::super::params::Params;
+use super::super::params::{Params, encoded};
 use super::super::peer::Peer;
 use super::super::session_cookie::{origin, set_session};
 use super::super::{Doors, Site};
+use super::continue_page::ContinuePage;
 use super::format::{local_path, sentence};
 use super::frame::{Frame, PageContext};
 use super::page;
@@ -26,12 +27,37 @@ use crate::store::web_sessions::Wanted;
 
 #[derive(Template)]
 #[template(path = "login.html")]
-struct LoginPage {
-    frame: Frame,
-    problem: Option<String>,
-    next: Option<String>,
+pub struct LoginPage {
+    pub frame: Frame,
+    pub problem: Option<String>,
+    pub next: Option<String>,
+    pub name: String,
+    pub can_register: bool,
+    pub provider: Option<ProviderButton>,
+}
+
+/// The way to the provider.
+pub struct ProviderButton {
     name: String,
-    can_register: bool,
+    /// `?next=…`, or nothing.
+    query: String,
+}
+
+impl LoginPage {
+    /// The page as somebody sees it first.
+    pub fn new(site: &Site, frame: Frame, next: Option<String>) -> LoginPage {
+        let query = next.as_deref().map(|next| format!("?next={}", encoded(next))).unwrap_or_default();
+        let provider = site.provider.as_ref();
+        LoginPage {
+            frame,
+            problem: None,
+            name: String::new(),
+            can_register: site.registration_is_open,
+            provider: provider
+                .map(|provider| ProviderButton { name: provider.settings().name.clone(), query }),
+            next,
+        }
+    }
 }
 
 /// Asks before a link that another site led to is used.
@@ -41,13 +67,6 @@ struct LinkPage {
     frame: Frame,
     token: String,
     next: Option<String>,
-}
-
-#[derive(Template)]
-#[template(path = "signed_in.html")]
-struct SignedInPage {
-    frame: Frame,
-    next: String,
 }
 
 /// `GET /login`: shows how to sign in; with a `token`, signs in.
@@ -62,9 +81,7 @@ pub async fn sign_in(
     let params = params.only(&["token", "next"], &[])?;
     let next = params.text("next").and_then(local_path).map(str::to_owned);
     let frame = surroundings.frame();
-    let can_register = doors.site.registration_is_open;
-    let shown =
-        |problem, next| LoginPage { frame: frame.clone(), problem, next, name: String::new(), can_register };
+    let shown = |problem, next| LoginPage { problem, ..LoginPage::new(&doors.site, frame.clone(), next) };
     let Some(token) = params.text("token").map(token_in) else { return page(&shown(None, next)) };
     // Who only looks ahead must not use the link up.
     let is_look_ahead =
@@ -112,13 +129,13 @@ async fn use_link(
             return Ok(Redirect::to(&to).into_response());
         }
         let problem = Some("This link has expired or was already used. Get a new one.".to_owned());
-        let can_register = doors.site.registration_is_open;
-        return page(&LoginPage { frame, problem, next, name: String::new(), can_register });
+        return page(&LoginPage { problem, ..LoginPage::new(&doors.site, frame, next) });
     };
     sign_in::sign_out(&doors.context, sessions(headers), peer.address()).await?;
-    // After a link from elsewhere the browser would not send the new cookie on a redirect, so the response is a page that
-    // continues.
-    let mut response = page(&SignedInPage { frame, next: to })?;
+    // After a link from elsewhere the browser would not send the new cookie on a redirect, so the response is a
+    // page that continues.
+    let to = format!("{}{to}", frame.base);
+    let mut response = page(&ContinuePage { frame, heading: "You are signed in", to })?;
     set_session(&doors.site, &mut response, &session, SESSION_SECS);
     Ok(response)
 }
@@ -157,10 +174,8 @@ pub async fn with_password(
         }
         Err(error) => {
             let (status, problem) = told(error)?;
-            let can_register = doors.site.registration_is_open;
-            let problem = Some(problem);
-            let shown =
-                LoginPage { frame: surroundings.frame(), problem, next, name: form.name, can_register };
+            let new = LoginPage::new(&doors.site, surroundings.frame(), next);
+            let shown = LoginPage { problem: Some(problem), name: form.name, ..new };
             Ok((status, page(&shown)?).into_response())
         }
     }

@@ -102,6 +102,7 @@ struct MemberRow {
     role: MemberRole,
     since: Option<i64>,
     is_disabled: bool,
+    is_by_groups: bool,
 }
 
 impl MemberRow {
@@ -115,6 +116,7 @@ impl MemberRow {
             role: member.role,
             since: Some(member.since.timestamp_millis()),
             is_disabled: member.is_disabled,
+            is_by_groups: member.is_by_groups,
         }
     }
 }

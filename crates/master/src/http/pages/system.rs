@@ -30,6 +30,8 @@ struct SystemPage {
     letters: Vec<LetterRow>,
     more: Option<String>,
     secrets: String,
+    /// When the certificate of the ports expires.
+    certificate: Option<String>,
     loops: Vec<LoopRow>,
 }
 
@@ -80,6 +82,11 @@ pub async fn show(
         more: letters.next_cursor.map(|cursor| address("/system", &[("cursor", &cursor)])),
         letters: letters.items.into_iter().map(LetterRow::of).collect(),
         secrets: secrets(&state.secrets),
+        certificate: state
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.expires_at)
+            .map(|at| at.format("%Y-%m-%d").to_string()),
         loops: loops(state),
     })
 }
@@ -100,6 +107,13 @@ fn troubles(state: &System) -> Vec<TroubleRow> {
     if let Some(problem) = &state.secrets.problem {
         rows.push(TroubleRow {
             what: "Secrets cannot be used".to_owned(),
+            since: None,
+            detail: sentence(problem),
+        });
+    }
+    if let Some(problem) = state.tls.as_ref().and_then(|tls| tls.problem.as_ref()) {
+        rows.push(TroubleRow {
+            what: "The TLS certificate needs attention".to_owned(),
             since: None,
             detail: sentence(problem),
         });
