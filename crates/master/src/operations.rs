@@ -21,6 +21,7 @@ pub mod output;
 pub mod projects;
 pub mod readiness;
 mod recent;
+mod refused_keys;
 pub mod registration;
 pub mod retention;
 pub mod secrets;

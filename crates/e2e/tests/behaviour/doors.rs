@@ -196,7 +196,7 @@ async fn a_revoked_key_is_refused_from_then_on() {
     let answer = client.get("/jobs").await;
     assert_eq!(
         (answer.status, answer.body["code"].as_str()),
-        (StatusCode::UNAUTHORIZED, Some("key_revoked"))
+        (StatusCode::UNAUTHORIZED, Some("key_invalid"))
     );
     for bad in
         [json!({"kind": "root", "name": "x"}), json!({"kind": "user", "name": ""}), json!({"kind": "user"})]

@@ -175,7 +175,7 @@ async fn what_a_rotated_key_opened_ends_when_the_overlap_has_passed() {
     assert!(took >= Duration::from_secs(2), "before the overlap has passed: {took:?}");
     // Keys are looked at every half minute, too.
     assert!(took < Duration::from_secs(20), "at once, not when somebody looks: {took:?}");
-    assert_eq!(client.get("/jobs").await.body["code"], "key_expired");
+    assert_eq!(client.get("/jobs").await.body["code"], "key_invalid");
     assert!(dial(&stage.worker_url(), lab["key"].as_str().unwrap()).await.is_err());
     let client = client.with_key(new["key"].as_str().unwrap());
     assert_eq!(client.get("/jobs").await.status, 200);

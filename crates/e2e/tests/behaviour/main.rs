@@ -12,6 +12,7 @@ mod acknowledgements;
 mod audit;
 mod authorisation;
 mod backup;
+mod bad_keys;
 mod bench;
 mod cli;
 mod clocks;

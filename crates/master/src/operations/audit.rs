@@ -9,7 +9,9 @@ use tokio::time::Instant;
 
 use super::context::Effects;
 use super::{Actor, Context, OperationError};
+use crate::store::WriteStore;
 use crate::store::audit::{AuditFilter, Ended, NewEntry};
+use crate::wakes::Wakes;
 
 /// The longest text about what is changed.
 const MAX_TARGET_CHARS: usize = 200;
@@ -193,9 +195,20 @@ pub(super) async fn note(
     outcome: AuditOutcome,
     detail: Option<String>,
 ) {
+    write(&effects.writes, &effects.wakes, new, outcome, detail).await;
+}
+
+/// The same with the two parts that it takes.
+pub(super) async fn write(
+    writes: &WriteStore,
+    wakes: &Wakes,
+    new: &NewEntry<'_>,
+    outcome: AuditOutcome,
+    detail: Option<String>,
+) {
     let ended = Ended { outcome, detail, before: None, after: None };
-    match effects.writes.audit_begin(new, Some(&ended)).await {
-        Ok(_) => effects.wakes.audit.call(),
+    match writes.audit_begin(new, Some(&ended)).await {
+        Ok(_) => wakes.audit.call(),
         Err(error) => tracing::warn!(%error, action = new.action, "cannot note something in the audit log"),
     }
 }

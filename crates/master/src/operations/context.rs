@@ -22,6 +22,7 @@ use crate::passwords::Passwords;
 use crate::scheduling_state::SchedulingState;
 use crate::secret::MetricsToken;
 use crate::store::WriteStore;
+use crate::store::keys::KeyRefusal;
 use crate::vault::Vault;
 use crate::views::Views;
 use crate::wakes::Wakes;
@@ -67,6 +68,8 @@ pub(super) struct Effects {
     pub passwords: Passwords,
     /// What was refused a short time ago.
     pub refusals: Recent<(Option<Credential>, Action)>,
+    /// Which keys were refused a short time ago, and why.
+    pub refused_keys: Recent<(i64, KeyRefusal)>,
     /// Who wrote to standard input a short time ago.
     pub writers: Recent<(Option<Credential>, AttemptRef)>,
     /// Encrypts secrets.
@@ -100,6 +103,7 @@ impl Context {
             password_guesses: PasswordGuesses::default(),
             passwords: Passwords::default(),
             refusals: Recent::default(),
+            refused_keys: Recent::default(),
             writers: Recent::default(),
             vault: control.vault.clone(),
             new_services: Mutex::default(),

@@ -8,12 +8,12 @@ use gaffer_domain::passwords::{self, WeakPassword};
 use gaffer_protocol::audit::AuditOutcome;
 
 use super::context::Effects;
-use super::sign_in::{Opening, Origin, Refused, may_ask, presented};
+use super::sign_in::{Opening, Origin, Refused, may_ask, presented, wrong};
 use super::{Actor, Context, audit};
 use crate::password_guesses::Attempt;
 use crate::passwords::NotHashed;
 use crate::records::Invitation;
-use crate::secret::{Purpose, hash_of};
+use crate::secret::hash_of;
 use crate::store::StoreError;
 use crate::store::audit::NewEntry;
 use crate::store::invitations::{Invited, Taken};
@@ -63,7 +63,7 @@ impl From<Refused> for NotSignedIn {
         match refused {
             Refused::TooMany(wait) => NotSignedIn::TooMany(wait),
             Refused::Store(error) => NotSignedIn::Store(error),
-            Refused::Unauthorized { .. } => NotSignedIn::LinkNotGood,
+            Refused::KeyNotValid => NotSignedIn::LinkNotGood,
         }
     }
 }
@@ -106,7 +106,7 @@ pub async fn user_of_reset_link(
     origin: &Origin,
 ) -> Result<String, NotSignedIn> {
     let effects = context.for_nobody();
-    let link = hash_of(token, Purpose::PasswordReset).ok_or(NotSignedIn::LinkNotGood)?;
+    let link = hash_of(token);
     let presented = presented(&link, token, origin.address);
     may_ask(effects, presented).await?;
     match effects.writes.reset_link_user(&link).await? {
@@ -115,7 +115,7 @@ pub async fn user_of_reset_link(
             Ok(user)
         }
         None => {
-            effects.guesses.is_wrong(presented);
+            wrong(effects, presented)?;
             Err(NotSignedIn::LinkNotGood)
         }
     }
@@ -134,7 +134,7 @@ pub async fn reset_password(
     let user = user_of_reset_link(context, token, origin).await?;
     passwords::check(password, &user)?;
     let effects = context.for_nobody();
-    let link = hash_of(token, Purpose::PasswordReset).ok_or(NotSignedIn::LinkNotGood)?;
+    let link = hash_of(token);
     let hash = effects.passwords.hash(limited(password)).await?;
     let session = Opening::new(origin);
     let ended = effects.writes.reset_link_use(&link, &hash, session.to_store()).await?;
@@ -153,7 +153,7 @@ pub async fn reset_password(
 /// When it is not good.
 pub async fn invitation(context: &Context, token: &str, origin: &Origin) -> Result<Invitation, NotSignedIn> {
     let effects = context.for_nobody();
-    let sha256 = hash_of(token, Purpose::Invitation).ok_or(NotSignedIn::LinkNotGood)?;
+    let sha256 = hash_of(token);
     let presented = presented(&sha256, token, origin.address);
     may_ask(effects, presented).await?;
     match effects.writes.invitation_find(&sha256).await? {
@@ -162,7 +162,7 @@ pub async fn invitation(context: &Context, token: &str, origin: &Origin) -> Resu
             Ok(invitation)
         }
         None => {
-            effects.guesses.is_wrong(presented);
+            wrong(effects, presented)?;
             Err(NotSignedIn::LinkNotGood)
         }
     }
@@ -185,7 +185,7 @@ pub async fn join(
         return Err(NotSignedIn::Invalid(detail.to_owned()));
     }
     let invitation = invitation(context, token, origin).await?;
-    let sha256 = hash_of(token, Purpose::Invitation).ok_or(NotSignedIn::LinkNotGood)?;
+    let sha256 = hash_of(token);
     let effects = context.for_nobody();
     let project = taken(effects.writes.invitation_use(&sha256, Invited::User(actor.user_id)).await?)?;
     joined(effects, &invitation, &actor.user, actor.shown.name.as_deref(), origin).await;
@@ -204,7 +204,7 @@ pub async fn join_as_newcomer(
 ) -> Result<(String, String), NotSignedIn> {
     let invitation = invitation(context, token, origin).await?;
     let effects = context.for_nobody();
-    let sha256 = hash_of(token, Purpose::Invitation).ok_or(NotSignedIn::LinkNotGood)?;
+    let sha256 = hash_of(token);
     let (name, hash) = newcomer(effects, name, password).await?;
     let session = Opening::new(origin);
     let newcomer = Invited::Newcomer(&name, &hash, session.to_store());

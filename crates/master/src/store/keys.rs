@@ -38,8 +38,15 @@ pub struct Replacement<'a> {
     pub overlap: Duration,
 }
 
-/// A key that is presented, and from where.
-pub type AskedKey = ([u8; 32], Option<IpAddr>);
+/// A key that is presented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AskedKey {
+    pub sha256: [u8; 32],
+    /// What it is presented as.
+    pub kind: KeyKind,
+    /// Where it comes from.
+    pub address: Option<IpAddr>,
+}
 
 /// What a valid key allows.
 #[derive(Debug, Clone)]
@@ -70,20 +77,40 @@ pub struct KeyUser {
 }
 
 /// What became of a look-up.
-pub type KeyChecked = Result<KeyHolder, KeyRefusal>;
+pub type KeyChecked = Result<KeyHolder, RefusedKey>;
 
-/// Why a key is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyRefusal {
-    /// Unknown key.
+/// A key that is refused. Whoever presents it is not told which of these it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RefusedKey {
+    /// Nobody has it: unknown, mistyped, empty.
     Unknown,
-    /// It was revoked.
+    Known(KnownKey),
+}
+
+/// A key that is refused although it exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownKey {
+    pub id: i64,
+    pub project: ProjectId,
+    /// What the key is for.
+    pub name: String,
+    /// Name of its user; none for a worker key.
+    pub user: Option<String>,
+    pub why: KeyRefusal,
+}
+
+/// Why a key that exists is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum KeyRefusal {
+    #[error("the key was revoked")]
     Revoked,
-    /// It has expired.
+    #[error("the key has expired")]
     Expired,
-    /// Its user is disabled.
+    #[error("a worker key was used to call the API, or a user key to connect a worker")]
+    OtherKind,
+    #[error("the user of the key is disabled")]
     UserDisabled,
-    /// Its user is no member of its project any more.
+    #[error("the user of the key is no member of its project any more")]
     NoMember,
 }
 
@@ -107,15 +134,28 @@ struct HolderRow {
 }
 
 impl HolderRow {
-    fn checked(&self) -> Result<KeyChecked, StoreError> {
-        if self.revoked {
-            return Ok(Err(KeyRefusal::Revoked));
-        }
-        if self.expired {
-            return Ok(Err(KeyRefusal::Expired));
-        }
-        if self.disabled {
-            return Ok(Err(KeyRefusal::UserDisabled));
+    /// Why it is not good for that kind of use, if it is not.
+    fn refusal(&self, kind: KeyKind) -> Option<KeyRefusal> {
+        let is_no_member = self.user_id.is_some() && self.role.is_none();
+        let reasons = [
+            (self.revoked, KeyRefusal::Revoked),
+            (self.expired, KeyRefusal::Expired),
+            (self.kind != kind.as_str(), KeyRefusal::OtherKind),
+            (self.disabled, KeyRefusal::UserDisabled),
+            (is_no_member, KeyRefusal::NoMember),
+        ];
+        reasons.into_iter().find_map(|(applies, refusal)| applies.then_some(refusal))
+    }
+
+    fn checked(&self, kind: KeyKind) -> Result<KeyChecked, StoreError> {
+        if let Some(why) = self.refusal(kind) {
+            return Ok(Err(RefusedKey::Known(KnownKey {
+                id: self.id,
+                project: ProjectId(self.project_id),
+                name: self.name.clone(),
+                user: self.user_name.clone(),
+                why,
+            })));
         }
         let user = match (self.user_id, &self.user_name, &self.role) {
             (Some(id), Some(name), Some(role)) => Some(KeyUser {
@@ -124,13 +164,12 @@ impl HolderRow {
                 role: known("role", role)?,
                 is_admin: self.is_admin.unwrap_or_default(),
             }),
-            (Some(_), _, _) => return Ok(Err(KeyRefusal::NoMember)),
-            (None, _, _) => None,
+            _ => None,
         };
         Ok(Ok(KeyHolder {
             key: self.id,
             project: ProjectId(self.project_id),
-            kind: known("kind of key", &self.kind)?,
+            kind,
             name: self.name.clone(),
             scopes: known_scopes(&self.scopes),
             user,
@@ -171,14 +210,15 @@ const COLUMNS: &str = "id, kind, user_id, name, scopes, prefix, created_at, last
      revoked_at, replaced_by";
 
 impl WriteStore {
-    /// Finds a key by its hash. Notes its use and from where, at most once a minute. Keys that are asked for at the same moment are looked up
-    /// together.
+    /// Finds a key by its hash, for one kind of use. Notes the use of a good one and from where, at most once a minute. Keys that are
+    /// asked for at the same moment are looked up together.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn key_check(
         &self,
         sha256: &[u8; 32],
+        kind: KeyKind,
         address: Option<IpAddr>,
     ) -> Result<KeyChecked, StoreError> {
         let store = self.clone();
@@ -186,12 +226,12 @@ impl WriteStore {
             let store = store.clone();
             async move { store.keys_check(&asked).await }
         };
-        self.arrivals.keys.ask((*sha256, address), check).await
+        self.arrivals.keys.ask(AskedKey { sha256: *sha256, kind, address }, check).await
     }
 
     /// The answers are in the order of the questions.
     async fn keys_check(&self, all: &[AskedKey]) -> Result<Vec<KeyChecked>, StoreError> {
-        let asked: Vec<&[u8]> = all.iter().map(|(hash, _)| &hash[..]).collect();
+        let asked: Vec<&[u8]> = all.iter().map(|asked| &asked.sha256[..]).collect();
         let rows: Vec<HolderRow> = sqlx::query_as(
             "SELECT k.sha256, k.id, k.project_id, k.kind, k.name, k.scopes, u.name AS user_name, u.id AS user_id, m.role, u.is_admin, \
                  u.disabled_at IS NOT NULL AS disabled, k.expires_at, \
@@ -203,13 +243,16 @@ impl WriteStore {
         .bind(asked)
         .fetch_all(&self.pool)
         .await?;
-        let used = rows.iter().filter(|row| row.stale_use && !row.revoked && !row.expired);
-        let (used, addresses): (Vec<i64>, Vec<Option<String>>) = used
-            .map(|row| {
-                let asked = all.iter().find(|(hash, _)| hash[..] == row.sha256);
-                (row.id, asked.and_then(|(_, address)| *address).map(|address| address.to_string()))
-            })
-            .unzip();
+        let found: HashMap<&[u8], &HolderRow> = rows.iter().map(|row| (&row.sha256[..], row)).collect();
+        let good =
+            |asked: &AskedKey| found.get(&asked.sha256[..]).filter(|row| row.refusal(asked.kind).is_none());
+        // A crowd may come with one key.
+        let used: HashMap<i64, Option<String>> = all
+            .iter()
+            .filter_map(|asked| Some((good(asked).filter(|row| row.stale_use)?.id, asked)))
+            .map(|(id, asked)| (id, asked.address.map(|address| address.to_string())))
+            .collect();
+        let (used, addresses): (Vec<i64>, Vec<Option<String>>) = used.into_iter().unzip();
         if !used.is_empty() {
             // A transaction that holds the row does not delay requests with this key.
             sqlx::query(
@@ -222,10 +265,11 @@ impl WriteStore {
             .execute(&self.pool)
             .await?;
         }
-        let found: HashMap<&[u8], &HolderRow> = rows.iter().map(|row| (&row.sha256[..], row)).collect();
-        all.iter()
-            .map(|(hash, _)| found.get(&hash[..]).map_or(Ok(Err(KeyRefusal::Unknown)), |row| row.checked()))
-            .collect()
+        let checked = |asked: &AskedKey| match found.get(&asked.sha256[..]) {
+            Some(row) => row.checked(asked.kind),
+            None => Ok(Err(RefusedKey::Unknown)),
+        };
+        all.iter().map(checked).collect()
     }
 
     /// Keeps a new key.
