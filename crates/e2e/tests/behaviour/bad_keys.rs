@@ -29,6 +29,9 @@ async fn comparable(request: reqwest::RequestBuilder) -> (u16, String, String) {
         problem["request_id"] = json!("");
         body = if number.is_empty() { body } else { body.replace(&number, "") };
     }
+    if let Some((before, after)) = body.split_once("data-now=\"") {
+        body = format!("{before}{}", after.trim_start_matches(|digit: char| digit.is_ascii_digit()));
+    }
     (status, format!("{headers:?}"), body)
 }
 
@@ -56,7 +59,8 @@ const REVOKED: &str =
 const EXPIRED: &str =
     "UPDATE keys SET expires_at = now() WHERE user_id = (SELECT id FROM users WHERE name = $1)";
 const DISABLED: &str = "UPDATE users SET disabled_at = now() WHERE name = $1";
-const REMOVED: &str = "DELETE FROM memberships WHERE user_id = (SELECT id FROM users WHERE name = $1)";
+const REMOVED: &str = "DELETE FROM memberships WHERE user_id = (SELECT id FROM users WHERE name = $1) \
+     AND project_id = (SELECT min(id) FROM projects)";
 
 #[tokio::test]
 async fn a_key_that_is_no_good_is_refused_in_the_same_way_whatever_is_wrong_with_it() {
@@ -144,9 +148,10 @@ async fn what_cannot_be_a_key_is_looked_up_like_any_other() {
     let stage = Stage::set().await;
     let cookies = ["gaffer_session=%", "gaffer_session=x"];
     let mut database = database(&stage).await;
-    let mut locked = database.begin().await.unwrap();
-    let tables = "LOCK TABLE keys, web_sessions, login_links IN ACCESS EXCLUSIVE MODE";
-    locked.execute(tables).await.unwrap();
+    for table in ["keys", "web_sessions", "login_links"] {
+        let away = format!("ALTER TABLE {table} RENAME TO {table}_away");
+        database.execute(sqlx::AssertSqlSafe(away)).await.unwrap();
+    }
     let unknown = NewSecret::new(Purpose::UserKey).text;
     let ask = |request: reqwest::RequestBuilder| async { request.send().await.unwrap().status().as_u16() };
     let jobs = format!("{}/api/v1/jobs", stage.client.base());
@@ -160,10 +165,9 @@ async fn what_cannot_be_a_key_is_looked_up_like_any_other() {
     let of_link = [ask(http().get(&link).header(ACCEPT, "text/html"))];
     let (api, door, pages, link) =
         tokio::join!(join_all(of_api), join_all(of_door), join_all(of_pages), join_all(of_link));
-    // Nobody can look while somebody else has the tables.
-    assert_eq!((api, door), (vec![503; 4], vec![503; 4]));
-    assert_eq!((pages, link), (vec![503; 2], vec![503; 1]));
-    locked.rollback().await.unwrap();
+    // Whoever looks finds no table.
+    assert_eq!((api, door), (vec![500; 4], vec![500; 4]));
+    assert_eq!((pages, link), (vec![500; 2], vec![500; 1]));
 }
 
 #[tokio::test]
