@@ -98,7 +98,7 @@ impl Client {
         key.set_sensitive(true);
         let route = config::route(&access.url)?;
         let http = http(&route)?;
-        let fault = keys::fault(access.key.reveal(), keys::USER_KEY);
+        let fault = keys::fault(access.key.reveal(), &[keys::USER_KEY]);
         Ok(Client { http, base, key, fault, source: access.source.clone(), detour: route.detour() })
     }
 

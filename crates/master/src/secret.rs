@@ -3,13 +3,11 @@
 
 use std::str::FromStr;
 
-use gaffer_protocol::keys::{ALPHABET, RANDOM_CHARS, USER_KEY, WORKER_KEY, checksum};
+use gaffer_protocol::keys::{ENROLMENT_KEY, SHOWN_CHARS, USER_KEY, WORKER_KEY, new_key};
 use rand::Rng;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// Length of the visible prefix of a key.
-const SHOWN_CHARS: usize = 10;
 /// The shortest token for metrics. Nobody guesses as much, so its guesses need no limit.
 const MIN_TOKEN_CHARS: usize = 32;
 
@@ -18,6 +16,8 @@ const MIN_TOKEN_CHARS: usize = 32;
 pub enum Purpose {
     /// Lets a worker dial in.
     WorkerKey,
+    /// Lets workers get keys of their own.
+    EnrolmentKey,
     /// Calls the API.
     UserKey,
     /// Signs in, once.
@@ -34,6 +34,7 @@ impl Purpose {
     fn prefix(self) -> &'static str {
         match self {
             Purpose::WorkerKey => WORKER_KEY,
+            Purpose::EnrolmentKey => ENROLMENT_KEY,
             Purpose::UserKey => USER_KEY,
             Purpose::LoginLink => "gfl_",
             Purpose::WebSession => "gfs_",
@@ -54,11 +55,7 @@ pub struct NewSecret {
 impl NewSecret {
     /// Generates a secret: a prefix, 256 random bits, and a checksum, by which its holder finds typing errors.
     pub fn new(purpose: Purpose) -> NewSecret {
-        let mut rng = rand::rng();
-        let mut text = purpose.prefix().to_owned();
-        text.extend((0..RANDOM_CHARS).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])));
-        let check = checksum(&text);
-        text.push_str(&check);
+        let text = new_key(purpose.prefix(), &rand::rng().random());
         NewSecret { sha256: hash_of(&text), text }
     }
 
@@ -112,7 +109,7 @@ mod tests {
     #[test]
     fn a_secret_has_the_form_by_which_its_holder_finds_mistakes() {
         let secret = NewSecret::new(Purpose::WorkerKey);
-        assert_eq!(gaffer_protocol::keys::fault(&secret.text, WORKER_KEY), None);
+        assert_eq!(gaffer_protocol::keys::fault(&secret.text, &[WORKER_KEY]), None);
         assert_eq!(hash_of(&secret.text), secret.sha256);
         assert_ne!(NewSecret::new(Purpose::WorkerKey).text, secret.text);
     }

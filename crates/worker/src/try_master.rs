@@ -46,8 +46,10 @@ pub async fn try_master(config: WorkerConfig, patience: Duration) -> anyhow::Res
             Found::LetsIn
         }
         // Who asks for a key has understood the question.
-        Err(DialError::Refused(reason)) if !has_key && reason.contains("no worker key") => Found::AsksForKey,
-        Err(DialError::Refused(reason)) => Found::Refuses(reason),
+        Err(DialError::KeyRefused(reason)) if !has_key && reason.contains("no worker key") => {
+            Found::AsksForKey
+        }
+        Err(DialError::Refused(reason) | DialError::KeyRefused(reason)) => Found::Refuses(reason),
         Err(DialError::Blocked(reason)) => Found::Blocked(reason),
         Err(DialError::Unreachable(reason)) => Found::Unreachable(reason),
     };

@@ -442,8 +442,8 @@ async fn what_is_described_is_a_route_and_nothing_else_is() {
             match methods.get(method) {
                 None => assert_eq!(status, 405, "{method} {path} is not described"),
                 Some(_) if is_open => assert_eq!(status, 200, "{method} {path}"),
-                // There it is, and asks for a key.
-                Some(_) => assert_eq!(status, 401, "{method} {path}"),
+                // There it is, and asks for a key; 429 after many that are no good.
+                Some(_) => assert!([401, 429].contains(&status), "{method} {path}: {status}"),
             }
         }
     }

@@ -26,6 +26,7 @@ mod doors;
 mod draining;
 mod each;
 mod each_worker;
+mod enrolment;
 mod environment;
 mod events;
 mod fleets;

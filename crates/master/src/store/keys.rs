@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use gaffer_domain::members::MemberRole;
 use gaffer_domain::scopes::{Scope, Scopes};
+use gaffer_domain::worker::limits::WorkerLimits;
 use gaffer_domain::{ProjectId, Time};
+use serde_json::Value;
 use sqlx::postgres::PgRow;
+use sqlx::types::Json;
 use sqlx::{FromRow, Row};
 
 use super::forms::known;
@@ -27,6 +30,10 @@ pub struct NewKey<'a> {
     pub sha256: &'a [u8; 32],
     /// How long it is good for; none means until it is revoked.
     pub expires_in_seconds: Option<u64>,
+    /// What its workers may claim; none for all.
+    pub limits: Option<&'a WorkerLimits>,
+    /// How many workers an enrolment key makes; none for another key.
+    pub uses: Option<u32>,
 }
 
 /// A key that replaces another one.
@@ -64,6 +71,10 @@ pub struct KeyHolder {
     pub user: Option<KeyUser>,
     /// From when on it is refused.
     pub expires_at: Option<Time>,
+    /// What its workers may claim.
+    pub limits: Box<WorkerLimits>,
+    /// SHA-256 of the identity of the one worker whose key it is.
+    pub identity: Option<[u8; 32]>,
 }
 
 /// The user of a key, as they are in its project now.
@@ -108,6 +119,8 @@ pub enum KeyRefusal {
     Expired,
     #[error("a worker key was used to call the API, or a user key to connect a worker")]
     OtherKind,
+    #[error("all uses of the enrolment key are used up")]
+    Used,
     #[error("the user of the key is disabled")]
     UserDisabled,
     #[error("the user of the key is no member of its project any more")]
@@ -131,6 +144,9 @@ struct HolderRow {
     revoked: bool,
     expired: bool,
     stale_use: bool,
+    limits: Option<Value>,
+    uses_left: Option<i32>,
+    identity_sha256: Option<Vec<u8>>,
 }
 
 impl HolderRow {
@@ -140,11 +156,18 @@ impl HolderRow {
         let reasons = [
             (self.revoked, KeyRefusal::Revoked),
             (self.expired, KeyRefusal::Expired),
-            (self.kind != kind.as_str(), KeyRefusal::OtherKind),
+            (!self.is_for(kind), KeyRefusal::OtherKind),
+            (self.uses_left == Some(0), KeyRefusal::Used),
             (self.disabled, KeyRefusal::UserDisabled),
             (is_no_member, KeyRefusal::NoMember),
         ];
         reasons.into_iter().find_map(|(applies, refusal)| applies.then_some(refusal))
+    }
+
+    /// Workers come with worker keys and with enrolment keys.
+    fn is_for(&self, kind: KeyKind) -> bool {
+        let is_of_workers = self.kind.parse().is_ok_and(KeyKind::is_of_workers);
+        self.kind == kind.as_str() || kind == KeyKind::Worker && is_of_workers
     }
 
     fn checked(&self, kind: KeyKind) -> Result<KeyChecked, StoreError> {
@@ -169,11 +192,13 @@ impl HolderRow {
         Ok(Ok(KeyHolder {
             key: self.id,
             project: ProjectId(self.project_id),
-            kind,
+            kind: known("kind of key", &self.kind)?,
             name: self.name.clone(),
             scopes: known_scopes(&self.scopes),
             user,
             expires_at: self.expires_at,
+            limits: Box::new(limits_of(self.limits.clone())?),
+            identity: self.identity_sha256.as_deref().and_then(|sha256| sha256.try_into().ok()),
         }))
     }
 }
@@ -181,6 +206,13 @@ impl HolderRow {
 /// A word that this version does not know gives no rights.
 fn known_scopes(words: &[String]) -> Scopes {
     words.iter().filter_map(|word| word.parse().ok()).collect()
+}
+
+/// Limits that this version cannot read allow nothing: the key is not good then.
+fn limits_of(stored: Option<Value>) -> Result<WorkerLimits, StoreError> {
+    let Some(stored) = stored else { return Ok(WorkerLimits::default()) };
+    serde_json::from_value(stored)
+        .map_err(|error| StoreError::Unreadable(format!("the limits of a key: {error}")))
 }
 
 fn words(scopes: Scopes) -> Vec<&'static str> {
@@ -202,12 +234,18 @@ impl FromRow<'_, PgRow> for Key {
             expires_at: row.try_get("expires_at")?,
             revoked_at: row.try_get("revoked_at")?,
             replaced_by: row.try_get("replaced_by")?,
+            // Whoever connects with it reads them again, and does not get in if that fails.
+            limits: limits_of(row.try_get("limits")?).unwrap_or_default(),
+            uses_left: row.try_get::<Option<i32>, _>("uses_left")?.and_then(|uses| uses.try_into().ok()),
+            is_enrolled: row.try_get("is_enrolled")?,
+            worker: row.try_get("worker")?,
         })
     }
 }
 
 const COLUMNS: &str = "id, kind, user_id, name, scopes, prefix, created_at, last_used_at, last_used_from, expires_at, \
-     revoked_at, replaced_by";
+     revoked_at, replaced_by, limits, uses_left, identity_sha256 IS NOT NULL AS is_enrolled, \
+     (SELECT w.name FROM workers w WHERE w.identity_sha256 = keys.identity_sha256 AND w.removed_at IS NULL) AS worker";
 
 impl WriteStore {
     /// Finds a key by its hash, for one kind of use. Notes the use of a good one and from where, at most once a minute. Keys that are
@@ -236,7 +274,8 @@ impl WriteStore {
             "SELECT k.sha256, k.id, k.project_id, k.kind, k.name, k.scopes, u.name AS user_name, u.id AS user_id, m.role, u.is_admin, \
                  u.disabled_at IS NOT NULL AS disabled, k.expires_at, \
                  k.revoked_at IS NOT NULL AS revoked, COALESCE(k.expires_at <= now(), false) AS expired, \
-                 COALESCE(k.last_used_at < now() - interval '1 minute', true) AS stale_use \
+                 COALESCE(k.last_used_at < now() - interval '1 minute', true) AS stale_use, \
+                 k.limits, k.uses_left, k.identity_sha256 \
              FROM keys k LEFT JOIN users u ON u.id = k.user_id \
              LEFT JOIN memberships m ON m.user_id = k.user_id AND m.project_id = k.project_id WHERE k.sha256 = ANY($1)",
         )
@@ -278,8 +317,8 @@ impl WriteStore {
     /// When the database does not answer.
     pub async fn key_insert(&self, project: ProjectId, new: NewKey<'_>) -> Result<Key, StoreError> {
         let sql = format!(
-            "INSERT INTO keys (project_id, user_id, kind, name, prefix, sha256, expires_at, scopes) \
-             VALUES ($1, $2, $3, $4, $5, $6, now() + $7 * interval '1 second', $8) RETURNING {COLUMNS}"
+            "INSERT INTO keys (project_id, user_id, kind, name, prefix, sha256, expires_at, scopes, limits, uses_left) \
+             VALUES ($1, $2, $3, $4, $5, $6, now() + $7 * interval '1 second', $8, $9, $10) RETURNING {COLUMNS}"
         );
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.0)
@@ -290,6 +329,8 @@ impl WriteStore {
             .bind(&new.sha256[..])
             .bind(new.expires_in_seconds.map(|secs| secs as f64))
             .bind(words(new.scopes))
+            .bind(new.limits.map(Json))
+            .bind(new.uses.map(|uses| i32::try_from(uses).unwrap_or(i32::MAX)))
             .fetch_one(&self.pool)
             .await?)
     }
@@ -348,18 +389,19 @@ impl WriteStore {
     ) -> Result<Option<Key>, StoreError> {
         let sql = format!(
             "WITH old AS ( \
-                 SELECT project_id, user_id, kind, name, scopes, expires_at - created_at AS lifetime FROM keys \
+                 SELECT project_id, user_id, kind, name, scopes, limits, expires_at - created_at AS lifetime FROM keys \
                  WHERE id = $1 AND project_id = $2 AND revoked_at IS NULL AND replaced_by IS NULL \
+                 AND uses_left IS NULL AND identity_sha256 IS NULL \
                  AND (expires_at IS NULL OR expires_at > now()) FOR NO KEY UPDATE), \
              new AS ( \
-                 INSERT INTO keys (project_id, user_id, kind, name, scopes, prefix, sha256, expires_at) \
-                 SELECT project_id, user_id, kind, name, scopes, $3, $4, now() + lifetime FROM old \
+                 INSERT INTO keys (project_id, user_id, kind, name, scopes, limits, prefix, sha256, expires_at) \
+                 SELECT project_id, user_id, kind, name, scopes, limits, $3, $4, now() + lifetime FROM old \
                  RETURNING {COLUMNS}), \
              replaced AS ( \
                  UPDATE keys SET replaced_by = new.id, \
                      expires_at = LEAST(keys.expires_at, now() + $5 * interval '1 second') \
                  FROM new WHERE keys.id = $1) \
-             SELECT {COLUMNS} FROM new"
+             SELECT * FROM new"
         );
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(key)
@@ -401,6 +443,7 @@ impl WriteStore {
     pub async fn secrets_good(&self, limit: u32) -> Result<Vec<[u8; 32]>, StoreError> {
         let found: Vec<Vec<u8>> = sqlx::query_scalar(
             "(SELECT sha256 FROM keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) \
+                 AND (uses_left IS NULL OR uses_left > 0) \
                  AND (user_id IS NULL OR EXISTS (SELECT FROM memberships m \
                      JOIN users u ON u.id = m.user_id AND u.disabled_at IS NULL \
                      WHERE m.user_id = keys.user_id AND m.project_id = keys.project_id)) \

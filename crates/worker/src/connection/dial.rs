@@ -40,6 +40,9 @@ pub(crate) enum DialError {
     /// The master, or something in front of it, does not want this worker. To be tried again only slowly.
     #[error("{0}")]
     Refused(String),
+    /// The master does not want this key.
+    #[error("{0}")]
+    KeyRefused(String),
     /// The proxy on the way does not want to pass this on. To be tried again only slowly.
     #[error("{0}")]
     Blocked(String),
@@ -58,7 +61,7 @@ impl Dialer {
             header.set_sensitive(true);
             anyhow::Ok(header)
         };
-        let fault = key.and_then(|key| keys::fault(key.reveal(), keys::WORKER_KEY));
+        let fault = key.and_then(|key| keys::fault(key.reveal(), &keys::OF_WORKERS));
         Ok(Dialer { route, key: key.map(header).transpose()?, fault })
     }
 
@@ -120,8 +123,8 @@ fn refusal(response: &Response<Option<Vec<u8>>>, fault: Option<&str>) -> DialErr
         ));
     }
     match (status.as_u16(), detail) {
-        (401 | 403, Some(detail)) => DialError::Refused(format!("refused the key: {detail}")),
-        (401 | 403, None) => DialError::Refused(format!("refused the key ({status})")),
+        (401 | 403, Some(detail)) => DialError::KeyRefused(format!("refused the key: {detail}")),
+        (401 | 403, None) => DialError::KeyRefused(format!("refused the key ({status})")),
         (404, _) => DialError::Refused("does not accept workers at this address (404 Not Found)".to_owned()),
         (_, Some(detail)) => DialError::Unreachable(format!("answered {status}: {detail}")),
         (_, None) => DialError::Unreachable(format!("answered {status}")),
@@ -143,11 +146,14 @@ mod tests {
     fn a_refused_key_is_told_in_the_words_of_the_master() {
         let problem =
             |code| format!(r#"{{"title":"Unauthorized","status":401,"code":"{code}","detail":"in words"}}"#);
-        let expected = |why: &str| DialError::Refused(format!("refused the key: {why}"));
+        let expected = |why: &str| DialError::KeyRefused(format!("refused the key: {why}"));
         assert_eq!(answered(401, &problem("key_missing")), expected("in words"));
         // The master does not say what is wrong with a key; its text may.
         assert_eq!(answered(401, &problem("key_invalid")), expected("it is truncated or mistyped"));
-        assert_eq!(answered(403, "<html>"), DialError::Refused("refused the key (403 Forbidden)".to_owned()));
+        assert_eq!(
+            answered(403, "<html>"),
+            DialError::KeyRefused("refused the key (403 Forbidden)".to_owned())
+        );
     }
 
     #[test]

@@ -33,7 +33,8 @@ pub async fn list(
 }
 
 pub const CREATE: Operation = Operation {
-    description: "The response has the key itself in `key`, this once. A key cannot create one with scopes that it lacks itself.",
+    description: "The response has the key itself in `key`, this once. A key cannot create one with scopes that it lacks itself. \
+        An enrolment key (`kind: enrolment`) makes workers: each that connects with it gets a key of its own.",
     ..Operation::new("create_key", "Create a key", Action::CreateKey)
 };
 
@@ -43,8 +44,9 @@ pub async fn create(
     actor: Actor,
     body: JsonBody<rest::NewKey>,
 ) -> Result<Created<Key>, Error> {
-    let rest::NewKey { kind, name, scopes, expires_in_seconds } = body.read()?;
+    let rest::NewKey { kind, name, scopes, expires_in_seconds, limits, uses } = body.read()?;
     let new = NewKey::of(&kind, name, scopes.as_deref(), expires_in_seconds)?;
+    let new = NewKey { limits: limits.unwrap_or_default(), uses, ..new };
     let created = keys::create(&context, &actor, new).await?;
     Ok(Created(bodies::created_key(created)))
 }
@@ -52,7 +54,11 @@ pub async fn create(
 pub const ROTATE: Operation = Operation {
     description: "Creates a key with the same name, scopes and lifetime, in `key`, this once. The old one expires after the \
         overlap; sessions and responses that were opened with it end then. The body may be empty.",
-    errors: &[(409, "The key was revoked, has expired, was rotated before, or belongs to another user.")],
+    errors: &[(
+        409,
+        "The key was revoked, has expired, was rotated before, belongs to another user or is a worker's own, or is an \
+        enrolment key.",
+    )],
     ..Operation::new("rotate_key", "Rotate a key", Action::RotateKey)
 };
 

@@ -1,6 +1,6 @@
 //! The page *Keys*.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use askama::Template;
@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use chrono::{TimeDelta, Utc};
 use gaffer_domain::Time;
 use gaffer_domain::scopes::{Scope, Scopes};
+use gaffer_domain::worker::limits::WorkerLimits;
 use serde::Deserialize;
 
 use super::super::Site;
@@ -37,6 +38,10 @@ struct KeysPage {
     kind: String,
     name: String,
     scopes: Vec<ScopeChoice>,
+    /// What was written about workers.
+    names: String,
+    labels: String,
+    uses: String,
     error: Option<String>,
     rows: Vec<KeyRow>,
     older: Option<String>,
@@ -63,6 +68,9 @@ struct KeyRow {
     prefix: String,
     name: String,
     kind: &'static str,
+    /// The worker whose key it is.
+    worker: Option<String>,
+    /// What it may be used for, or what its workers may claim.
     scopes: String,
     created: Option<i64>,
     used: Option<i64>,
@@ -70,6 +78,7 @@ struct KeyRow {
     until: String,
     is_good: bool,
     is_replaced: bool,
+    can_rotate: bool,
 }
 
 impl KeyRow {
@@ -78,6 +87,7 @@ impl KeyRow {
         let ago = |at: Time| ago(&at.timestamp_millis(), &now.timestamp_millis());
         let state = key.state(now);
         let until = match (state, key.revoked_at.or(key.expires_at)) {
+            (KeyState::Used, _) => state.as_str().to_owned(),
             (KeyState::Revoked | KeyState::Expired, Some(at)) => format!("{} {}", state.as_str(), ago(at)),
             (_, Some(at)) if at - now < TimeDelta::days(2) => at.format("%Y-%m-%d %H:%M UTC").to_string(),
             (_, Some(at)) => at.format("%Y-%m-%d").to_string(),
@@ -89,13 +99,26 @@ impl KeyRow {
             prefix: key.prefix,
             name: key.name,
             kind: key.kind.as_str(),
-            scopes: none_if_empty(key.scopes.to_string()),
+            worker: key.worker,
+            scopes: none_if_empty(match (key.kind, key.uses_left) {
+                (KeyKind::User, _) => key.scopes.to_string(),
+                (_, Some(uses)) => {
+                    let uses = format!("{uses} left");
+                    [uses, key.limits.to_string()]
+                        .into_iter()
+                        .filter(|part| !part.is_empty())
+                        .collect::<Vec<_>>()
+                        .join("; ")
+                }
+                (_, None) => key.limits.to_string(),
+            }),
             created: Some(key.created_at.timestamp_millis()),
             used: key.last_used_at.map(|at| at.timestamp_millis()),
             from: none_if_empty(key.last_used_from.unwrap_or_default()),
             until,
             is_good: state == KeyState::Valid,
             is_replaced: key.replaced_by.is_some(),
+            can_rotate: key.replaced_by.is_none() && key.uses_left.is_none() && !key.is_enrolled,
         }
     }
 }
@@ -119,6 +142,9 @@ async fn keys_page(
         kind: String::new(),
         name: String::new(),
         scopes: choices(USUAL.into_iter().collect()),
+        names: String::new(),
+        labels: String::new(),
+        uses: String::new(),
         error: None,
         rows: keys.items.into_iter().map(KeyRow::of).collect(),
         older: keys.next_cursor.map(|cursor| address("/keys", &[("cursor", &cursor)])),
@@ -142,6 +168,12 @@ pub struct KeyForm {
     name: String,
     #[serde(default)]
     expires: String,
+    #[serde(default)]
+    names: String,
+    #[serde(default)]
+    labels: String,
+    #[serde(default)]
+    uses: String,
     /// `scope-read` and the like, of the boxes that are ticked.
     #[serde(flatten)]
     ticked: HashMap<String, String>,
@@ -158,7 +190,34 @@ impl KeyForm {
         let new = NewKey::of(&self.kind, self.name.clone(), None, expires_in_seconds)?;
         // The boxes are of user keys; without scripts or styles a browser shows them for both kinds.
         let scopes = (new.kind == KeyKind::User).then(|| self.scopes());
-        Ok(NewKey { scopes, ..new })
+        if !new.kind.is_of_workers() {
+            return Ok(NewKey { scopes, ..new });
+        }
+        let uses = match self.uses.trim() {
+            text if new.kind == KeyKind::Enrolment && !text.is_empty() => {
+                let wrong = |_| OperationError::field("/uses", "the number of workers is a number");
+                Some(text.parse().map_err(wrong)?)
+            }
+            _ => None,
+        };
+        Ok(NewKey { scopes, limits: self.limits()?, uses, ..new })
+    }
+
+    /// What is written about names and labels, separated by commas.
+    fn limits(&self) -> Result<WorkerLimits, OperationError> {
+        let parts = |text: &str| {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            parts.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let mut labels: Option<BTreeMap<String, Vec<String>>> = None;
+        for part in parts(&self.labels) {
+            let wrong =
+                || OperationError::field("/labels", "a label is written rack=3, or gpu=* for all values");
+            let (label, pattern) = part.split_once('=').ok_or_else(wrong)?;
+            let patterns = labels.get_or_insert_default().entry(label.trim().to_owned()).or_default();
+            patterns.push(pattern.trim().to_owned());
+        }
+        Ok(WorkerLimits { names: parts(&self.names), labels, datacenters: Vec::new() })
     }
 }
 
@@ -181,6 +240,7 @@ pub async fn create(
             answer.scopes = choices(form.scopes());
             answer.kind = form.kind;
             answer.name = form.name;
+            (answer.names, answer.labels, answer.uses) = (form.names, form.labels, form.uses);
         }
         Err(error) => return Err(error.into()),
     }
