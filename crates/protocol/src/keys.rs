@@ -1,4 +1,4 @@
-//! The form of keys. A master does not say what is wrong with a key, so whoever holds one looks at its text.
+//! The form of keys. A master does not say what is wrong with a key, so its holder looks at its text.
 
 use sha2::{Digest, Sha256};
 
@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 pub const KEY_INVALID: &str = "key_invalid";
 /// How a key of a worker begins.
 pub const WORKER_KEY: &str = "gfw_";
-/// How an enrolment key begins, for which a worker gets a key of its own.
+/// How an enrolment key begins, for which a worker gets its own key.
 pub const ENROLMENT_KEY: &str = "gfe_";
 /// How a key of a user begins.
 pub const USER_KEY: &str = "gfu_";

@@ -71,7 +71,7 @@ Scopes of user keys; none includes another one:
 
 `gaffer run` and `gaffer submit --follow` need read and submit.
 
-Each worker that connects with an enrolment key gets a key of its own. In
+Each worker that connects with an enrolment key gets its own key. In
 patterns, `*` stands for any characters.")]
 struct CreateArgs {
     /// Name of the key

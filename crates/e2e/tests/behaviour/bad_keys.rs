@@ -1,4 +1,4 @@
-//! Keys, cookies and links that are no good: whoever presents one learns nothing else, neither from the answer nor from its time.
+//! Keys, cookies and links that are no good: a client that presents one learns nothing else, neither from the answer nor from its time.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -165,7 +165,7 @@ async fn what_cannot_be_a_key_is_looked_up_like_any_other() {
     let of_link = [ask(http().get(&link).header(ACCEPT, "text/html"))];
     let (api, door, pages, link) =
         tokio::join!(join_all(of_api), join_all(of_door), join_all(of_pages), join_all(of_link));
-    // Whoever looks finds no table.
+    // Each look-up finds no table.
     assert_eq!((api, door), (vec![503; 4], vec![503; 4]));
     assert_eq!((pages, link), (vec![503; 2], vec![503; 1]));
 }
@@ -205,7 +205,7 @@ async fn a_refused_key_counts_as_unused_and_its_project_learns_why() {
     RawWorker::connect(&stage.worker_url(), lab["key"].as_str().unwrap(), hello("w")).await;
 }
 
-/// How many tries of each kind are timed. Each is from an address of its own, because thirty wrong keys of one are answered unseen.
+/// How many tries of each kind are timed. Each round has its own address, because thirty wrong keys of one are answered unseen.
 const ROUNDS: usize = 25;
 
 /// The medians of the time that each kind of bad key takes, as a multiple of the median of its round.
@@ -280,7 +280,7 @@ async fn a_key_that_is_no_good_is_refused_after_the_same_time_whatever_is_wrong_
 }
 
 #[tokio::test]
-async fn the_sentence_about_a_bad_key_helps_whoever_mistyped_it() {
+async fn the_sentence_about_a_bad_key_helps_who_mistyped_it() {
     let stage = Stage::set().await;
     let answer = Client::new(stage.client.base(), "gfu_x").get("/jobs").await;
     let detail = answer.body["detail"].as_str().unwrap();

@@ -1,4 +1,4 @@
-//! Why a key was refused: for the master's log and the audit log of the key's project, and never for whoever presented it.
+//! Why a key was refused: for the master's log and the audit log of the key's project, and never for the client that presented it.
 
 use std::net::IpAddr;
 

@@ -116,7 +116,7 @@ pub fn monitor_of_token(context: &Context, token: &str) -> Option<Actor> {
 }
 
 /// The holder of a key of the wanted kind. `address`: of the connection it comes from, to be shown with the key. Whatever is
-/// presented is looked up, and whoever presents it learns no more than that it is no good, always after the same steps.
+/// presented is looked up, and a client learns no more than that it is no good, always after the same steps.
 ///
 /// # Errors
 /// When it is of another kind, or no good.

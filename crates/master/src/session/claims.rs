@@ -1,4 +1,4 @@
-//! What a worker may claim with its key, and the exchange of an enrolment key for a key of the worker's own.
+//! What a worker may claim with its key, and the exchange of an enrolment key for the worker's own key.
 
 use gaffer_domain::worker::limits::Claims;
 use gaffer_protocol::audit::AuditOutcome;
@@ -12,7 +12,7 @@ use crate::store::audit::{Ended, NewEntry};
 use crate::store::enrolment::{Enrolled, Enrolling};
 use crate::store::keys::KeyHolder;
 
-/// How the audit log calls it when a worker gets a key of its own.
+/// How the audit log calls it when a worker gets its own key.
 const ENROL_WORKER: &str = "enrol_worker";
 
 /// Passes if the key is this worker's and allows what it says of itself.
@@ -64,7 +64,7 @@ pub(super) async fn enrol(
             return Ok(Err(not_allowed(hello, why.to_owned())));
         }
     };
-    tracing::info!(key = own, enrolment = key.key, worker = hello.name, "a worker got a key of its own");
+    tracing::info!(key = own, enrolment = key.key, worker = hello.name, "a worker got its own key");
     let credential = format!("key {} ({})", key.key, key.name);
     let entry = NewEntry {
         project: Some(key.project),
@@ -76,7 +76,7 @@ pub(super) async fn enrol(
     };
     let ended = Ended { outcome: AuditOutcome::Done, detail: None, before: None, after: None };
     if let Err(error) = control.store.audit_begin(&entry, Some(&ended)).await {
-        tracing::warn!(%error, "cannot note in the audit log that a worker got a key of its own");
+        tracing::warn!(%error, "cannot note in the audit log that a worker got its own key");
     }
     control.wakes.audit.call();
     control.wakes.key_check.call();

@@ -90,7 +90,7 @@ pub struct KeyUser {
 /// What became of a look-up.
 pub type KeyChecked = Result<KeyHolder, RefusedKey>;
 
-/// A key that is refused. Whoever presents it is not told which of these it is.
+/// A key that is refused. The client that presents it is not told which of these it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefusedKey {
     /// Nobody has it: unknown, mistyped, empty.
@@ -234,7 +234,7 @@ impl FromRow<'_, PgRow> for Key {
             expires_at: row.try_get("expires_at")?,
             revoked_at: row.try_get("revoked_at")?,
             replaced_by: row.try_get("replaced_by")?,
-            // Whoever connects with it reads them again, and does not get in if that fails.
+            // A worker that connects has them read again, and does not get in if that fails.
             limits: limits_of(row.try_get("limits")?).unwrap_or_default(),
             uses_left: row.try_get::<Option<i32>, _>("uses_left")?.and_then(|uses| uses.try_into().ok()),
             is_enrolled: row.try_get("is_enrolled")?,

@@ -1,6 +1,6 @@
 //! The key that a worker shows: its operator's, or one that it has made for itself and enrols with an enrolment key.
 //!
-//! The key is on the disk before the master hears of it, and the master never tells it: so nothing is lost, whoever dies when. Until the
+//! The key is on the disk before the master hears of it, and the master never tells it: so nothing is lost when either of them dies. Until the
 //! master has said welcome, both keys are tried, the enrolment key first. After that the own one alone counts, so that a worker
 //! whose key was revoked does not enrol again by itself.
 
@@ -54,7 +54,7 @@ impl Keys {
     pub fn was_welcome(&self, shown: &Shown) {
         let Some(kept) = &shown.unconfirmed else { return };
         match data_dir::keep_enrolled(&self.data_dir, kept) {
-            Ok(()) => tracing::info!("this worker has a key of its own from now on, in its data directory"),
+            Ok(()) => tracing::info!("this worker has its own key from now on, in its data directory"),
             Err(error) => tracing::warn!("cannot keep that the key of this worker is enrolled: {error:#}"),
         }
     }

@@ -34,7 +34,7 @@ pub async fn list(
 
 pub const CREATE: Operation = Operation {
     description: "The response has the key itself in `key`, this once. A key cannot create one with scopes that it lacks itself. \
-        An enrolment key (`kind: enrolment`) makes workers: each that connects with it gets a key of its own.",
+        An enrolment key (`kind: enrolment`) makes workers: each that connects with it gets its own key.",
     ..Operation::new("create_key", "Create a key", Action::CreateKey)
 };
 
