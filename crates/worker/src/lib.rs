@@ -17,7 +17,7 @@ mod machine;
 pub mod ports;
 pub mod route;
 pub mod simulated;
-mod spool;
+pub mod spool;
 mod startup;
 mod stats;
 #[cfg(test)]
