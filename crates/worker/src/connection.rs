@@ -4,7 +4,7 @@
 
 mod backoff;
 pub(crate) mod dial;
-mod keys;
+pub(crate) mod keys;
 mod outbox;
 mod session;
 

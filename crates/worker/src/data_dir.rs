@@ -168,21 +168,25 @@ pub(crate) struct KeptKey {
 /// The key that this worker has for that enrolment key; made, and on the disk, when it is asked for the first time. Another enrolment key
 /// means that its operator wants another one.
 pub(crate) fn own_key(dir: &Path, enrolment: &str) -> anyhow::Result<KeptKey> {
-    let path = dir.join(KEY);
-    let kept: Option<KeptKey> = match fs::read(&path) {
-        Ok(text) => Some(serde_json::from_slice(&text).with_context(|| {
-            format!("{} is damaged: remove it, and start the worker with a new enrolment key", path.display())
-        })?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-    };
-    if let Some(kept) = kept.filter(|kept| kept.enrolment == enrolment) {
+    if let Some(kept) = kept_key(dir)?.filter(|kept| kept.enrolment == enrolment) {
         return Ok(kept);
     }
     let key = new_key(WORKER_KEY, &rand::rng().random());
     let kept = KeptKey { key, enrolment: enrolment.to_owned(), is_enrolled: false };
     keep(dir, &kept)?;
     Ok(kept)
+}
+
+/// The key that a worker with this data directory has made for itself, if it has made one.
+pub(crate) fn kept_key(dir: &Path) -> anyhow::Result<Option<KeptKey>> {
+    let path = dir.join(KEY);
+    match fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).with_context(|| {
+            format!("{} is damaged: remove it, and start the worker with a new enrolment key", path.display())
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
 }
 
 /// Keeps that the master knows this key.

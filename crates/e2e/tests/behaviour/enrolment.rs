@@ -249,6 +249,12 @@ async fn a_worker_enrols_once_keeps_its_key_and_comes_back_with_it() {
     .await;
     let job = dev.client.submit(script("true")).await;
     dev.client.finished(job).await;
+    // A check of this worker is about the key that it has now.
+    let mut doctor = dev.cli(&["doctor"]);
+    doctor.env("MASTER_URL", &dev.env["MASTER_URL"]).env("API_KEY", &key);
+    let told = doctor.env("GAFFER_DATA_DIR", worker_dir.path()).output().await.unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.contains("accepts the worker key"), "{told}");
     let table = dev.cli(&["keys", "-o", "wide"]).output().await.unwrap();
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(table.contains("used") && table.contains("gpu-1") && table.contains("WORKER"), "{table}");
