@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gaffer_domain::JobId;
+use gaffer_protocol::keys::{self, KEY_INVALID};
 use gaffer_protocol::rest::{Problem, StdinPosition};
 use gaffer_worker::route::Route;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderName, HeaderValue, LINK, LOCATION};
@@ -36,6 +37,8 @@ pub struct Client {
     http: reqwest::Client,
     base: Url,
     key: HeaderValue,
+    /// What the text of the key shows, should the API refuse it.
+    fault: Option<&'static str>,
     source: String,
     /// What is being sent, for messages.
     detour: String,
@@ -95,7 +98,8 @@ impl Client {
         key.set_sensitive(true);
         let route = config::route(&access.url)?;
         let http = http(&route)?;
-        Ok(Client { http, base, key, source: access.source.clone(), detour: route.detour() })
+        let fault = keys::fault(access.key.reveal(), &[keys::USER_KEY]);
+        Ok(Client { http, base, key, fault, source: access.source.clone(), detour: route.detour() })
     }
 
     /// The address that is called, without `/api/v1`.
@@ -292,9 +296,12 @@ impl Client {
             .is_some_and(|kind| kind.to_str().is_ok_and(|kind| kind.starts_with("application/problem+json")));
         let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).map(str::to_owned);
         let body = response.bytes().await.unwrap_or_default();
-        if let Ok(problem) = serde_json::from_slice::<Problem>(&body)
+        if let Ok(mut problem) = serde_json::from_slice::<Problem>(&body)
             && (is_problem || !problem.code.is_empty())
         {
+            if let Some(fault) = self.fault.filter(|_| problem.code == KEY_INVALID) {
+                problem.detail = format!("the key is not valid{}: {fault}", self.found_in());
+            }
             return Failure::Problem(Box::new(problem));
         }
         let message = match location {
@@ -308,12 +315,17 @@ impl Client {
         Failure::Garbled { status: Some(status.as_u16()), message }
     }
 
-    /// What a failed request or a stream that broke off means.
-    pub fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        let found_in = match self.source.as_str() {
+    /// Where address and key come from, if that is not obvious.
+    fn found_in(&self) -> String {
+        match self.source.as_str() {
             ENVIRONMENT => String::new(),
             source => format!(" (from {source})"),
-        };
+        }
+    }
+
+    /// What a failed request or a stream that broke off means.
+    pub fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let found_in = self.found_in();
         let what =
             if error.is_body() || error.is_decode() { "lost the connection to" } else { "cannot reach" };
         let why = if error.is_timeout() { "timed out".to_owned() } else { root(error) };

@@ -2,6 +2,7 @@
 //!
 //! The times that both go by, and why no two attempts of a task ever execute at once, are in [`crate::lease`].
 
+pub mod limits;
 pub mod place;
 mod sharing;
 

@@ -187,13 +187,13 @@ impl Dev {
         self.add_worker_by(worker, name, data_dir).await
     }
 
-    /// The same, started by this command.
+    /// The same, started by this command, with the key that it has or a new one.
     pub async fn add_worker_by(&self, worker: Command, name: &str, data_dir: &Path) -> WorkerProcess {
         let key = serde_json::json!({"kind": "worker", "name": name});
         self.add_worker_with_key(&key, worker, name, data_dir).await
     }
 
-    /// The same with a new key like this.
+    /// The same with a new key like this, unless it has one.
     pub async fn add_worker_with_key(
         &self,
         key: &serde_json::Value,
@@ -201,12 +201,14 @@ impl Dev {
         name: &str,
         data_dir: &Path,
     ) -> WorkerProcess {
-        let key = self.client.post("/keys", key).await;
+        if !worker.as_std().get_envs().any(|(variable, _)| variable == "API_KEY") {
+            let key = self.client.post("/keys", key).await;
+            worker.env("API_KEY", key.body["key"].as_str().unwrap());
+        }
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(data_dir.join("worker.log")).unwrap();
         let child = worker
             .env("MASTER_URL", &self.env["MASTER_URL"])
-            .env("API_KEY", key.body["key"].as_str().unwrap())
             .env("GAFFER_WORKER_NAME", name)
             .env("GAFFER_DATA_DIR", data_dir)
             .stdout(Stdio::null())

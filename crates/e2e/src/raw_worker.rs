@@ -69,6 +69,8 @@ pub fn hello(name: &str) -> Hello {
         process: Uuid::new_v4(),
         boot_id: "boot-1".to_owned(),
         place: Default::default(),
+        own_key: None,
+        knows_not_allowed: true,
         name: name.to_owned(),
         labels: Default::default(),
         datacenter: String::new(),

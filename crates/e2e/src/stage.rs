@@ -159,5 +159,17 @@ pub fn new_key<'a>(secret: &'a NewSecret, user_id: Option<i64>, name: &'a str) -
     let kind = if user_id.is_some() { KeyKind::User } else { KeyKind::Worker };
     let scopes = if user_id.is_some() { Scopes::ALL } else { Scopes::NONE };
     let (prefix, sha256) = (secret.shown(), &secret.sha256);
-    NewKey { user_id, kind, name, scopes, prefix, sha256, sharing: &Sharing::Own, expires_in_seconds: None }
+    let sharing = &Sharing::Own;
+    NewKey {
+        user_id,
+        kind,
+        name,
+        scopes,
+        prefix,
+        sha256,
+        sharing,
+        expires_in_seconds: None,
+        limits: None,
+        uses: None,
+    }
 }

@@ -220,7 +220,7 @@ mod tests {
     use crate::secret::hash_of;
 
     fn hash(secret: &str) -> [u8; 32] {
-        hash_of(secret, Purpose::DeviceLogin).unwrap()
+        hash_of(secret)
     }
 
     fn key() -> GrantedKey {

@@ -121,10 +121,15 @@ impl Guesses {
     }
 
     /// The secret was wrong, or is by now.
-    pub fn is_wrong(&self, presented: Presented<'_>) {
+    ///
+    /// # Errors
+    /// When it passed as one that was good, and others from there have used up what it would be charged to: it meets the same limit
+    /// as a secret that nobody has.
+    pub fn is_wrong(&self, presented: Presented<'_>) -> Result<(), TooMany> {
         let mut inner = self.inner();
-        if inner.known.remove(presented.sha256) {
-            let _ = inner.charge(presented, Instant::now());
+        match inner.known.remove(presented.sha256) {
+            true => inner.charge(presented, Instant::now()).map_err(TooMany),
+            false => Ok(()),
         }
     }
 
@@ -240,7 +245,7 @@ mod tests {
             let _ = guesses.inner().charge(from(1, &secret(n), "gfu_bad"), Instant::now());
         }
         assert!(guesses.inner().charge(presented, Instant::now()).is_ok());
-        guesses.is_wrong(presented);
+        assert!(guesses.is_wrong(presented).is_err());
         assert!(guesses.inner().charge(presented, Instant::now()).is_err());
     }
 }

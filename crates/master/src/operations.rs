@@ -24,6 +24,8 @@ pub mod provider;
 mod quotas;
 pub mod readiness;
 mod recent;
+mod refusals;
+mod refused_keys;
 pub mod registration;
 pub mod retention;
 pub mod secrets;

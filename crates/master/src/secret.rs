@@ -3,16 +3,11 @@
 
 use std::str::FromStr;
 
+use gaffer_protocol::keys::{ENROLMENT_KEY, SHOWN_CHARS, USER_KEY, WORKER_KEY, new_key};
 use rand::Rng;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// 43 characters of 62 are worth 256 bits.
-const RANDOM_CHARS: usize = 43;
-const CHECK_CHARS: usize = 6;
-/// Length of the visible prefix of a key.
-const SHOWN_CHARS: usize = 10;
 /// The shortest token for metrics. Nobody guesses as much, so its guesses need no limit.
 const MIN_TOKEN_CHARS: usize = 32;
 
@@ -21,6 +16,8 @@ const MIN_TOKEN_CHARS: usize = 32;
 pub enum Purpose {
     /// Lets a worker dial in.
     WorkerKey,
+    /// Lets workers get keys of their own.
+    EnrolmentKey,
     /// Calls the API.
     UserKey,
     /// Signs in, once.
@@ -38,8 +35,9 @@ pub enum Purpose {
 impl Purpose {
     fn prefix(self) -> &'static str {
         match self {
-            Purpose::WorkerKey => "gfw_",
-            Purpose::UserKey => "gfu_",
+            Purpose::WorkerKey => WORKER_KEY,
+            Purpose::EnrolmentKey => ENROLMENT_KEY,
+            Purpose::UserKey => USER_KEY,
             Purpose::LoginLink => "gfl_",
             Purpose::WebSession => "gfs_",
             Purpose::PasswordReset => "gfr_",
@@ -58,14 +56,10 @@ pub struct NewSecret {
 }
 
 impl NewSecret {
-    /// Generates a secret: a prefix, 256 random bits, and a checksum, which detects typing errors without a query.
+    /// Generates a secret: a prefix, 256 random bits, and a checksum, by which its holder finds typing errors.
     pub fn new(purpose: Purpose) -> NewSecret {
-        let mut rng = rand::rng();
-        let mut text = purpose.prefix().to_owned();
-        text.extend((0..RANDOM_CHARS).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])));
-        let check = checksum(&text);
-        text.push_str(&check);
-        NewSecret { sha256: hash(&text), text }
+        let text = new_key(purpose.prefix(), &rand::rng().random());
+        NewSecret { sha256: hash_of(&text), text }
     }
 
     /// The beginning, which may be shown.
@@ -74,22 +68,15 @@ impl NewSecret {
     }
 }
 
-/// The visible prefix of a presented secret.
+/// The visible prefix of a presented secret, whatever was presented.
 pub fn beginning_of(text: &str) -> &str {
-    text.get(..SHOWN_CHARS).unwrap_or(text)
+    text.char_indices().nth(SHOWN_CHARS).map_or(text, |(end, _)| &text[..end])
 }
 
-/// The hash to look a secret up by; none if the text can't be a secret for this purpose, so that nothing else ever
-/// reaches the database.
-pub fn hash_of(text: &str, purpose: Purpose) -> Option<[u8; 32]> {
-    let well_formed = text.len() == purpose.prefix().len() + RANDOM_CHARS + CHECK_CHARS
-        && text.starts_with(purpose.prefix())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if !well_formed {
-        return None;
-    }
-    let (body, check) = text.split_at(text.len() - CHECK_CHARS);
-    (checksum(body) == check).then(|| hash(text))
+/// The hash to look a secret up by. Any text has one: what cannot be a secret is looked up too, so that its refusal takes as
+/// long as that of a secret which nobody has any more.
+pub fn hash_of(text: &str) -> [u8; 32] {
+    Sha256::digest(text).into()
 }
 
 /// The token of a monitoring system, as its hash.
@@ -99,7 +86,7 @@ pub struct MetricsToken([u8; 32]);
 impl MetricsToken {
     /// Whether this is it.
     pub fn is(&self, presented: &str) -> bool {
-        self.0.ct_eq(&hash(presented)).into()
+        self.0.ct_eq(&hash_of(presented)).into()
     }
 }
 
@@ -109,24 +96,12 @@ impl FromStr for MetricsToken {
     fn from_str(text: &str) -> Result<MetricsToken, String> {
         let text = text.trim();
         match text.len() >= MIN_TOKEN_CHARS && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            true => Ok(MetricsToken(hash(text))),
+            true => Ok(MetricsToken(hash_of(text))),
             false => Err(format!(
                 "a token has at least {MIN_TOKEN_CHARS} characters, without spaces; `openssl rand -hex 32` prints one"
             )),
         }
     }
-}
-
-fn hash(text: &str) -> [u8; 32] {
-    Sha256::digest(text).into()
-}
-
-fn checksum(body: &str) -> String {
-    let digest = hash(body);
-    digest[..CHECK_CHARS]
-        .iter()
-        .map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]))
-        .collect()
 }
 
 #[cfg(test)]
@@ -135,11 +110,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_found_again_by_its_own_text_and_purpose_only() {
+    fn a_secret_has_the_form_by_which_its_holder_finds_mistakes() {
         let secret = NewSecret::new(Purpose::WorkerKey);
-        assert_eq!(hash_of(&secret.text, Purpose::WorkerKey), Some(secret.sha256));
-        assert_eq!(hash_of(&secret.text, Purpose::UserKey), None);
+        assert_eq!(gaffer_protocol::keys::fault(&secret.text, &[WORKER_KEY]), None);
+        assert_eq!(hash_of(&secret.text), secret.sha256);
         assert_ne!(NewSecret::new(Purpose::WorkerKey).text, secret.text);
+    }
+
+    #[test]
+    fn the_beginning_of_anything_that_is_presented_is_short() {
+        for (text, beginning) in
+            [("", ""), ("%", "%"), ("gfu_0123456789", "gfu_012345"), ("ääääääääääää", "ääääääääää")]
+        {
+            assert_eq!(beginning_of(text), beginning);
+        }
     }
 
     #[test]
@@ -149,18 +133,6 @@ mod tests {
         assert!(token.is(text) && !token.is(&text[1..]) && !token.is(""));
         for weak in ["", "secret", &text[1..], "0123456789abcdef 0123456789abcdef"] {
             assert!(weak.parse::<MetricsToken>().is_err(), "{weak}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_a_secret_is_refused_without_a_look_up() {
-        let secret = NewSecret::new(Purpose::UserKey).text;
-        let mut mistyped = secret.clone().into_bytes();
-        mistyped[10] = if mistyped[10] == b'x' { b'y' } else { b'x' };
-        let mistyped = String::from_utf8(mistyped).unwrap();
-        for text in ["", "%", "gfu_", &mistyped, &secret[1..], &format!("{secret}0"), "gfu_ääääääääääääää"]
-        {
-            assert_eq!(hash_of(text, Purpose::UserKey), None, "{text}");
         }
     }
 }

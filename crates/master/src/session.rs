@@ -5,6 +5,7 @@
 
 mod aside;
 mod checks;
+mod claims;
 mod clean;
 mod hello;
 mod read;
@@ -70,8 +71,8 @@ type Sink = SplitSink<WebSocket, Message>;
 type Source = SplitStream<WebSocket>;
 
 /// Looks at the key again. While the database does not answer, the loop that checks the keys of sessions has to find out.
-async fn key_is_still_good(control: &Control, key: &KeyHolder) -> Result<(), SessionEnd> {
-    match control.store.keys_refused(&[key.key]).await {
+async fn key_is_still_good(control: &Control, key: i64) -> Result<(), SessionEnd> {
+    match control.store.keys_refused(&[key]).await {
         Ok(refused) if !refused.is_empty() => {
             let message = "the key was revoked or has expired".to_owned();
             Err(SessionEnd::Goodbye(GoodbyeCode::KeyRevoked, message))
@@ -87,14 +88,14 @@ pub async fn serve(control: Arc<Control>, socket: WebSocket, key: KeyHolder) {
     let begun = async {
         let hello = begin(&mut source).await?;
         let registering = Box::pin(register(&control, &key, id, &hello));
-        let (registered, turn) = meanwhile_patience(&mut sink, registering).await?;
-        Ok::<_, SessionEnd>((registered, hello.held, turn))
+        let (registered, own_key, turn) = meanwhile_patience(&mut sink, registering).await?;
+        Ok::<_, SessionEnd>((registered, hello.held, own_key, turn))
     };
     match begun.await {
-        Ok((registered, held, turn)) => {
+        Ok((registered, held, own_key, turn)) => {
             control.metrics.started(registered.is_new);
             let (handle, ends) =
-                SessionHandle::new(&control.hub, id, registered.id, &registered.name, key.key);
+                SessionHandle::new(&control.hub, id, registered.id, &registered.name, own_key);
             let alone = match control.hub.attach(handle.clone()) {
                 // Reports of the older session are on their way to the database, and later ones follow them. It may
                 // itself wait for the database.
@@ -110,7 +111,7 @@ pub async fn serve(control: Arc<Control>, socket: WebSocket, key: KeyHolder) {
             drop(turn);
             // From here on a revocation finds the session. One that came since the key was checked at the door did not.
             let alone = match alone {
-                Ok(()) => Box::pin(key_is_still_good(&control, &key)).await,
+                Ok(()) => Box::pin(key_is_still_good(&control, own_key)).await,
                 end => end,
             };
             let why = match alone {

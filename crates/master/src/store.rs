@@ -19,6 +19,7 @@ pub mod classes;
 mod counts;
 pub mod dead_letters;
 pub mod deletion;
+pub mod enrolment;
 pub mod eras;
 mod error;
 mod event_rows;

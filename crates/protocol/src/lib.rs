@@ -6,6 +6,7 @@ pub mod boot_time;
 pub mod definitions;
 pub mod elapsed;
 pub mod health;
+pub mod keys;
 pub mod network;
 pub mod output;
 pub mod ports;

@@ -113,6 +113,12 @@ pub struct Hello {
     /// Where it is, beside the boot id: tells a worker that was restarted from a copy of it.
     #[serde(default)]
     pub place: Place,
+    /// The key that it has made for itself, if it shows an enrolment key: from then on that key is its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_key: Option<OwnKey>,
+    /// Whether it knows [`GoodbyeCode::NotAllowed`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub knows_not_allowed: bool,
     /// The name it would like to have.
     pub name: String,
     /// Its operator's marks.
@@ -137,6 +143,15 @@ pub struct Hello {
     pub held: Vec<HeldAttempt>,
     /// Things its operator should know, such as a missing way to kill a process tree; shown on its page.
     pub warnings: Vec<String>,
+}
+
+/// A key that a worker has made, as far as the master knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnKey {
+    /// How it begins.
+    pub prefix: String,
+    /// SHA-256 of it, in hexadecimal.
+    pub sha256: String,
 }
 
 /// A driver and whether it works.
@@ -475,6 +490,8 @@ pub enum GoodbyeCode {
     Duplicate,
     /// The key was revoked or has expired.
     KeyRevoked,
+    /// The key does not allow what the worker claims to be: its operator has to change that.
+    NotAllowed,
     /// The worker's protocol version is not spoken here.
     ProtocolVersion,
     /// The worker sent an invalid message.

@@ -51,7 +51,7 @@ pub struct WorkerConfig {
     /// File with the URL of the master
     #[arg(long, env = "MASTER_URL_FILE", value_name = "FILE", value_parser = path_or_nothing())]
     pub master_url_file: Option<PathBuf>,
-    /// Worker key
+    /// Worker key or enrolment key
     #[arg(long, env = "API_KEY", hide_env_values = true, value_name = "KEY")]
     pub api_key: Option<ApiKey>,
     /// File with the worker key

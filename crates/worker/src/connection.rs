@@ -4,18 +4,20 @@
 
 mod backoff;
 pub(crate) mod dial;
+pub(crate) mod keys;
 mod outbox;
 mod session;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gaffer_domain::placement::Feature;
 use gaffer_domain::spec::Resources;
 use gaffer_domain::worker::place::Place;
+use gaffer_protocol::server_url::ServerUrl;
 use gaffer_protocol::wire::{
-    DriverStatus, GoodbyeCode, HeldAttempt, Hello, PROTOCOL_VERSION, ToWorker, Welcome,
+    DriverStatus, GoodbyeCode, HeldAttempt, Hello, OwnKey, PROTOCOL_VERSION, ToWorker, Welcome,
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -27,6 +29,7 @@ use crate::route::Route;
 use crate::stats::StatsReader;
 pub(crate) use backoff::{Backoff, BackoffSettings};
 use dial::{DialError, Dialer, Socket};
+use keys::{Keys, Shown};
 use session::SessionEnd;
 
 /// The hello of a worker and the master's address.
@@ -73,17 +76,25 @@ pub(crate) struct Duplicate {
     pub begins_anew: bool,
 }
 
+/// The key does not allow what this worker claims to be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the master at {url} refused this worker: {message}")]
+pub(crate) struct NotAllowed {
+    url: String,
+    message: String,
+}
+
 /// Keeps this worker connected until `closing`, or until the executor exits.
 ///
 /// # Errors
-/// When another worker has taken this one's place, or the settings cannot be used.
+/// When another worker has taken this one's place, its key does not allow what it claims to be, or the settings cannot be used.
 pub(crate) async fn run(
     settings: ConnectionSettings,
     executor: Executor,
     closing: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut agent = Agent {
-        dialer: Dialer::new(settings.route.clone(), Some(&settings.api_key))?,
+        keys: Keys::new(settings.api_key.clone(), &settings.data_dir),
         process: Uuid::new_v4(),
         stats: StatsReader::new(&settings.data_dir),
         backoff: Backoff::new(settings.patience.clone()),
@@ -99,6 +110,8 @@ pub(crate) async fn run(
             Failure::Closing => return Ok(()),
             Failure::Superseded(superseded) => return Err(superseded.into()),
             Failure::Duplicate(duplicate) => return Err(duplicate.into()),
+            Failure::NotAllowed(not_allowed) => return Err(not_allowed.into()),
+            Failure::Settings(error) => return Err(error),
             Failure::Passing(reason) => {
                 agent.log.failed(&reason);
                 agent.backoff.next(Instant::now())
@@ -120,7 +133,7 @@ pub(crate) async fn run(
 struct Agent {
     settings: ConnectionSettings,
     executor: Executor,
-    dialer: Dialer,
+    keys: Keys,
     /// Names this process of the worker.
     process: Uuid,
     stats: StatsReader,
@@ -137,6 +150,10 @@ enum Failure {
     Superseded(Superseded),
     /// Another worker has its identity, and was first.
     Duplicate(Duplicate),
+    /// Its key does not allow it.
+    NotAllowed(NotAllowed),
+    /// The key, or the file with it, cannot be used.
+    Settings(anyhow::Error),
     /// It may be over soon.
     Passing(String),
     /// The operator must act.
@@ -146,29 +163,31 @@ enum Failure {
 impl Agent {
     /// Dials, and keeps the session going if there is one.
     async fn connect(&mut self) -> Failure {
-        let url = self.dialer.url().clone();
+        let url = self.settings.route.server().clone();
         let connect_patience = self.backoff.connect_patience(Instant::now());
-        let dialling = Box::pin(self.dialer.dial(connect_patience));
-        let dialled = self.closing.run_until_cancelled(dialling).await;
-        let mut socket = match dialled {
-            None => return Failure::Closing,
-            Some(Ok(socket)) => socket,
-            Some(Err(DialError::Refused(reason))) => {
-                return Failure::Refusal(format!("the master at {url} {reason}"));
-            }
-            Some(Err(DialError::Blocked(reason))) => {
-                return Failure::Refusal(format!("cannot reach the master at {url}: {reason}"));
-            }
-            Some(Err(DialError::Unreachable(reason))) => {
-                return Failure::Passing(format!("cannot reach the master at {url}: {reason}"));
-            }
+        let shown = match self.keys.to_show() {
+            Ok(shown) => shown,
+            Err(error) => return Failure::Settings(error),
         };
-        let hello = |drivers, held| hello(&self.settings, self.process, drivers, held);
+        let dialling = Box::pin(self.dial(shown, connect_patience));
+        let dialled = self.closing.run_until_cancelled(dialling).await;
+        let (mut socket, shown) = match dialled {
+            None => return Failure::Closing,
+            Some(Err(error)) => return Failure::Settings(error),
+            Some(Ok(dialled)) => match self.reached(dialled, &url) {
+                Ok(reached) => reached,
+                Err(failure) => return failure,
+            },
+        };
+        let hello = |drivers, held| hello(&self.settings, self.process, shown.enrols.clone(), drivers, held);
         let greeting = session::greet(&mut socket, &self.executor, hello);
         let end = match self.closing.run_until_cancelled(greeting).await {
             None => SessionEnd::Closing,
             Some(Err(end)) => end,
-            Some(Ok((welcome, said))) => self.converse(socket, welcome, said).await,
+            Some(Ok((welcome, said))) => {
+                self.keys.was_welcome(&shown);
+                self.converse(socket, welcome, said).await
+            }
         };
         match end {
             SessionEnd::Closing => Failure::Closing,
@@ -182,6 +201,7 @@ impl Agent {
                     message,
                     begins_anew: code == GoodbyeCode::BeginAnew,
                 }),
+                GoodbyeCode::NotAllowed => Failure::NotAllowed(NotAllowed { url: url.to_string(), message }),
                 GoodbyeCode::KeyRevoked => {
                     Failure::Refusal(format!("the master at {url} refused the key: {message}"))
                 }
@@ -195,9 +215,42 @@ impl Agent {
         }
     }
 
+    /// Dials with one key after the other until one is not refused. Of several that are refused, the first one counts.
+    async fn dial(
+        &self,
+        shown: Vec<Shown>,
+        connect_patience: Duration,
+    ) -> anyhow::Result<Result<(Socket, Shown), DialError>> {
+        let mut refusal = DialError::Refused("was shown no key".to_owned());
+        for (number, shown) in shown.into_iter().enumerate() {
+            let dialer = Dialer::new(self.settings.route.clone(), Some(&shown.key))?;
+            match dialer.dial(connect_patience).await {
+                Ok(socket) => return Ok(Ok((socket, shown))),
+                Err(refused @ DialError::KeyRefused(_)) if number == 0 => refusal = refused,
+                Err(DialError::KeyRefused(_)) => {}
+                Err(other) => return Ok(Err(other)),
+            }
+        }
+        Ok(Err(refusal))
+    }
+
+    fn reached<T>(&self, dialled: Result<T, DialError>, url: &ServerUrl) -> Result<T, Failure> {
+        dialled.map_err(|error| match error {
+            DialError::Refused(reason) | DialError::KeyRefused(reason) => {
+                Failure::Refusal(format!("the master at {url} {reason}"))
+            }
+            DialError::Blocked(reason) => {
+                Failure::Refusal(format!("cannot reach the master at {url}: {reason}"))
+            }
+            DialError::Unreachable(reason) => {
+                Failure::Passing(format!("cannot reach the master at {url}: {reason}"))
+            }
+        })
+    }
+
     /// A session from its welcome to its end.
     async fn converse(&mut self, socket: Socket, welcome: Welcome, said: Vec<ToWorker>) -> SessionEnd {
-        self.log.connected(&self.dialer, &welcome);
+        self.log.connected(self.settings.route.server(), &welcome);
         self.executor.welcomed(&welcome);
         let began = Instant::now();
         let end = session::run(socket, &self.executor, &welcome, said, &mut self.stats, &self.closing).await;
@@ -209,6 +262,7 @@ impl Agent {
 fn hello(
     settings: &ConnectionSettings,
     process: Uuid,
+    own_key: Option<OwnKey>,
     drivers: Vec<DriverStatus>,
     held: Vec<HeldAttempt>,
 ) -> Hello {
@@ -219,6 +273,8 @@ fn hello(
         process,
         boot_id: settings.place.boot_id.clone(),
         place: settings.place.clone(),
+        own_key,
+        knows_not_allowed: true,
         name: settings.name.clone(),
         labels: settings.labels.clone(),
         datacenter: settings.datacenter.clone(),
@@ -247,10 +303,10 @@ impl FailureLog {
         }
     }
 
-    fn connected(&mut self, dialer: &Dialer, welcome: &Welcome) {
+    fn connected(&mut self, url: &ServerUrl, welcome: &Welcome) {
         self.last = None;
         let Welcome { worker, name, version, .. } = welcome;
-        tracing::info!(%worker, name, master_version = version, "connected to the master at {}", dialer.url());
+        tracing::info!(%worker, name, master_version = version, "connected to the master at {url}");
     }
 }
 

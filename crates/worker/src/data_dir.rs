@@ -6,13 +6,17 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, Open
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
+use gaffer_protocol::keys::{WORKER_KEY, new_key};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::machine;
 
+/// The file with the key that the worker has made for itself.
+const KEY: &str = "key";
 /// Content of the lock file while a watchdog holds it.
 const WATCHDOG: &str = "watchdog";
 /// The length of that content: what is written again at the same place finds room on a full disk, too.
@@ -139,9 +143,64 @@ pub(crate) fn replace_identity(dir: &Path, copied: Uuid) -> anyhow::Result<()> {
     let path = dir.join("identity");
     // Another process of this worker may have done it by now.
     if read_identity(&path)? == Some(copied) {
+        // The key is that of the other worker, too.
+        match fs::remove_file(dir.join(KEY)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", dir.join(KEY).display()));
+            }
+            _ => {}
+        }
         fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
     }
     identity(dir).map(drop)
+}
+
+/// The key that a worker has made for itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptKey {
+    pub key: String,
+    /// SHA-256 of the enrolment key that it was made for.
+    pub enrolment: String,
+    /// Whether the master has said welcome to it.
+    pub is_enrolled: bool,
+}
+
+/// The key that this worker has for that enrolment key; made, and on the disk, when it is asked for the first time. Another enrolment key
+/// means that its operator wants another one.
+pub(crate) fn own_key(dir: &Path, enrolment: &str) -> anyhow::Result<KeptKey> {
+    if let Some(kept) = kept_key(dir)?.filter(|kept| kept.enrolment == enrolment) {
+        return Ok(kept);
+    }
+    let key = new_key(WORKER_KEY, &rand::rng().random());
+    let kept = KeptKey { key, enrolment: enrolment.to_owned(), is_enrolled: false };
+    keep(dir, &kept)?;
+    Ok(kept)
+}
+
+/// The key that a worker with this data directory has made for itself, if it has made one.
+pub(crate) fn kept_key(dir: &Path) -> anyhow::Result<Option<KeptKey>> {
+    let path = dir.join(KEY);
+    match fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).with_context(|| {
+            format!("{} is damaged: remove it, and start the worker with a new enrolment key", path.display())
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Keeps that the master knows this key.
+pub(crate) fn keep_enrolled(dir: &Path, kept: &KeptKey) -> anyhow::Result<()> {
+    keep(dir, &KeptKey { is_enrolled: true, ..kept.clone() })
+}
+
+fn keep(dir: &Path, kept: &KeptKey) -> anyhow::Result<()> {
+    let (path, draft) = (dir.join(KEY), dir.join(format!("key.{}", Uuid::new_v4())));
+    let text = serde_json::to_vec(kept).context("cannot encode the key of this worker")?;
+    let written = write_private(&draft, &text).and_then(|()| fs::rename(&draft, &path));
+    written
+        .inspect_err(|_| drop(fs::remove_file(&draft)))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Where a data directory was when a worker began in it, for copies of it.
@@ -266,6 +325,22 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_made_once_for_each_enrolment_and_only_its_owner_can_read_it() {
+        let root = tempfile::tempdir().unwrap();
+        let made = own_key(root.path(), "one").unwrap();
+        assert_eq!(gaffer_protocol::keys::fault(&made.key, &[WORKER_KEY]), None);
+        assert_eq!(own_key(root.path(), "one").unwrap(), made);
+        keep_enrolled(root.path(), &made).unwrap();
+        assert!(own_key(root.path(), "one").unwrap().is_enrolled);
+        let mode = fs::metadata(root.path().join(KEY)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode, fs::read_dir(root.path()).unwrap().count()), (0o600, 1));
+        let other = own_key(root.path(), "two").unwrap();
+        assert!(other.key != made.key && !other.is_enrolled);
+        fs::write(root.path().join(KEY), "x").unwrap();
+        assert!(own_key(root.path(), "two").unwrap_err().to_string().contains("remove it"));
+    }
+
+    #[test]
     fn a_second_holder_is_refused_while_the_first_lives() {
         let root = tempfile::tempdir().unwrap();
         let take = |holder| LockFile::of(root.path()).unwrap().take(holder).unwrap();
@@ -327,7 +402,9 @@ mod tests {
     fn a_copied_identity_is_replaced_once() {
         let root = tempfile::tempdir().unwrap();
         let copied = identity(root.path()).unwrap();
+        own_key(root.path(), "one").unwrap();
         replace_identity(root.path(), copied).unwrap();
+        assert!(!root.path().join(KEY).exists(), "its key is that of the other worker");
         let own = identity(root.path()).unwrap();
         assert_ne!(own, copied);
         replace_identity(root.path(), copied).unwrap();

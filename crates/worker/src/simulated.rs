@@ -71,8 +71,8 @@ impl SimulatedWorker {
                         backoff.session_lasted(began.elapsed());
                     }
                 }
-                Err(error @ (DialError::Refused(_) | DialError::Blocked(_))) => return Err(error.into()),
                 Err(DialError::Unreachable(_)) => {}
+                Err(error) => return Err(error.into()),
             }
             tokio::time::sleep(backoff.next(Instant::now())).await;
         }
@@ -142,6 +142,8 @@ impl SimulatedWorker {
             process,
             place: Place { boot_id: boot_id.clone(), directory, ..Place::default() },
             boot_id,
+            own_key: None,
+            knows_not_allowed: true,
             name: self.name.clone(),
             labels: self.labels.clone(),
             datacenter: String::new(),

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::config::WorkerConfig;
+use crate::config::{WorkerConfig, default_data_dir};
 use crate::connection::dial::{DialError, Dialer};
+use crate::connection::keys;
 use crate::route::Route;
 
 /// What came of a try.
@@ -36,18 +37,25 @@ pub enum Found {
 /// When the settings cannot be used.
 pub async fn try_master(config: WorkerConfig, patience: Duration) -> anyhow::Result<Tried> {
     let settings = config.reaching()?;
+    let data_dir = config.data_dir.clone().or_else(|| default_data_dir().ok());
     let route = Route::to(settings.master_url, &settings.proxies, settings.tls_ca.as_deref())?;
     let (door, detour) = (route.server().worker_door(), route.detour());
     let has_key = settings.api_key.is_some();
-    let dialer = Dialer::new(route, settings.api_key.as_ref())?;
+    let key = settings.api_key.map(|given| match &data_dir {
+        Some(dir) => keys::present(&given, dir),
+        None => given,
+    });
+    let dialer = Dialer::new(route, key.as_ref())?;
     let found = match Box::pin(dialer.dial(patience)).await {
         Ok(mut socket) => {
             let _ = tokio::time::timeout(patience, socket.close(None)).await;
             Found::LetsIn
         }
         // Who asks for a key has understood the question.
-        Err(DialError::Refused(reason)) if !has_key && reason.contains("no worker key") => Found::AsksForKey,
-        Err(DialError::Refused(reason)) => Found::Refuses(reason),
+        Err(DialError::KeyRefused(reason)) if !has_key && reason.contains("no worker key") => {
+            Found::AsksForKey
+        }
+        Err(DialError::Refused(reason) | DialError::KeyRefused(reason)) => Found::Refuses(reason),
         Err(DialError::Blocked(reason)) => Found::Blocked(reason),
         Err(DialError::Unreachable(reason)) => Found::Unreachable(reason),
     };

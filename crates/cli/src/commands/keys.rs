@@ -1,9 +1,12 @@
 //! `gaffer keys`: lists, creates, rotates and revokes keys.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 use gaffer_domain::quantity::Span;
 use gaffer_domain::scopes::Scope;
+use gaffer_domain::worker::limits::WorkerLimits;
 use gaffer_protocol::rest::{Key, NewKey, RotateRequest};
 
 use crate::client::{Client, Query};
@@ -23,6 +26,7 @@ Examples:
   gaffer keys
   API_KEY=$(gaffer keys create lab --kind worker)
   API_KEY=$(gaffer keys create pool --kind worker --shared)
+  API_KEY=$(gaffer keys create racks --kind enrolment --uses 20 --names 'gpu-*')
   GAFFER_KEY=$(gaffer keys create ci --scope read,submit --expires 30d)
   GAFFER_KEY=$(gaffer keys rotate 3 --overlap 1h)
   gaffer keys revoke 3")]
@@ -69,7 +73,8 @@ Scopes of user keys; none includes another one:
 `gaffer run` and `gaffer submit --follow` need read and submit.
 
 A worker sees the tasks that it gets, with their secrets. Only administrators
-of the installation create shared keys.")]
+of the installation create shared keys. Each worker that connects with an
+enrolment key gets its own key. In patterns, `*` stands for any characters.")]
 struct CreateArgs {
     /// Name of the key
     #[arg(value_name = "NAME", required_unless_present = "name_option")]
@@ -89,9 +94,42 @@ struct CreateArgs {
     /// Let them take tasks of these projects, too
     #[arg(long, value_name = "PROJECT", value_delimiter = ',', conflicts_with = "shared")]
     shared_with: Vec<String>,
-    /// Lifetime, e.g. 30d [default: until revoked]
+    /// Lifetime, e.g. 30d [default: until revoked; enrolment 1h]
     #[arg(long, value_name = "TIME")]
     expires: Option<Span>,
+    /// Pattern of names that its workers may have, e.g. 'gpu-*'
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    names: Vec<String>,
+    /// Label that its workers may have, e.g. rack=3,gpu=*
+    #[arg(long, value_name = "LABEL=PATTERN", value_delimiter = ',', value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Allow its workers no labels
+    #[arg(long, conflicts_with = "labels")]
+    no_labels: bool,
+    /// Pattern of datacenters that its workers may be in
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    datacenters: Vec<String>,
+    /// Number of workers that an enrolment key makes [default: 1]
+    #[arg(long, value_name = "N")]
+    uses: Option<u32>,
+}
+
+impl CreateArgs {
+    /// What its workers may claim; none for everything.
+    fn limits(&self) -> Option<WorkerLimits> {
+        let mut labels: Option<BTreeMap<String, Vec<String>>> = self.no_labels.then(BTreeMap::new);
+        for (label, pattern) in &self.labels {
+            labels.get_or_insert_default().entry(label.clone()).or_default().push(pattern.clone());
+        }
+        let limits =
+            WorkerLimits { names: self.names.clone(), labels, datacenters: self.datacenters.clone() };
+        Some(limits).filter(|limits| !limits.is_empty())
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (label, pattern) = text.split_once('=').ok_or("expected LABEL=PATTERN, such as rack=3 or gpu=*")?;
+    Ok((label.to_owned(), pattern.to_owned()))
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +148,8 @@ enum Kind {
     Worker,
     /// Calls the API
     User,
+    /// Lets workers get keys of their own
+    Enrolment,
 }
 
 #[derive(Debug, Args)]
@@ -148,7 +188,9 @@ async fn create(client: &Client, out: &Out, args: CreateArgs) -> Result<(), Fail
     let kind = match args.kind {
         Kind::Worker => "worker",
         Kind::User => "user",
+        Kind::Enrolment => "enrolment",
     };
+    let limits = args.limits();
     let wanted = NewKey {
         kind: kind.to_owned(),
         name: args.name.or(args.name_option).unwrap_or_default(),
@@ -156,6 +198,8 @@ async fn create(client: &Client, out: &Out, args: CreateArgs) -> Result<(), Fail
         shared: args.shared || !args.shared_with.is_empty(),
         shared_with: (!args.shared_with.is_empty()).then_some(args.shared_with),
         expires_in_seconds: args.expires.map(|span| span.as_millis().div_ceil(1000)),
+        limits,
+        uses: args.uses,
     };
     show_once(out, client.post(&["keys"], &wanted).await?.read()?)
 }
@@ -171,8 +215,14 @@ fn show_once(out: &Out, key: Key) -> Result<(), Failure> {
         [] => String::new(),
         scopes => format!(", scopes {}", style::visible(&scopes.join(", "))),
     };
+    let uses = key.uses_left.map(|uses| format!(", for {uses} worker{}", if uses == 1 { "" } else { "s" }));
+    let limits = key.limits.as_ref().map(|limits| format!(", {}", style::visible(&limits.to_string())));
+    let more = [uses, limits].into_iter().flatten().collect::<String>();
     let (kind, name) = (style::visible(&key.kind), style::visible(&key.name));
-    out.note(&format!("{kind} key {} ({name}){scopes}{until}; store it now, it is not shown again", key.id));
+    out.note(&format!(
+        "{kind} key {} ({name}){scopes}{more}{until}; store it now, it is not shown again",
+        key.id
+    ));
     out.line(&secret)
 }
 
@@ -187,7 +237,8 @@ fn kind(key: &Key) -> String {
 impl Entry for Key {
     const HEAD: &'static [&'static str] =
         &["ID", "NAME", "KIND", "SCOPES", "KEY", "STATE", "EXPIRES", "LAST USED", "FROM"];
-    const WIDE_HEAD: &'static [&'static str] = &["CREATED", "REVOKED", "REPLACED BY"];
+    const WIDE_HEAD: &'static [&'static str] =
+        &["CREATED", "REVOKED", "REPLACED BY", "WORKER", "USES LEFT", "LIMITS"];
     const NONE: &'static str = "no keys";
 
     fn name(&self) -> String {
@@ -198,6 +249,7 @@ impl Entry for Key {
         let state = match (self.revoked_at, self.expires_at) {
             (Some(_), _) => "revoked",
             (None, Some(expiry)) if expiry <= now => "expired",
+            (None, _) if self.uses_left == Some(0) => "used",
             _ => "valid",
         };
         vec![
@@ -218,6 +270,9 @@ impl Entry for Key {
             Cell::text(timestamp::ago(self.created_at, now)),
             Cell::maybe(self.revoked_at.map(|at| timestamp::ago(at, now))),
             Cell::maybe(self.replaced_by.map(|key| key.to_string())),
+            Cell::maybe(self.worker.clone()),
+            Cell::maybe(self.uses_left.map(|uses| uses.to_string())),
+            Cell::maybe(self.limits.as_ref().map(WorkerLimits::to_string)),
         ]
     }
 }

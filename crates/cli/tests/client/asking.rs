@@ -18,7 +18,7 @@ async fn a_refusal_has_its_words_and_its_exit_code() -> Outcome {
             Reply::problem(409, "conflict", "job 1 has already ended: completed", json!([]))
         }
         "POST /jobs/2/stop" => Reply::problem(403, "forbidden", "this key may not", json!([])),
-        "POST /jobs/3/stop" => Reply::problem(401, "key_revoked", "the key was revoked", json!([])),
+        "POST /jobs/3/stop" => Reply::problem(401, "key_invalid", "the key is not valid", json!([])),
         "POST /jobs/4/stop" => Reply::problem(500, "internal", "something broke", json!([])),
         "POST /jobs/5/stop" => Reply::text(502, "text/html", "<html>Bad Gateway</html>"),
         "POST /jobs/6/stop" => Reply::problem(404, "not_found", "no \u{1b}[2Jjob 6", json!([])),
@@ -28,7 +28,7 @@ async fn a_refusal_has_its_words_and_its_exit_code() -> Outcome {
     let cases = [
         ("stop 1", 5, "gaffer: job 1 has already ended: completed\n"),
         ("stop 2", 4, "gaffer: this key may not\n"),
-        ("stop 3", 4, "gaffer: the key was revoked\n"),
+        ("stop 3", 4, "gaffer: the key is not valid: it is not a key of gaffer\n"),
         ("stop 4", 1, "gaffer: something broke (request req-1 in the master's log)\n"),
         ("stop 6", 3, "gaffer: no \u{fffd}[2Jjob 6\n"),
     ];
@@ -278,7 +278,7 @@ async fn a_login_is_kept_if_it_works() -> Outcome {
         }
         (_, "Bearer good") => Reply::json(200, &json!({"items": [], "next_cursor": null})),
         (_, "Bearer submits") => Reply::problem(403, "scope_missing", "it lacks the scope read", json!([])),
-        _ => Reply::problem(401, "key_unknown", "unknown key", json!([])),
+        _ => Reply::problem(401, "key_invalid", "the key is not valid", json!([])),
     })
     .await?;
     let home = tempfile::tempdir()?;
@@ -308,7 +308,7 @@ async fn a_login_is_kept_if_it_works() -> Outcome {
 async fn a_running_dev_is_found() -> Outcome {
     let fake = Fake::start(|asked: &Asked| match asked.header("authorization") {
         "Bearer dev-key" => Reply::json(200, &json!({"items": [], "next_cursor": null})),
-        _ => Reply::problem(401, "key_unknown", "unknown", json!([])),
+        _ => Reply::problem(401, "key_invalid", "unknown", json!([])),
     })
     .await?;
     let data = tempfile::tempdir()?;

@@ -288,10 +288,14 @@ async fn each_route_is_open_to_keys_of_its_roles_scopes_and_project_and_to_no_ot
         targets.renew(&operation.path, &administrator).await;
         let address = targets.address(&operation.path);
         let name = format!("{} {}", operation.method, operation.path);
-        for (client, code) in [(&nobody, "key_malformed"), (&worker_key, "key_wrong_kind")] {
+        for client in [&nobody, &worker_key] {
             let response = operation.ask(client, &address, "application/json").await;
-            assert_eq!(response.status(), 401, "{name} with {code}");
-            assert_eq!(response.json::<Value>().await.unwrap()["code"], code, "{name}");
+            let status = response.status().as_u16();
+            let code = response.json::<Value>().await.unwrap()["code"].clone();
+            // After many of them it says so, which only a route does that looks at keys.
+            let is_refused = (status, &code) == (401, &json!("key_invalid"))
+                || (status, &code) == (429, &json!("too_many_attempts"));
+            assert!(is_refused, "{name}: {status} {code}");
             cells += 1;
         }
         for holder in &holders {

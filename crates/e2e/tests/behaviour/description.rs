@@ -462,8 +462,8 @@ async fn what_is_described_is_a_route_and_nothing_else_is() {
                     assert_eq!(status, 400, "{method} {path} without a body")
                 }
                 Some(_) if is_open => assert_eq!(status, 200, "{method} {path}"),
-                // There it is, and asks for a key.
-                Some(_) => assert_eq!(status, 401, "{method} {path}"),
+                // There it is, and asks for a key; 429 after many that are no good.
+                Some(_) => assert!([401, 429].contains(&status), "{method} {path}: {status}"),
             }
         }
     }

@@ -175,7 +175,7 @@ async fn what_a_rotated_key_opened_ends_when_the_overlap_has_passed() {
     assert!(took >= Duration::from_secs(2), "before the overlap has passed: {took:?}");
     // Keys are looked at every half minute, too.
     assert!(took < Duration::from_secs(20), "at once, not when somebody looks: {took:?}");
-    assert_eq!(client.get("/jobs").await.body["code"], "key_expired");
+    assert_eq!(client.get("/jobs").await.body["code"], "key_invalid");
     assert!(dial(&stage.worker_url(), lab["key"].as_str().unwrap()).await.is_err());
     let client = client.with_key(new["key"].as_str().unwrap());
     assert_eq!(client.get("/jobs").await.status, 200);
@@ -247,7 +247,23 @@ async fn keys_are_made_with_scopes_and_rotated_in_the_browser() {
     assert_eq!(browser.value(is_seen).await, json!(true));
     browser.value("(document.querySelector('#kind').value = 'worker', 1)").await;
     assert_eq!(browser.value(is_seen).await, json!(false), "a worker key has no scopes");
+    let is_limited = "getComputedStyle(document.querySelector('.limits')).display !== 'none'";
+    assert_eq!(browser.value(is_limited).await, json!(true), "it has limits");
+    browser.value("(document.querySelector('#kind').value = 'enrolment', 1)").await;
+    assert_eq!(browser.value(is_seen).await, json!(false), "an enrolment key has no scopes");
+    browser.click(".limits summary").await;
+    for (width, height) in [(1280, 900), (360, 800)] {
+        browser.resize(width, height).await;
+        for scheme in [Scheme::Light, Scheme::Dark] {
+            browser.prefer(scheme).await;
+            let fits = "document.documentElement.scrollWidth <= innerWidth";
+            assert_eq!(browser.value(fits).await, json!(true), "{width} {scheme:?}");
+            browser.screenshot(&format!("keys-limits-{scheme:?}-{width}")).await;
+        }
+    }
+    browser.resize(1280, 900).await;
     browser.value("(document.querySelector('#kind').value = 'user', 1)").await;
+    assert_eq!(browser.value(is_limited).await, json!(false), "a user key has none");
     browser.fill("input[name=name]", "from the browser").await;
     browser.click("input[name=scope-submit]").await;
     browser.click("form[action$='/keys'] button.primary").await;
@@ -261,7 +277,7 @@ async fn keys_are_made_with_scopes_and_rotated_in_the_browser() {
     browser.shows("127.0.0.1").await;
     let row =
         "[...document.querySelectorAll('tr[data-key]')].find(r => r.innerText.includes('from the browser'))";
-    assert_eq!(browser.value(&format!("{row}.querySelector('[data-l=scopes]').textContent")).await, "read");
+    assert_eq!(browser.value(&format!("{row}.querySelector('[data-l^=scopes]').textContent")).await, "read");
     for (width, height) in [(1280, 900), (360, 800)] {
         browser.resize(width, height).await;
         for scheme in [Scheme::Light, Scheme::Dark] {

@@ -143,7 +143,7 @@ async fn who_is_no_admin_has_their_own_keys_and_sees_no_others() {
     // An admin revokes keys of others, and does not rotate them into their own hands.
     assert_eq!(stage.client.post(&format!("{path}/rotate"), &json!({})).await.status, 409);
     assert_eq!(stage.client.delete(&path).await.status, 204);
-    assert_eq!(operator.get("/jobs").await.body["code"], "key_revoked");
+    assert_eq!(operator.get("/jobs").await.body["code"], "key_invalid");
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn who_is_no_member_any_more_is_out_at_once_and_what_they_follow_ends() {
     }
     // Should she come back, what she had does not.
     stage.client.post("/projects/default/members/ana", &json!({"role": "admin"})).await;
-    assert_eq!(key.get("/jobs").await.body["code"], "key_revoked");
+    assert_eq!(key.get("/jobs").await.body["code"], "key_invalid");
     assert_eq!(stage.client.delete("/projects/default/members/nobody").await.status, 404);
 }
 
@@ -256,7 +256,7 @@ async fn a_disabled_user_is_out_at_once_and_back_when_enabled() {
     let disabled = stage.client.post("/users/ana/disable", &json!({})).await;
     assert!(disabled.body["disabled_at"].is_string(), "{}", disabled.text);
     let refused = key.get("/jobs").await;
-    assert_eq!((refused.status.as_u16(), &refused.body["code"]), (401, &json!("user_disabled")));
+    assert_eq!((refused.status.as_u16(), &refused.body["code"]), (401, &json!("key_invalid")));
     assert!(rest_of(events).await.contains("\"key_revoked\""));
     assert!(rest_of(page).await.contains("\"session_ended\""));
     let signed_out = stage.page_at("/projects/default/jobs", &ana.cookie).await;

@@ -45,14 +45,14 @@ async fn a_worker_with_a_bad_key_is_told_why_before_the_upgrade() {
     let stage = Stage::set().await;
     let user_key =
         gaffer_e2e::stage::key(&stage.running.control, gaffer_master::secret::Purpose::UserKey).await;
-    for (key, code) in [("%", "key_malformed"), (user_key.as_str(), "key_wrong_kind")] {
+    for key in ["%", user_key.as_str()] {
         let Err(tokio_tungstenite::tungstenite::Error::Http(response)) = dial(&stage.worker_url(), key).await
         else {
             panic!("a worker with the key {key:?} was let in");
         };
         assert_eq!(response.status(), 401);
         let problem: serde_json::Value = serde_json::from_slice(response.body().as_ref().unwrap()).unwrap();
-        assert_eq!(problem["code"], code);
+        assert_eq!(problem["code"], "key_invalid");
     }
 }
 

@@ -39,7 +39,7 @@ impl FromRequestParts<Doors> for Actor {
 
     async fn from_request_parts(parts: &mut Parts, doors: &Doors) -> Result<Actor, Error> {
         let peer = Peer::of(&parts.extensions);
-        let actor = match bearer(&parts.headers)? {
+        let actor = match bearer(&parts.headers) {
             Some(key) => proven(sign_in::user_of_key(&doors.context, key, peer.address()).await, &peer)?,
             None if parts.extensions.get() == Some(&ListenerKind::Dashboard) => {
                 let wanted = wanted(&parts.extensions, &parts.uri);
@@ -77,7 +77,7 @@ impl FromRequestParts<Doors> for MetricsReader {
 
     async fn from_request_parts(parts: &mut Parts, doors: &Doors) -> Result<MetricsReader, Error> {
         let monitor =
-            bearer(&parts.headers)?.and_then(|token| sign_in::monitor_of_token(&doors.context, token));
+            bearer(&parts.headers).and_then(|token| sign_in::monitor_of_token(&doors.context, token));
         if let Some(monitor) = monitor {
             Peer::of(&parts.extensions).prove();
             return Ok(MetricsReader(monitor));
@@ -138,17 +138,12 @@ pub fn cookies<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<
     cookies.filter(move |(known, _)| *known == name).map(|(_, value)| value)
 }
 
-/// The token of an `Authorization: Bearer` header, if there is such a header.
-pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
-    let malformed =
-        || Error::Unauthorized("key_malformed", "expected Authorization: Bearer <key>".to_owned());
-    let value = value.to_str().map_err(|_| malformed())?;
-    let (scheme, token) = value.split_once(' ').ok_or_else(malformed)?;
-    match scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() {
-        true => Ok(Some(token.trim())),
-        false => Err(malformed()),
-    }
+/// The token of an `Authorization` header, if there is such a header. What is no token of a bearer is an empty one, which is refused
+/// like any other.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().unwrap_or_default();
+    let (scheme, token) = value.split_once(' ').unwrap_or_default();
+    Some(if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { "" })
 }
 
 /// Marks the connection of an authenticated client as proven.

@@ -280,6 +280,9 @@ pub fn key(key: Key) -> rest::Key {
         expires_at: key.expires_at,
         revoked_at: key.revoked_at,
         replaced_by: key.replaced_by,
+        limits: Some(key.limits).filter(|limits| !limits.is_empty()),
+        uses_left: key.uses_left,
+        worker: key.worker,
         key: None,
     }
 }

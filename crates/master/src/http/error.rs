@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use gaffer_domain::spec::FieldError;
+use gaffer_protocol::keys::KEY_INVALID;
 use gaffer_protocol::rest::{Problem, ProblemField};
 
 use super::{RETRY_AFTER, bodies};
@@ -169,7 +170,7 @@ impl From<OperationError> for Error {
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Unauthorized { code, detail } => Error::Unauthorized(code, detail.to_owned()),
+            Refused::KeyNotValid => Error::Unauthorized(KEY_INVALID, refused.to_string()),
             Refused::TooMany(wait) => Error::TooManyAttempts(wait),
             Refused::Store(error) => error.into(),
         }

@@ -42,7 +42,7 @@ async fn connect(
     peer: Peer,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Error> {
-    let token = bearer(&headers)?
+    let token = bearer(&headers)
         .ok_or_else(|| Error::Unauthorized("key_missing", "no worker key: set API_KEY".to_owned()))?;
     let holder = sign_in::holder_of_key(&doors.context, KeyKind::Worker, token, peer.address()).await;
     let holder = proven(holder, &peer)?;

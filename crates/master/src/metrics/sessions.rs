@@ -74,6 +74,7 @@ fn reason(code: Option<GoodbyeCode>) -> &'static str {
         Some(GoodbyeCode::BeginAnew) => "begin_anew",
         Some(GoodbyeCode::Duplicate) => "duplicate",
         Some(GoodbyeCode::KeyRevoked) => "key_revoked",
+        Some(GoodbyeCode::NotAllowed) => "not_allowed",
         Some(GoodbyeCode::ProtocolVersion) => "protocol_version",
         Some(GoodbyeCode::ProtocolError) => "protocol_error",
         Some(GoodbyeCode::TooSlow) => "too_slow",

@@ -5,12 +5,12 @@ use gaffer_domain::permissions::Action;
 use gaffer_protocol::audit::{AuditEntry, AuditOutcome};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::context::Effects;
 use super::{Actor, Context, OperationError};
-use crate::store::StoreError;
 use crate::store::audit::{AuditFilter, Ended, NewEntry};
+use crate::store::{StoreError, WriteStore};
+use crate::wakes::Wakes;
 
 /// The longest text about what is changed.
 const MAX_TARGET_CHARS: usize = 200;
@@ -82,7 +82,7 @@ impl Change<'_> {
     }
 }
 
-/// Why something was not done, without what the database says of its own.
+/// Why something was not done, without the words of the database.
 fn detail_of(error: &OperationError) -> String {
     match error {
         OperationError::Store(error) => format!("the database did not do it: {}", error.kind()),
@@ -107,30 +107,6 @@ fn outcome_of(error: &OperationError) -> AuditOutcome {
         | OperationError::KeyReused
         | OperationError::OfAnotherProject { .. }
         | OperationError::Conflict { .. } => AuditOutcome::Refused,
-    }
-}
-
-impl Actor {
-    /// What the actor asks for, as the audit log has it.
-    pub(super) fn entry<'a>(
-        &'a self,
-        action: &'a str,
-        target: &'a str,
-        address: Option<&'a str>,
-    ) -> NewEntry<'a> {
-        NewEntry {
-            project: Some(self.project),
-            user: &self.user,
-            credential: self.shown.name.as_deref(),
-            address,
-            action,
-            target,
-        }
-    }
-
-    /// The address that the actor's request came from.
-    pub(super) fn address_text(&self) -> Option<String> {
-        self.shown.address.map(|address| address.to_string())
     }
 }
 
@@ -181,33 +157,12 @@ pub async fn note_refusal(
     refused: &OperationError,
 ) {
     let effects = context.for_nobody();
-    if !effects.refusals.is_news((actor.shown.credential, action), Instant::now()) {
+    if !effects.refusals.is_news(actor, action) {
         return;
     }
     let (target, address) = (one_line(target), actor.address_text());
     let new = actor.entry(action.name(), &target, address.as_deref());
     note(effects, &new, AuditOutcome::Refused, Some(refused.to_string())).await;
-}
-
-/// The same for who does not wait for that.
-pub(super) fn note_refusal_soon(context: &Context, actor: &Actor, action: Action, refused: &OperationError) {
-    let effects = context.for_nobody();
-    if !effects.refusals.is_news((actor.shown.credential, action), Instant::now()) {
-        return;
-    }
-    let (writes, wake) = (effects.writes.clone(), effects.wakes.audit.clone());
-    let (actor, detail) = (actor.clone(), refused.to_string());
-    tokio::spawn(async move {
-        let address = actor.address_text();
-        let new = actor.entry(action.name(), "dashboard", address.as_deref());
-        let ended = Ended { outcome: AuditOutcome::Refused, detail: Some(detail), before: None, after: None };
-        match writes.audit_begin(&new, Some(&ended)).await {
-            Ok(_) => wake.call(),
-            Err(error) => {
-                tracing::warn!(%error, action = new.action, "cannot note a refusal in the audit log")
-            }
-        }
-    });
 }
 
 /// A text that others have written, as the log takes it.
@@ -223,9 +178,20 @@ pub(super) async fn note(
     outcome: AuditOutcome,
     detail: Option<String>,
 ) {
+    write(&effects.writes, &effects.wakes, new, outcome, detail).await;
+}
+
+/// The same with the two parts that it takes.
+pub(super) async fn write(
+    writes: &WriteStore,
+    wakes: &Wakes,
+    new: &NewEntry<'_>,
+    outcome: AuditOutcome,
+    detail: Option<String>,
+) {
     let ended = Ended { outcome, detail, before: None, after: None };
-    match effects.writes.audit_begin(new, Some(&ended)).await {
-        Ok(_) => effects.wakes.audit.call(),
+    match writes.audit_begin(new, Some(&ended)).await {
+        Ok(_) => wakes.audit.call(),
         Err(error) => tracing::warn!(%error, action = new.action, "cannot note something in the audit log"),
     }
 }

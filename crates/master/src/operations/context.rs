@@ -8,8 +8,8 @@ use gaffer_domain::scopes::Scopes;
 use gaffer_domain::{AttemptRef, ProjectId, Time};
 use tokio::sync::Mutex;
 
-use super::audit::note_refusal_soon;
 use super::recent::Recent;
+use super::refusals::Refusals;
 use super::{Actor, OperationError, Shown};
 use crate::changes::Changes;
 use crate::control::Control;
@@ -25,6 +25,7 @@ use crate::passwords::Passwords;
 use crate::scheduling_state::SchedulingState;
 use crate::secret::MetricsToken;
 use crate::store::WriteStore;
+use crate::store::keys::KeyRefusal;
 use crate::vault::Vault;
 use crate::views::Views;
 use crate::wakes::Wakes;
@@ -75,7 +76,9 @@ pub(super) struct Effects {
     /// Logins of commands that wait for their users.
     pub device_logins: DeviceLogins,
     /// What was refused a short time ago.
-    pub refusals: Recent<(Option<Credential>, Action)>,
+    pub refusals: Refusals,
+    /// Which keys were refused a short time ago, and why.
+    pub refused_keys: Recent<(i64, KeyRefusal)>,
     /// Who wrote to standard input a short time ago.
     pub writers: Recent<(Option<Credential>, AttemptRef)>,
     /// Encrypts secrets.
@@ -94,6 +97,7 @@ impl Context {
         first_project: ProjectId,
         metrics_token: Option<MetricsToken>,
     ) -> Context {
+        let refusals = Refusals::new(writes.clone(), control.wakes.audit.clone());
         let effects = Effects {
             writes,
             write_batcher: control.write_batcher.clone(),
@@ -111,7 +115,8 @@ impl Context {
             wrong_passwords: Recent::default(),
             passwords: Passwords::default(),
             device_logins: DeviceLogins::default(),
-            refusals: Recent::default(),
+            refusals,
+            refused_keys: Recent::default(),
             writers: Recent::default(),
             vault: control.vault.clone(),
             new_services: Mutex::default(),
@@ -132,7 +137,9 @@ impl Context {
     }
 
     fn check(&self, actor: &Actor, action: Action) -> Result<(), OperationError> {
-        actor.must_be_allowed(action).inspect_err(|refused| note_refusal_soon(self, actor, action, refused))
+        actor
+            .must_be_allowed(action)
+            .inspect_err(|refused| self.effects.refusals.note(actor, action, refused))
     }
 
     /// Access without an actor: for authentication, registration and readiness.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use gaffer_domain::device_codes::{PollAnswer, read_code};
+use gaffer_domain::device_codes::read_code;
 use gaffer_domain::permissions::Action;
 use gaffer_domain::scopes::Scopes;
 use gaffer_domain::visible::spoils_a_line;
@@ -13,7 +13,7 @@ use super::{Actor, Context, OperationError};
 use crate::device_logins::{Asked, GrantedKey, NoLogin, Polled};
 use crate::listener::network_of;
 use crate::records::KeyKind;
-use crate::secret::{Purpose, hash_of};
+use crate::secret::hash_of;
 
 /// The longest name of a machine that is shown.
 const MAX_CLIENT_CHARS: usize = 60;
@@ -42,10 +42,7 @@ pub fn begin(context: &Context, client: &str, address: Option<IpAddr>) -> Result
 
 /// What has become of a command's login.
 pub fn poll(context: &Context, device_code: &str) -> Polled {
-    match hash_of(device_code, Purpose::DeviceLogin) {
-        Some(sha256) => context.for_nobody().device_logins.poll(&sha256),
-        None => Polled::Answer(PollAnswer::Expired),
-    }
+    context.for_nobody().device_logins.poll(&hash_of(device_code))
 }
 
 /// Who asks with a code.
@@ -77,10 +74,9 @@ pub async fn allow(
     let asked = logins.claim(&code, actor.user_id).map_err(refused)?;
     let machine = if asked.client.is_empty() { "a command" } else { asked.client.as_str() };
     let new = NewKey {
-        kind: KeyKind::User,
-        name: format!("gaffer login on {machine}"),
         scopes: Some(scopes),
         expires_in_seconds: Some(expires_in_seconds),
+        ..NewKey::new(KeyKind::User, format!("gaffer login on {machine}"))
     };
     match keys::create(context, actor, new).await {
         Ok(created) => {

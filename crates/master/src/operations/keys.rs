@@ -8,6 +8,7 @@ use gaffer_domain::quantity::{Span, shown};
 use gaffer_domain::scopes::{Scope, Scopes, UnknownScope};
 use gaffer_domain::visible::spoils_a_line;
 use gaffer_domain::worker::Sharing;
+use gaffer_domain::worker::limits::WorkerLimits;
 use gaffer_protocol::wire::GoodbyeCode;
 use serde_json::{Value, json};
 
@@ -22,6 +23,11 @@ const MAX_NAME_CHARS: usize = 120;
 /// The most projects that a key can name.
 const MAX_SHARED_WITH: usize = 100;
 const MAX_EXPIRY_SECS: u64 = 100 * 365 * 24 * 3_600;
+/// How long an enrolment key is good for, if nothing is said, and at most.
+const DEFAULT_ENROLMENT_SECS: u64 = 3_600;
+const MAX_ENROLMENT_SECS: u64 = 30 * 24 * 3_600;
+/// The most workers that an enrolment key makes.
+const MAX_USES: u32 = 10_000;
 /// How long a replaced key is still good for, if nothing is said.
 pub const DEFAULT_OVERLAP: Duration = Duration::from_secs(3_600);
 /// The longest that a replaced key may be good for.
@@ -37,8 +43,12 @@ pub struct NewKey {
     pub scopes: Option<Scopes>,
     /// Whether workers with it take tasks of other projects, and of which.
     pub shared_with: Option<SharedWith>,
-    /// How long it is good for; none means until it is revoked.
+    /// How long it is good for; none means until it is revoked, and an hour for an enrolment key.
     pub expires_in_seconds: Option<u64>,
+    /// What workers with it may claim.
+    pub limits: WorkerLimits,
+    /// How many workers an enrolment key makes; none means one.
+    pub uses: Option<u32>,
 }
 
 /// The other projects whose tasks workers with a key take.
@@ -75,7 +85,15 @@ impl SharedWith {
 impl NewKey {
     /// A key that may do what its creator may, until it is revoked.
     pub fn new(kind: KeyKind, name: String) -> NewKey {
-        NewKey { kind, name, scopes: None, shared_with: None, expires_in_seconds: None }
+        NewKey {
+            kind,
+            name,
+            scopes: None,
+            shared_with: None,
+            expires_in_seconds: None,
+            limits: WorkerLimits::default(),
+            uses: None,
+        }
     }
 
     /// Parses a kind and the names of scopes.
@@ -99,7 +117,7 @@ impl NewKey {
             }
             None => None,
         };
-        Ok(NewKey { kind, name, scopes, shared_with: None, expires_in_seconds })
+        Ok(NewKey { scopes, expires_in_seconds, ..NewKey::new(kind, name) })
     }
 }
 
@@ -131,7 +149,15 @@ fn about(key: &Key) -> Value {
         Some(projects) => json!(projects),
         None => json!("all projects"),
     });
-    json!({ "key": key.id, "scopes": scopes, "shared_with": shared_with, "expires_at": key.expires_at })
+    let mut about =
+        json!({ "key": key.id, "scopes": scopes, "shared_with": shared_with, "expires_at": key.expires_at });
+    if !key.limits.is_empty() {
+        about["limits"] = json!(key.limits);
+    }
+    if let Some(uses) = key.uses_left {
+        about["uses"] = json!(uses);
+    }
+    about
 }
 
 async fn make(effects: &Effects, actor: &Actor, new: NewKey) -> Result<Created, OperationError> {
@@ -143,18 +169,21 @@ async fn make(effects: &Effects, actor: &Actor, new: NewKey) -> Result<Created, 
         let detail = "expected seconds, at most 100 years";
         return Err(OperationError::field("/expires_in_seconds", detail));
     }
-    if new.kind == KeyKind::Worker {
+    if new.kind.is_of_workers() {
         actor.must_be_allowed(Action::ManageProjectKeys)?;
     }
+    let expires_in_seconds = check_for_workers(&new)?;
     let (purpose, user_id) = match new.kind {
         KeyKind::Worker => (Purpose::WorkerKey, None),
+        KeyKind::Enrolment => (Purpose::EnrolmentKey, None),
         KeyKind::User => (Purpose::UserKey, Some(actor.user_id)),
     };
+    let uses = (new.kind == KeyKind::Enrolment).then(|| new.uses.unwrap_or(1));
     let scopes = scopes_of(actor, &new)?;
     let sharing = sharing_of(effects, actor, &new).await?;
     let secret = NewSecret::new(purpose);
     // Also if the database does not say whether there is a key that expires now.
-    let _checked = new.expires_in_seconds.map(|_| effects.wakes.key_check.call_on_drop());
+    let _checked = expires_in_seconds.map(|_| effects.wakes.key_check.call_on_drop());
     let new = keys::NewKey {
         user_id,
         kind: new.kind,
@@ -163,21 +192,47 @@ async fn make(effects: &Effects, actor: &Actor, new: NewKey) -> Result<Created, 
         prefix: secret.shown(),
         sha256: &secret.sha256,
         sharing: &sharing,
-        expires_in_seconds: new.expires_in_seconds,
+        expires_in_seconds,
+        limits: Some(&new.limits).filter(|limits| !limits.is_empty()),
+        uses,
     };
     let key = effects.writes.key_insert(actor.project, new).await?;
     effects.guesses.is_made(&secret.sha256);
     Ok(Created { key, secret: secret.text })
 }
 
+/// Checks what only keys of workers have. The lifetime of the key.
+fn check_for_workers(new: &NewKey) -> Result<Option<u64>, OperationError> {
+    if !new.kind.is_of_workers() && !new.limits.is_empty() {
+        return Err(OperationError::field("/limits", "only keys of workers have limits"));
+    }
+    new.limits.check().map_err(|error| OperationError::field("/limits", error.to_string()))?;
+    if new.kind != KeyKind::Enrolment {
+        return match new.uses {
+            Some(_) => Err(OperationError::field("/uses", "only enrolment keys have a number of uses")),
+            None => Ok(new.expires_in_seconds),
+        };
+    }
+    if new.uses.is_some_and(|uses| uses == 0 || uses > MAX_USES) {
+        return Err(OperationError::field("/uses", format!("expected 1 to {MAX_USES} uses")));
+    }
+    let secs = new.expires_in_seconds.unwrap_or(DEFAULT_ENROLMENT_SECS);
+    match secs <= MAX_ENROLMENT_SECS {
+        true => Ok(Some(secs)),
+        false => {
+            Err(OperationError::field("/expires_in_seconds", "an enrolment key is valid for at most 30 days"))
+        }
+    }
+}
+
 /// The scopes of a new key: never more than its creator has.
 fn scopes_of(actor: &Actor, new: &NewKey) -> Result<Scopes, OperationError> {
     let wrong = |detail: String| Err(OperationError::field("/scopes", detail));
     let scopes = match (new.kind, new.scopes) {
-        (KeyKind::Worker, Some(scopes)) if !scopes.is_empty() => {
-            return wrong("a worker key has no scopes: it only lets a worker connect".to_owned());
+        (KeyKind::Worker | KeyKind::Enrolment, Some(scopes)) if !scopes.is_empty() => {
+            return wrong("a key of workers has no scopes: it only lets them connect".to_owned());
         }
-        (KeyKind::Worker, _) => Scopes::NONE,
+        (KeyKind::Worker | KeyKind::Enrolment, _) => Scopes::NONE,
         (KeyKind::User, None) => actor.scopes,
         (KeyKind::User, Some(scopes)) if scopes.is_empty() => {
             return wrong(format!("a user key needs at least one scope: {}", Scopes::ALL));
@@ -249,7 +304,15 @@ async fn replace(
     if old.shared_with.is_some() {
         actor.must_be_allowed(Action::ShareWorkers)?;
     }
+    let conflict = |why: &str| {
+        let state = old.state(Utc::now()).as_str();
+        Err(OperationError::Conflict { detail: format!("key {key} {why}"), state })
+    };
     let purpose = match old.kind {
+        KeyKind::Enrolment => return conflict("is an enrolment key; create another one"),
+        KeyKind::Worker if old.is_enrolled => {
+            return conflict("is a worker's own; start the worker with a new enrolment key to replace it");
+        }
         KeyKind::Worker => Purpose::WorkerKey,
         KeyKind::User => Purpose::UserKey,
     };

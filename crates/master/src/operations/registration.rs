@@ -10,11 +10,11 @@ use gaffer_protocol::audit::AuditOutcome;
 use tokio::time::Instant;
 
 use super::context::Effects;
-use super::sign_in::{Opening, Origin, Refused, may_ask, presented};
+use super::sign_in::{Opening, Origin, Refused, may_ask, presented, wrong};
 use super::{Actor, Context, audit};
 use crate::passwords::NotHashed;
 use crate::records::Invitation;
-use crate::secret::{Purpose, hash_of};
+use crate::secret::hash_of;
 use crate::store::StoreError;
 use crate::store::audit::NewEntry;
 use crate::store::invitations::{Invited, Taken};
@@ -64,7 +64,7 @@ impl From<Refused> for NotSignedIn {
         match refused {
             Refused::TooMany(wait) => NotSignedIn::TooMany(wait),
             Refused::Store(error) => NotSignedIn::Store(error),
-            Refused::Unauthorized { .. } => NotSignedIn::LinkNotGood,
+            Refused::KeyNotValid => NotSignedIn::LinkNotGood,
         }
     }
 }
@@ -121,7 +121,7 @@ pub async fn user_of_reset_link(
     origin: &Origin,
 ) -> Result<String, NotSignedIn> {
     let effects = context.for_nobody();
-    let link = hash_of(token, Purpose::PasswordReset).ok_or(NotSignedIn::LinkNotGood)?;
+    let link = hash_of(token);
     let presented = presented(&link, token, origin.address);
     may_ask(effects, presented).await?;
     match effects.writes.reset_link_user(&link).await? {
@@ -130,7 +130,7 @@ pub async fn user_of_reset_link(
             Ok(user)
         }
         None => {
-            effects.guesses.is_wrong(presented);
+            wrong(effects, presented)?;
             Err(NotSignedIn::LinkNotGood)
         }
     }
@@ -149,7 +149,7 @@ pub async fn reset_password(
     let user = user_of_reset_link(context, token, origin).await?;
     passwords::check(password, &user)?;
     let effects = context.for_nobody();
-    let link = hash_of(token, Purpose::PasswordReset).ok_or(NotSignedIn::LinkNotGood)?;
+    let link = hash_of(token);
     let hash = effects.passwords.hash(limited(password)).await?;
     let session = Opening::new(origin);
     let (subject, address) = (format!("user {user}"), address_text(origin));
@@ -174,7 +174,7 @@ pub async fn reset_password(
 /// When it is not good.
 pub async fn invitation(context: &Context, token: &str, origin: &Origin) -> Result<Invitation, NotSignedIn> {
     let effects = context.for_nobody();
-    let sha256 = hash_of(token, Purpose::Invitation).ok_or(NotSignedIn::LinkNotGood)?;
+    let sha256 = hash_of(token);
     let presented = presented(&sha256, token, origin.address);
     may_ask(effects, presented).await?;
     match effects.writes.invitation_find(&sha256).await? {
@@ -183,7 +183,7 @@ pub async fn invitation(context: &Context, token: &str, origin: &Origin) -> Resu
             Ok(invitation)
         }
         None => {
-            effects.guesses.is_wrong(presented);
+            wrong(effects, presented)?;
             Err(NotSignedIn::LinkNotGood)
         }
     }
@@ -206,7 +206,7 @@ pub async fn join(
         return Err(NotSignedIn::Invalid(detail.to_owned()));
     }
     let invitation = invitation(context, token, origin).await?;
-    let sha256 = hash_of(token, Purpose::Invitation).ok_or(NotSignedIn::LinkNotGood)?;
+    let sha256 = hash_of(token);
     let effects = context.for_nobody();
     let joining = Joining::new(&invitation, origin);
     let noted = joining.entry(&actor.user, actor.shown.name.as_deref());
@@ -227,7 +227,7 @@ pub async fn join_as_newcomer(
 ) -> Result<(String, String), NotSignedIn> {
     let invitation = invitation(context, token, origin).await?;
     let effects = context.for_nobody();
-    let sha256 = hash_of(token, Purpose::Invitation).ok_or(NotSignedIn::LinkNotGood)?;
+    let sha256 = hash_of(token);
     let (name, hash) = newcomer(effects, name, password).await?;
     let session = Opening::new(origin);
     let newcomer = Invited::Newcomer(&name, &hash, session.to_store());

@@ -11,7 +11,7 @@ use gaffer_domain::{ProjectId, Time};
 use gaffer_protocol::audit::AuditOutcome;
 
 use super::context::Effects;
-use super::{Actor, Context, OperationError, Shown, audit};
+use super::{Actor, Context, OperationError, Shown, audit, refused_keys};
 use crate::guesses::{Presented, TooMany};
 use crate::listener::network_of;
 use crate::open_streams::Credential;
@@ -20,7 +20,7 @@ use crate::secret::{NewSecret, Purpose, beginning_of, hash_of};
 use crate::store::StoreError;
 use crate::store::accounts::{NewWebSession, SessionOrigin};
 use crate::store::audit::NewEntry;
-use crate::store::keys::{KeyHolder, KeyRefusal};
+use crate::store::keys::KeyHolder;
 use crate::store::web_sessions::{MemberOf, SignedIn, Wanted};
 
 /// Idle timeout of a browser session.
@@ -39,14 +39,12 @@ pub const FIRST_USER: &str = "admin";
 /// Why authentication failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// What they present is no good.
-    #[error("{detail}")]
-    Unauthorized {
-        /// Stable, for programs.
-        code: &'static str,
-        /// For people.
-        detail: &'static str,
-    },
+    /// The same for each key that is no good: why is told to the master's log and to the project of the key.
+    #[error(
+        "the key is not valid: it may be mistyped, expired or revoked, or of another kind (gfu_… calls the API, gfw_… connects \
+         workers)"
+    )]
+    KeyNotValid,
     /// Too many unknown secrets came from there; the wait until the next may be tried.
     #[error("too many unknown keys or sign-in links from this address")]
     TooMany(Duration),
@@ -98,7 +96,7 @@ pub struct Visitor {
 /// When it is no user's, or no good.
 pub async fn user_of_key(context: &Context, key: &str, address: Option<IpAddr>) -> Result<Actor, Refused> {
     let holder = holder_of_key(context, KeyKind::User, key, address).await?;
-    let Some(user) = holder.user else { return Err(refused("key_wrong_kind", "not a user key")) };
+    let Some(user) = holder.user else { return Err(Refused::KeyNotValid) };
     let name = format!("key {} ({})", holder.key, holder.name);
     Ok(Actor {
         project: holder.project,
@@ -117,7 +115,8 @@ pub fn monitor_of_token(context: &Context, token: &str) -> Option<Actor> {
     context.monitor(token)
 }
 
-/// The holder of a key of the wanted kind. `address`: of the connection it comes from, to be shown with the key.
+/// The holder of a key of the wanted kind. `address`: of the connection it comes from, to be shown with the key. Whatever is
+/// presented is looked up, and a client learns no more than that it is no good, always after the same steps.
 ///
 /// # Errors
 /// When it is of another kind, or no good.
@@ -127,38 +126,21 @@ pub async fn holder_of_key(
     key: &str,
     address: Option<IpAddr>,
 ) -> Result<KeyHolder, Refused> {
-    let (wanted, other) = match kind {
-        KeyKind::Worker => (Purpose::WorkerKey, Purpose::UserKey),
-        KeyKind::User => (Purpose::UserKey, Purpose::WorkerKey),
-    };
-    let Some(sha256) = hash_of(key, wanted) else {
-        return Err(match (hash_of(key, other), kind) {
-            (Some(_), KeyKind::Worker) => {
-                refused("key_wrong_kind", "workers need a worker key; this is a user key")
-            }
-            (Some(_), KeyKind::User) => {
-                refused("key_wrong_kind", "the API needs a user key; this is a worker key")
-            }
-            (None, _) => refused("key_malformed", "malformed key: truncated, or not a gaffer key"),
-        });
-    };
+    let sha256 = hash_of(key);
     let effects = context.for_nobody();
     let presented = presented(&sha256, key, address);
     may_ask(effects, presented).await?;
-    let checked = effects.writes.key_check(&sha256, address).await?;
-    match &checked {
-        Ok(_) => effects.guesses.is_good(presented),
-        Err(_) => effects.guesses.is_wrong(presented),
-    }
-    checked.map_err(|refusal| match refusal {
-        KeyRefusal::Unknown => refused("key_unknown", "unknown key"),
-        KeyRefusal::Revoked => refused("key_revoked", "the key was revoked"),
-        KeyRefusal::Expired => refused("key_expired", "the key has expired"),
-        KeyRefusal::UserDisabled => refused("user_disabled", "the user of this key is disabled"),
-        KeyRefusal::NoMember => {
-            refused("not_a_member", "the user of this key is no member of its project any more")
+    match effects.writes.key_check(&sha256, kind, address).await? {
+        Ok(holder) => {
+            effects.guesses.is_good(presented);
+            Ok(holder)
         }
-    })
+        Err(refused) => {
+            refused_keys::note(effects, refused, presented, address);
+            wrong(effects, presented)?;
+            Err(Refused::KeyNotValid)
+        }
+    }
 }
 
 /// The user of the first valid session, if any, in the wanted project. After too many unknown ones the result is none, without an error,
@@ -174,7 +156,7 @@ pub async fn user_of_session(
 ) -> Result<Visit, StoreError> {
     let effects = context.for_nobody();
     let mut wrong: Vec<([u8; 32], &str)> = Vec::new();
-    for (sha256, token) in well_formed(sessions) {
+    for (sha256, token) in hashed(sessions) {
         let presented = presented(&sha256, token, address);
         if effects.guesses.may_ask(&effects.writes, presented).await?.is_err() {
             continue;
@@ -194,7 +176,7 @@ pub async fn user_of_session(
         wrong.push((sha256, token));
     }
     for (sha256, token) in wrong {
-        effects.guesses.is_wrong(presented(&sha256, token, address));
+        let _ = effects.guesses.is_wrong(presented(&sha256, token, address));
     }
     Ok(Visit::Nobody)
 }
@@ -220,13 +202,13 @@ fn visitor(session: SignedIn, shown: impl FnOnce(ProjectId) -> Shown) -> Option<
 /// # Errors
 /// When too many unknown ones came from there, or the database does not answer.
 pub async fn use_link(context: &Context, token: &str, origin: &Origin) -> Result<Option<String>, Refused> {
-    let Some(link) = hash_of(token, Purpose::LoginLink) else { return Ok(None) };
+    let link = hash_of(token);
     let effects = context.for_nobody();
     let presented = presented(&link, token, origin.address);
     may_ask(effects, presented).await?;
     let session = Opening::new(origin);
     if !effects.writes.login_link_use(&link, session.to_store()).await? {
-        effects.guesses.is_wrong(presented);
+        wrong(effects, presented)?;
         return Ok(None);
     }
     Ok(Some(session.opened(context)))
@@ -295,7 +277,7 @@ pub async fn sign_out(
     address: Option<IpAddr>,
 ) -> Result<(), StoreError> {
     let effects = context.for_nobody();
-    for (sha256, _) in well_formed(sessions) {
+    for (sha256, _) in hashed(sessions) {
         note_sign_out(context, &sha256, address).await;
         effects.writes.web_session_delete(&sha256).await?;
         effects.open_streams.end_session(&sha256);
@@ -355,14 +337,15 @@ pub(super) async fn may_ask(effects: &Effects, presented: Presented<'_>) -> Resu
     asked.map_err(|TooMany(wait)| Refused::TooMany(wait))
 }
 
+/// What was presented is no good.
+pub(super) fn wrong(effects: &Effects, presented: Presented<'_>) -> Result<(), Refused> {
+    effects.guesses.is_wrong(presented).map_err(|TooMany(wait)| Refused::TooMany(wait))
+}
+
 pub(super) fn presented<'a>(sha256: &'a [u8; 32], text: &'a str, address: Option<IpAddr>) -> Presented<'a> {
     Presented { sha256, beginning: beginning_of(text), address: address.map(network_of) }
 }
 
-fn well_formed<'a>(sessions: impl Iterator<Item = &'a str>) -> impl Iterator<Item = ([u8; 32], &'a str)> {
-    sessions.filter_map(|session| Some((hash_of(session, Purpose::WebSession)?, session))).take(MAX_SESSIONS)
-}
-
-fn refused(code: &'static str, detail: &'static str) -> Refused {
-    Refused::Unauthorized { code, detail }
+fn hashed<'a>(sessions: impl Iterator<Item = &'a str>) -> impl Iterator<Item = ([u8; 32], &'a str)> {
+    sessions.map(|session| (hash_of(session), session)).take(MAX_SESSIONS)
 }

@@ -4,19 +4,32 @@ use std::str::FromStr;
 
 use gaffer_domain::Time;
 use gaffer_domain::scopes::Scopes;
+use gaffer_domain::worker::limits::WorkerLimits;
 
 /// Kind of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyKind {
+    /// Lets workers connect.
     Worker,
+    /// Calls the API.
     User,
+    /// Lets workers get keys of their own.
+    Enrolment,
 }
 
 impl KeyKind {
+    pub const ALL: [KeyKind; 3] = [KeyKind::Worker, KeyKind::User, KeyKind::Enrolment];
+
+    /// Whether workers connect with it.
+    pub fn is_of_workers(self) -> bool {
+        matches!(self, KeyKind::Worker | KeyKind::Enrolment)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             KeyKind::Worker => "worker",
             KeyKind::User => "user",
+            KeyKind::Enrolment => "enrolment",
         }
     }
 }
@@ -25,13 +38,13 @@ impl FromStr for KeyKind {
     type Err = UnknownKeyKind;
 
     fn from_str(text: &str) -> Result<KeyKind, UnknownKeyKind> {
-        [KeyKind::Worker, KeyKind::User].into_iter().find(|kind| kind.as_str() == text).ok_or(UnknownKeyKind)
+        KeyKind::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or(UnknownKeyKind)
     }
 }
 
 /// The text is not a kind of key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("kind is `worker` or `user`")]
+#[error("kind is `worker`, `user` or `enrolment`")]
 pub struct UnknownKeyKind;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -58,14 +71,23 @@ pub struct Key {
     pub revoked_at: Option<Time>,
     /// Number of the key that a rotation made in its place.
     pub replaced_by: Option<i64>,
+    /// What its workers may claim; none if all. Empty for a user key.
+    pub limits: WorkerLimits,
+    /// How many workers an enrolment key still makes.
+    pub uses_left: Option<u32>,
+    /// Whether it is the key of one worker, which it got for an enrolment key.
+    pub is_enrolled: bool,
+    /// Name of that worker, while it is known.
+    pub worker: Option<String>,
 }
 
 impl Key {
-    /// Whether it is revoked, has expired, or neither.
+    /// Whether it is revoked, has expired, was used, or none of these.
     pub fn state(&self, now: Time) -> KeyState {
         match (self.revoked_at, self.expires_at) {
             (Some(_), _) => KeyState::Revoked,
             (None, Some(expiry)) if expiry <= now => KeyState::Expired,
+            (None, _) if self.uses_left == Some(0) => KeyState::Used,
             _ => KeyState::Valid,
         }
     }
@@ -77,6 +99,8 @@ pub enum KeyState {
     Valid,
     Expired,
     Revoked,
+    /// An enrolment key without further uses.
+    Used,
 }
 
 impl KeyState {
@@ -85,6 +109,7 @@ impl KeyState {
             KeyState::Valid => "valid",
             KeyState::Expired => "expired",
             KeyState::Revoked => "revoked",
+            KeyState::Used => "used",
         }
     }
 }

@@ -8,7 +8,8 @@
 //! | times: start, end, output | from 2000 to a day after the master's time | the master's time |
 //! | `ran_micros` | up to a hundred years | cut |
 //! | `output_bytes`, offsets | up to 2⁶³−1, and no more than has arrived | refused |
-//! | `output_sha256` | 64 hexadecimal digits | refused |
+//! | `output_sha256`, the hash of an own key | 64 hexadecimal digits | refused |
+//! | the beginning of an own key | that of a worker key, ten letters and digits | refused |
 //! | exit codes | any of 32 bits | |
 //! | signals | 1 to 64 | refused |
 //! | limits that were exceeded | up to 2⁶³−1 bytes | refused |
@@ -27,6 +28,7 @@ use gaffer_domain::quantity::Bytes;
 use gaffer_domain::reason::{AttemptEnd, ProcessEnd};
 use gaffer_domain::{AttemptRef, Time};
 use gaffer_protocol::health::{CheckResult, Checked, MAX_DETAIL_CHARS};
+use gaffer_protocol::keys::{SHOWN_CHARS, WORKER_KEY};
 use gaffer_protocol::output::{Chunk, EncodedChunk};
 use gaffer_protocol::wire::{ContainerFacts, Ended, Heartbeat, HeldAttempt, Hello, MachineStats, ToMaster};
 
@@ -133,6 +135,8 @@ fn checked_hello(hello: Hello) -> Result<Hello, SessionEnd> {
         identity,
         process,
         boot_id,
+        own_key,
+        knows_not_allowed,
         name,
         labels,
         datacenter,
@@ -147,6 +151,9 @@ fn checked_hello(hello: Hello) -> Result<Hello, SessionEnd> {
         place,
     } = hello;
     check_held(&held)?;
+    if own_key.as_ref().is_some_and(|key| !is_sha256(&key.sha256) || !is_beginning(&key.prefix)) {
+        return Err(SessionEnd::protocol("the key that the worker has made has no hash or no beginning"));
+    }
     countables.values_mut().for_each(|count| *count = (*count).min(MAX_COUNT));
     Ok(Hello {
         protocol,
@@ -154,6 +161,8 @@ fn checked_hello(hello: Hello) -> Result<Hello, SessionEnd> {
         identity,
         process,
         boot_id,
+        own_key,
+        knows_not_allowed,
         name,
         labels,
         datacenter,
@@ -167,6 +176,12 @@ fn checked_hello(hello: Hello) -> Result<Hello, SessionEnd> {
         warnings,
         place,
     })
+}
+
+/// Whether a worker key may begin like this.
+fn is_beginning(text: &str) -> bool {
+    let rest = text.strip_prefix(WORKER_KEY).unwrap_or_default();
+    text.len() == SHOWN_CHARS && !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 fn checked_end(ended: Ended, now: Time, ours: impl Fn(Time) -> Time) -> Result<Ended, SessionEnd> {

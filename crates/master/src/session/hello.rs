@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::checks::checked;
+use super::claims::{enrol, may_claim};
 use super::clean::{clean, cleaned};
 use super::read::{Frame, next_frame};
 use super::{SessionEnd, Source, held_of};
@@ -57,23 +58,27 @@ pub(super) async fn begin(source: &mut Source) -> Result<Hello, SessionEnd> {
     cleaned(*hello)
 }
 
-/// Registers the worker. No other session of its begins before the turn ends that this gives.
+/// Registers the worker, with the number of the key that its session ends with. No other session of its begins before the turn ends
+/// that this gives.
 pub(super) async fn register(
     control: &Control,
     key: &KeyHolder,
     session: Uuid,
     hello: &Hello,
-) -> Result<(Registered, Turn), SessionEnd> {
+) -> Result<(Registered, i64, Turn), SessionEnd> {
     let identity: [u8; 32] = Sha256::digest(hello.identity.as_bytes()).into();
     control.hub.may_say_hello(identity).map_err(|wait| {
         let wait = wait.as_secs() + 1;
         SessionEnd::protocol(format!("this worker connects too often; retry in {wait} s"))
     })?;
+    may_claim(key, hello, &identity)?;
     let turn = control.arrivals.turn(identity).await;
     let place = Place { boot_id: hello.boot_id.clone(), ..hello.place.clone() };
     let newcomer =
         Newcomer { project: key.project, key: key.key, session, identity: &identity, hello, place: &place };
     let before = let_in(control, &newcomer).await?;
+    let own_key = in_turn(control, || enrol(control, key, hello, &identity)).await??;
+    let newcomer = Newcomer { key: own_key, ..newcomer };
     let register = || control.store.worker_hello(&newcomer, before.clone());
     // Without a turn: those that wait are registered together.
     let registered = patiently(control, register).await?.ok_or_else(|| {
@@ -83,7 +88,7 @@ pub(super) async fn register(
         worker = %registered.name, id = %registered.id, version = %hello.version, held = hello.held.len(),
         new = registered.is_new, "worker connected"
     );
-    Ok((registered, turn))
+    Ok((registered, own_key, turn))
 }
 
 /// Whether this worker is the one of its identity, and may take the name of a lost one. Returns what is known

@@ -7,8 +7,11 @@ use std::time::Duration;
 use gaffer_domain::members::MemberRole;
 use gaffer_domain::scopes::{Scope, Scopes};
 use gaffer_domain::worker::Sharing;
+use gaffer_domain::worker::limits::WorkerLimits;
 use gaffer_domain::{ProjectId, Time};
+use serde_json::Value;
 use sqlx::postgres::PgRow;
+use sqlx::types::Json;
 use sqlx::{FromRow, Row};
 
 use super::forms::known;
@@ -30,6 +33,10 @@ pub struct NewKey<'a> {
     pub sharing: &'a Sharing,
     /// How long it is good for; none means until it is revoked.
     pub expires_in_seconds: Option<u64>,
+    /// What its workers may claim; none for all.
+    pub limits: Option<&'a WorkerLimits>,
+    /// How many workers an enrolment key makes; none for another key.
+    pub uses: Option<u32>,
 }
 
 /// A key that replaces another one.
@@ -41,8 +48,15 @@ pub struct Replacement<'a> {
     pub overlap: Duration,
 }
 
-/// A key that is presented, and from where.
-pub type AskedKey = ([u8; 32], Option<IpAddr>);
+/// A key that is presented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AskedKey {
+    pub sha256: [u8; 32],
+    /// What it is presented as.
+    pub kind: KeyKind,
+    /// Where it comes from.
+    pub address: Option<IpAddr>,
+}
 
 /// What a valid key allows.
 #[derive(Debug, Clone)]
@@ -60,6 +74,10 @@ pub struct KeyHolder {
     pub user: Option<KeyUser>,
     /// From when on it is refused.
     pub expires_at: Option<Time>,
+    /// What its workers may claim.
+    pub limits: Box<WorkerLimits>,
+    /// SHA-256 of the identity of the one worker whose key it is.
+    pub identity: Option<[u8; 32]>,
 }
 
 /// The user of a key, as they are in its project now.
@@ -73,20 +91,42 @@ pub struct KeyUser {
 }
 
 /// What became of a look-up.
-pub type KeyChecked = Result<KeyHolder, KeyRefusal>;
+pub type KeyChecked = Result<KeyHolder, RefusedKey>;
 
-/// Why a key is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyRefusal {
-    /// Unknown key.
+/// A key that is refused. The client that presents it is not told which of these it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RefusedKey {
+    /// Nobody has it: unknown, mistyped, empty.
     Unknown,
-    /// It was revoked.
+    Known(KnownKey),
+}
+
+/// A key that is refused although it exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownKey {
+    pub id: i64,
+    pub project: ProjectId,
+    /// What the key is for.
+    pub name: String,
+    /// Name of its user; none for a worker key.
+    pub user: Option<String>,
+    pub why: KeyRefusal,
+}
+
+/// Why a key that exists is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum KeyRefusal {
+    #[error("the key was revoked")]
     Revoked,
-    /// It has expired.
+    #[error("the key has expired")]
     Expired,
-    /// Its user is disabled.
+    #[error("a worker key was used to call the API, or a user key to connect a worker")]
+    OtherKind,
+    #[error("all uses of the enrolment key are used up")]
+    Used,
+    #[error("the user of the key is disabled")]
     UserDisabled,
-    /// Its user is no member of its project any more.
+    #[error("the user of the key is no member of its project any more")]
     NoMember,
 }
 
@@ -107,18 +147,41 @@ struct HolderRow {
     revoked: bool,
     expired: bool,
     stale_use: bool,
+    limits: Option<Value>,
+    uses_left: Option<i32>,
+    identity_sha256: Option<Vec<u8>>,
 }
 
 impl HolderRow {
-    fn checked(&self) -> Result<KeyChecked, StoreError> {
-        if self.revoked {
-            return Ok(Err(KeyRefusal::Revoked));
-        }
-        if self.expired {
-            return Ok(Err(KeyRefusal::Expired));
-        }
-        if self.disabled {
-            return Ok(Err(KeyRefusal::UserDisabled));
+    /// Why it is not good for that kind of use, if it is not.
+    fn refusal(&self, kind: KeyKind) -> Option<KeyRefusal> {
+        let is_no_member = self.user_id.is_some() && self.role.is_none();
+        let reasons = [
+            (self.revoked, KeyRefusal::Revoked),
+            (self.expired, KeyRefusal::Expired),
+            (!self.is_for(kind), KeyRefusal::OtherKind),
+            (self.uses_left == Some(0), KeyRefusal::Used),
+            (self.disabled, KeyRefusal::UserDisabled),
+            (is_no_member, KeyRefusal::NoMember),
+        ];
+        reasons.into_iter().find_map(|(applies, refusal)| applies.then_some(refusal))
+    }
+
+    /// Workers come with worker keys and with enrolment keys.
+    fn is_for(&self, kind: KeyKind) -> bool {
+        let is_of_workers = self.kind.parse().is_ok_and(KeyKind::is_of_workers);
+        self.kind == kind.as_str() || kind == KeyKind::Worker && is_of_workers
+    }
+
+    fn checked(&self, kind: KeyKind) -> Result<KeyChecked, StoreError> {
+        if let Some(why) = self.refusal(kind) {
+            return Ok(Err(RefusedKey::Known(KnownKey {
+                id: self.id,
+                project: ProjectId(self.project_id),
+                name: self.name.clone(),
+                user: self.user_name.clone(),
+                why,
+            })));
         }
         let user = match (self.user_id, &self.user_name, &self.role) {
             (Some(id), Some(name), Some(role)) => Some(KeyUser {
@@ -127,8 +190,7 @@ impl HolderRow {
                 role: known("role", role)?,
                 is_admin: self.is_admin.unwrap_or_default(),
             }),
-            (Some(_), _, _) => return Ok(Err(KeyRefusal::NoMember)),
-            (None, _, _) => None,
+            _ => None,
         };
         Ok(Ok(KeyHolder {
             key: self.id,
@@ -138,6 +200,8 @@ impl HolderRow {
             scopes: known_scopes(&self.scopes),
             user,
             expires_at: self.expires_at,
+            limits: Box::new(limits_of(self.limits.clone())?),
+            identity: self.identity_sha256.as_deref().and_then(|sha256| sha256.try_into().ok()),
         }))
     }
 }
@@ -145,6 +209,13 @@ impl HolderRow {
 /// A word that this version does not know gives no rights.
 fn known_scopes(words: &[String]) -> Scopes {
     words.iter().filter_map(|word| word.parse().ok()).collect()
+}
+
+/// Limits that this version cannot read allow nothing: the key is not good then.
+fn limits_of(stored: Option<Value>) -> Result<WorkerLimits, StoreError> {
+    let Some(stored) = stored else { return Ok(WorkerLimits::default()) };
+    serde_json::from_value(stored)
+        .map_err(|error| StoreError::Unreadable(format!("the limits of a key: {error}")))
 }
 
 fn words(scopes: Scopes) -> Vec<&'static str> {
@@ -170,24 +241,32 @@ impl FromRow<'_, PgRow> for Key {
                 true => Some(row.try_get("shared_projects")?),
                 false => None,
             },
+            // A worker that connects has them read again, and does not get in if that fails.
+            limits: limits_of(row.try_get("limits")?).unwrap_or_default(),
+            uses_left: row.try_get::<Option<i32>, _>("uses_left")?.and_then(|uses| uses.try_into().ok()),
+            is_enrolled: row.try_get("is_enrolled")?,
+            worker: row.try_get("worker")?,
         })
     }
 }
 
 const COLUMNS: &str = "id, kind, user_id, name, scopes, prefix, created_at, last_used_at, last_used_from, expires_at, \
-     revoked_at, replaced_by, shared, shared_with, CASE WHEN shared_with IS NOT NULL THEN \
+     revoked_at, replaced_by, limits, uses_left, identity_sha256 IS NOT NULL AS is_enrolled, \
+     (SELECT w.name FROM workers w WHERE w.identity_sha256 = keys.identity_sha256 AND w.removed_at IS NULL) AS worker, \
+     shared, shared_with, CASE WHEN shared_with IS NOT NULL THEN \
          ARRAY(SELECT p.name FROM projects p WHERE p.id = ANY(shared_with) AND p.deleted_at IS NULL ORDER BY p.name) END \
          AS shared_projects";
 
 impl WriteStore {
-    /// Finds a key by its hash. Notes its use and from where, at most once a minute. Keys that are asked for at the same moment are looked up
-    /// together.
+    /// Finds a key by its hash, for one kind of use. Notes the use of a good one and from where, at most once a minute. Keys that are
+    /// asked for at the same moment are looked up together.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn key_check(
         &self,
         sha256: &[u8; 32],
+        kind: KeyKind,
         address: Option<IpAddr>,
     ) -> Result<KeyChecked, StoreError> {
         let store = self.clone();
@@ -195,30 +274,34 @@ impl WriteStore {
             let store = store.clone();
             async move { store.keys_check(&asked).await }
         };
-        self.arrivals.keys.ask((*sha256, address), check).await
+        self.arrivals.keys.ask(AskedKey { sha256: *sha256, kind, address }, check).await
     }
 
     /// The answers are in the order of the questions.
     async fn keys_check(&self, all: &[AskedKey]) -> Result<Vec<KeyChecked>, StoreError> {
-        let asked: Vec<&[u8]> = all.iter().map(|(hash, _)| &hash[..]).collect();
+        let asked: Vec<&[u8]> = all.iter().map(|asked| &asked.sha256[..]).collect();
         let rows: Vec<HolderRow> = sqlx::query_as(
             "SELECT k.sha256, k.id, k.project_id, k.kind, k.name, k.scopes, u.name AS user_name, u.id AS user_id, m.role, u.is_admin, \
                  u.disabled_at IS NOT NULL AS disabled, k.expires_at, \
                  k.revoked_at IS NOT NULL AS revoked, COALESCE(k.expires_at <= now(), false) AS expired, \
-                 COALESCE(k.last_used_at < now() - interval '1 minute', true) AS stale_use \
+                 COALESCE(k.last_used_at < now() - interval '1 minute', true) AS stale_use, \
+                 k.limits, k.uses_left, k.identity_sha256 \
              FROM keys k LEFT JOIN users u ON u.id = k.user_id \
              LEFT JOIN memberships m ON m.user_id = k.user_id AND m.project_id = k.project_id WHERE k.sha256 = ANY($1)",
         )
         .bind(asked)
         .fetch_all(&self.pool)
         .await?;
-        let used = rows.iter().filter(|row| row.stale_use && !row.revoked && !row.expired);
-        let (used, addresses): (Vec<i64>, Vec<Option<String>>) = used
-            .map(|row| {
-                let asked = all.iter().find(|(hash, _)| hash[..] == row.sha256);
-                (row.id, asked.and_then(|(_, address)| *address).map(|address| address.to_string()))
-            })
-            .unzip();
+        let found: HashMap<&[u8], &HolderRow> = rows.iter().map(|row| (&row.sha256[..], row)).collect();
+        let good =
+            |asked: &AskedKey| found.get(&asked.sha256[..]).filter(|row| row.refusal(asked.kind).is_none());
+        // A crowd may come with one key.
+        let used: HashMap<i64, Option<String>> = all
+            .iter()
+            .filter_map(|asked| Some((good(asked).filter(|row| row.stale_use)?.id, asked)))
+            .map(|(id, asked)| (id, asked.address.map(|address| address.to_string())))
+            .collect();
+        let (used, addresses): (Vec<i64>, Vec<Option<String>>) = used.into_iter().unzip();
         if !used.is_empty() {
             // A transaction that holds the row does not delay requests with this key.
             sqlx::query(
@@ -231,10 +314,11 @@ impl WriteStore {
             .execute(&self.pool)
             .await?;
         }
-        let found: HashMap<&[u8], &HolderRow> = rows.iter().map(|row| (&row.sha256[..], row)).collect();
-        all.iter()
-            .map(|(hash, _)| found.get(&hash[..]).map_or(Ok(Err(KeyRefusal::Unknown)), |row| row.checked()))
-            .collect()
+        let checked = |asked: &AskedKey| match found.get(&asked.sha256[..]) {
+            Some(row) => row.checked(asked.kind),
+            None => Ok(Err(RefusedKey::Unknown)),
+        };
+        all.iter().map(checked).collect()
     }
 
     /// Keeps a new key.
@@ -243,8 +327,9 @@ impl WriteStore {
     /// When the database does not answer.
     pub async fn key_insert(&self, project: ProjectId, new: NewKey<'_>) -> Result<Key, StoreError> {
         let sql = format!(
-            "INSERT INTO keys (project_id, user_id, kind, name, prefix, sha256, expires_at, scopes, shared, shared_with) \
-             VALUES ($1, $2, $3, $4, $5, $6, now() + $7 * interval '1 second', $8, $9, $10) RETURNING {COLUMNS}"
+            "INSERT INTO keys (project_id, user_id, kind, name, prefix, sha256, expires_at, scopes, shared, shared_with, limits, \
+                 uses_left) \
+             VALUES ($1, $2, $3, $4, $5, $6, now() + $7 * interval '1 second', $8, $9, $10, $11, $12) RETURNING {COLUMNS}"
         );
         let shared_with: Option<Vec<i64>> = match new.sharing {
             Sharing::Projects(projects) => Some(projects.iter().map(|project| project.0).collect()),
@@ -261,6 +346,8 @@ impl WriteStore {
             .bind(words(new.scopes))
             .bind(new.sharing.is_shared())
             .bind(shared_with)
+            .bind(new.limits.map(Json))
+            .bind(new.uses.map(|uses| i32::try_from(uses).unwrap_or(i32::MAX)))
             .fetch_one(&self.pool)
             .await?)
     }
@@ -319,18 +406,20 @@ impl WriteStore {
     ) -> Result<Option<Key>, StoreError> {
         let sql = format!(
             "WITH old AS ( \
-                 SELECT project_id, user_id, kind, name, scopes, shared, shared_with, expires_at - created_at AS lifetime FROM keys \
+                 SELECT project_id, user_id, kind, name, scopes, shared, shared_with, limits, expires_at - created_at AS lifetime \
+                 FROM keys \
                  WHERE id = $1 AND project_id = $2 AND revoked_at IS NULL AND replaced_by IS NULL \
+                 AND uses_left IS NULL AND identity_sha256 IS NULL \
                  AND (expires_at IS NULL OR expires_at > now()) FOR NO KEY UPDATE), \
              new AS ( \
-                 INSERT INTO keys (project_id, user_id, kind, name, scopes, shared, shared_with, prefix, sha256, expires_at) \
-                 SELECT project_id, user_id, kind, name, scopes, shared, shared_with, $3, $4, now() + lifetime FROM old \
+                 INSERT INTO keys (project_id, user_id, kind, name, scopes, shared, shared_with, limits, prefix, sha256, expires_at) \
+                 SELECT project_id, user_id, kind, name, scopes, shared, shared_with, limits, $3, $4, now() + lifetime FROM old \
                  RETURNING {COLUMNS}), \
              replaced AS ( \
                  UPDATE keys SET replaced_by = new.id, \
                      expires_at = LEAST(keys.expires_at, now() + $5 * interval '1 second') \
                  FROM new WHERE keys.id = $1) \
-             SELECT {COLUMNS} FROM new"
+             SELECT * FROM new"
         );
         Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(key)
@@ -372,6 +461,7 @@ impl WriteStore {
     pub async fn secrets_good(&self, limit: u32) -> Result<Vec<[u8; 32]>, StoreError> {
         let found: Vec<Vec<u8>> = sqlx::query_scalar(
             "(SELECT sha256 FROM keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) \
+                 AND (uses_left IS NULL OR uses_left > 0) \
                  AND (user_id IS NULL OR EXISTS (SELECT FROM memberships m \
                      JOIN users u ON u.id = m.user_id AND u.disabled_at IS NULL \
                      WHERE m.user_id = keys.user_id AND m.project_id = keys.project_id)) \

@@ -3,12 +3,13 @@
 use chrono::{DateTime, Utc};
 use gaffer_domain::quantity::Span;
 use gaffer_domain::scopes::Scope;
+use gaffer_domain::worker::limits::WorkerLimits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 /// What a key can be for.
-const KEY_KINDS: [&str; 2] = ["worker", "user"];
+const KEY_KINDS: [&str; 3] = ["worker", "user", "enrolment"];
 /// What a user key can be used for.
 const SCOPES: [&str; 4] =
     [Scope::Read.as_str(), Scope::Submit.as_str(), Scope::Operate.as_str(), Scope::Admin.as_str()];
@@ -18,7 +19,7 @@ const SCOPES: [&str; 4] =
 pub struct Key {
     /// Key number.
     pub id: i64,
-    /// `worker` lets a worker connect, `user` calls the API.
+    /// `worker` lets a worker connect, `user` calls the API, `enrolment` lets workers get keys of their own.
     #[schemars(extend("enum" = KEY_KINDS))]
     pub kind: String,
     /// What the key is for.
@@ -49,6 +50,15 @@ pub struct Key {
     /// Number of the key that replaces it, after a rotation.
     #[serde(default)]
     pub replaced_by: Option<i64>,
+    /// What workers with the key may claim; null if all.
+    #[serde(default)]
+    pub limits: Option<WorkerLimits>,
+    /// How many workers an enrolment key still makes.
+    #[serde(default)]
+    pub uses_left: Option<u32>,
+    /// Name of the one worker whose key it is, if it got the key for an enrolment key.
+    #[serde(default)]
+    pub worker: Option<String>,
     /// The key itself; only in the response to its creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -58,7 +68,7 @@ pub struct Key {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewKey {
-    /// `worker` lets a worker connect, `user` calls the API.
+    /// `worker` lets a worker connect, `user` calls the API, `enrolment` lets workers get keys of their own.
     #[schemars(extend("enum" = KEY_KINDS))]
     pub kind: String,
     /// What the key is for: 1 to 120 printable characters.
@@ -75,10 +85,18 @@ pub struct NewKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100))]
     pub shared_with: Option<Vec<String>>,
-    /// Lifetime in seconds, at most 100 years; without it the key is valid until it is revoked.
+    /// Lifetime in seconds, at most 100 years; without it the key is valid until it is revoked. An enrolment key is valid for at most 30
+    /// days, and for an hour without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3_153_600_000_u64))]
     pub expires_in_seconds: Option<u64>,
+    /// What workers with the key may claim; not for user keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<WorkerLimits>,
+    /// How many workers an enrolment key makes, 1 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub uses: Option<u32>,
 }
 
 /// How to rotate a key.

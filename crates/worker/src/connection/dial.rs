@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use gaffer_protocol::keys;
 use gaffer_protocol::output::MAX_OUTPUT_FRAME_BYTES;
 use gaffer_protocol::rest::Problem;
 use gaffer_protocol::server_url::ServerUrl;
@@ -29,6 +30,8 @@ pub(crate) type Socket = WebSocketStream<MaybeTlsStream<Stream>>;
 pub(crate) struct Dialer {
     route: Route,
     key: Option<HeaderValue>,
+    /// What the text of the key shows, should the master refuse it.
+    fault: Option<&'static str>,
 }
 
 /// Why the connection failed.
@@ -37,6 +40,9 @@ pub(crate) enum DialError {
     /// The master, or something in front of it, does not want this worker. To be tried again only slowly.
     #[error("{0}")]
     Refused(String),
+    /// The master does not want this key.
+    #[error("{0}")]
+    KeyRefused(String),
     /// The proxy on the way does not want to pass this on. To be tried again only slowly.
     #[error("{0}")]
     Blocked(String),
@@ -55,7 +61,8 @@ impl Dialer {
             header.set_sensitive(true);
             anyhow::Ok(header)
         };
-        Ok(Dialer { route, key: key.map(header).transpose()? })
+        let fault = key.and_then(|key| keys::fault(key.reveal(), &keys::OF_WORKERS));
+        Ok(Dialer { route, key: key.map(header).transpose()?, fault })
     }
 
     pub fn url(&self) -> &ServerUrl {
@@ -90,7 +97,7 @@ impl Dialer {
         match tokio::time::timeout(DIAL_TIMEOUT, greeting).await {
             Err(_) => Err(no_answer(DIAL_TIMEOUT)),
             Ok(Ok((socket, _))) => Ok(socket),
-            Ok(Err(tungstenite::Error::Http(response))) => Err(refusal(&response)),
+            Ok(Err(tungstenite::Error::Http(response))) => Err(refusal(&response, self.fault)),
             Ok(Err(tungstenite::Error::Io(error))) => Err(unreachable(error.to_string())),
             Ok(Err(error)) => Err(unreachable(error.to_string())),
         }
@@ -98,10 +105,14 @@ impl Dialer {
 }
 
 /// What an HTTP answer other than "switching protocols" means.
-fn refusal(response: &Response<Option<Vec<u8>>>) -> DialError {
+fn refusal(response: &Response<Option<Vec<u8>>>, fault: Option<&str>) -> DialError {
     let status = response.status();
     let body = response.body().as_deref().unwrap_or_default();
-    let detail = serde_json::from_slice::<Problem>(body).map(|problem| problem.detail).ok();
+    let problem = serde_json::from_slice::<Problem>(body).ok();
+    let detail = problem.map(|problem| match fault.filter(|_| problem.code == keys::KEY_INVALID) {
+        Some(fault) => fault.to_owned(),
+        None => problem.detail,
+    });
     if status.is_redirection() {
         let to =
             response.headers().get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("another address");
@@ -112,8 +123,8 @@ fn refusal(response: &Response<Option<Vec<u8>>>) -> DialError {
         ));
     }
     match (status.as_u16(), detail) {
-        (401 | 403, Some(detail)) => DialError::Refused(format!("refused the key: {detail}")),
-        (401 | 403, None) => DialError::Refused(format!("refused the key ({status})")),
+        (401 | 403, Some(detail)) => DialError::KeyRefused(format!("refused the key: {detail}")),
+        (401 | 403, None) => DialError::KeyRefused(format!("refused the key ({status})")),
         (404, _) => DialError::Refused("does not accept workers at this address (404 Not Found)".to_owned()),
         (_, Some(detail)) => DialError::Unreachable(format!("answered {status}: {detail}")),
         (_, None) => DialError::Unreachable(format!("answered {status}")),
@@ -128,23 +139,28 @@ mod tests {
 
     fn answered(status: u16, body: &str) -> DialError {
         let response = Response::builder().status(status).body(Some(body.as_bytes().to_vec())).unwrap();
-        refusal(&response)
+        refusal(&response, Some("it is truncated or mistyped"))
     }
 
     #[test]
     fn a_refused_key_is_told_in_the_words_of_the_master() {
         let problem =
-            r#"{"title":"Unauthorized","status":401,"code":"key_revoked","detail":"this key was revoked"}"#;
-        let expected = DialError::Refused("refused the key: this key was revoked".to_owned());
-        assert_eq!(answered(401, problem), expected);
-        assert_eq!(answered(403, "<html>"), DialError::Refused("refused the key (403 Forbidden)".to_owned()));
+            |code| format!(r#"{{"title":"Unauthorized","status":401,"code":"{code}","detail":"in words"}}"#);
+        let expected = |why: &str| DialError::KeyRefused(format!("refused the key: {why}"));
+        assert_eq!(answered(401, &problem("key_missing")), expected("in words"));
+        // The master does not say what is wrong with a key; its text may.
+        assert_eq!(answered(401, &problem("key_invalid")), expected("it is truncated or mistyped"));
+        assert_eq!(
+            answered(403, "<html>"),
+            DialError::KeyRefused("refused the key (403 Forbidden)".to_owned())
+        );
     }
 
     #[test]
     fn a_redirect_is_told_and_not_followed() {
         let response =
             Response::builder().status(308).header(LOCATION, "https://m/worker").body(None).unwrap();
-        let DialError::Refused(reason) = refusal(&response) else { panic!() };
+        let DialError::Refused(reason) = refusal(&response, None) else { panic!() };
         assert!(reason.contains("https://m/worker") && reason.contains("MASTER_URL"), "{reason}");
     }
 

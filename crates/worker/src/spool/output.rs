@@ -387,7 +387,7 @@ fn read_segment(
     while gathered < max && cursor.offset < segment.end {
         let next = match cursor.next.take() {
             Some(record) => Some(record),
-            None => cursor.reader.next()?,
+            None => cursor.reader.next_record()?,
         };
         let Some(record) = next else { break };
         let length = record.bytes.len() as u64;

@@ -166,7 +166,7 @@ impl SegmentReader {
     }
 
     /// The next record; none at the end, and where what follows is torn or damaged.
-    pub fn next(&mut self) -> io::Result<Option<Record>> {
+    pub fn next_record(&mut self) -> io::Result<Option<Record>> {
         let mut head = [0_u8; HEAD_BYTES];
         if self.position == 0 || !self.read_whole(&mut head)? {
             return Ok(None);
@@ -214,7 +214,7 @@ pub fn scan(path: &Path, mut each: impl FnMut(&Record)) -> io::Result<Scanned> {
     let mut reader = SegmentReader::open(path)?;
     let mut progress = reader.before.take().map(|before| *before);
     let mut payload = 0;
-    while let Some(record) = reader.next()? {
+    while let Some(record) = reader.next_record()? {
         payload += record.bytes.len() as u64;
         if let Some(progress) = &mut progress {
             progress.add(&record);

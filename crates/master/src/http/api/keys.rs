@@ -34,7 +34,8 @@ pub async fn list(
 
 pub const CREATE: Operation = Operation {
     description: "The response has the key itself in `key`, this once. A key cannot create one with scopes that it lacks itself. \
-        Only administrators of the installation create shared keys.",
+        Only administrators of the installation create shared keys. An enrolment key (`kind: enrolment`) makes workers: each that \
+        connects with it gets its own key.",
     ..Operation::new("create_key", "Create a key", Action::CreateKey)
 };
 
@@ -44,9 +45,11 @@ pub async fn create(
     actor: Actor,
     body: JsonBody<rest::NewKey>,
 ) -> Result<Created<Key>, Error> {
-    let rest::NewKey { kind, name, scopes, shared, shared_with, expires_in_seconds } = body.read()?;
+    let rest::NewKey { kind, name, scopes, shared, shared_with, expires_in_seconds, limits, uses } =
+        body.read()?;
     let shared_with = SharedWith::of(shared, shared_with)?;
-    let new = NewKey { shared_with, ..NewKey::of(&kind, name, scopes.as_deref(), expires_in_seconds)? };
+    let new = NewKey::of(&kind, name, scopes.as_deref(), expires_in_seconds)?;
+    let new = NewKey { shared_with, limits: limits.unwrap_or_default(), uses, ..new };
     let created = keys::create(&context, &actor, new).await?;
     Ok(Created(bodies::created_key(created)))
 }
@@ -54,7 +57,11 @@ pub async fn create(
 pub const ROTATE: Operation = Operation {
     description: "Creates a key with the same name, scopes and lifetime, in `key`, this once. The old one expires after the \
         overlap; sessions and responses that were opened with it end then. The body may be empty.",
-    errors: &[(409, "The key was revoked, has expired, was rotated before, or belongs to another user.")],
+    errors: &[(
+        409,
+        "The key was revoked, has expired, was rotated before, belongs to another user or is a worker's own, or is an \
+        enrolment key.",
+    )],
     ..Operation::new("rotate_key", "Rotate a key", Action::RotateKey)
 };
 

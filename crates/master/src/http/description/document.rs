@@ -9,7 +9,7 @@ use super::{Content, Description, Operation, Parameter, Values};
 use crate::http::auth::SESSION_COOKIE;
 
 /// Version of the API: the first number is raised with a change that breaks clients, and only then, see docs/api-changes.md.
-pub const API_VERSION: &str = "1.0";
+pub const API_VERSION: &str = "2.0";
 
 /// What there is to know beside the routes, in Markdown.
 pub const INTRODUCTION: &str = include_str!("introduction.md");

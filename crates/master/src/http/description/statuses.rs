@@ -55,17 +55,8 @@ pub const STATUSES: [Status; 11] = [
     Status {
         status: 401,
         name: "Unauthorized",
-        meaning: "No valid key or session.",
-        codes: &[
-            "key_expired",
-            "key_malformed",
-            "key_missing",
-            "key_revoked",
-            "not_a_member",
-            "user_disabled",
-            "key_unknown",
-            "key_wrong_kind",
-        ],
+        meaning: "No key or session (`key_missing`), or a key that is not valid (`key_invalid`), whatever the reason.",
+        codes: &["key_invalid", "key_missing"],
         headers: &[Header {
             name: "WWW-Authenticate",
             description: "`Bearer realm=\"gaffer\"`.",

@@ -1,6 +1,6 @@
 //! The page *Keys*.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use askama::Template;
@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use chrono::{TimeDelta, Utc};
 use gaffer_domain::Time;
 use gaffer_domain::scopes::{Scope, Scopes};
+use gaffer_domain::worker::limits::WorkerLimits;
 use serde::Deserialize;
 
 use super::super::Site;
@@ -39,6 +40,10 @@ struct KeysPage {
     scopes: Vec<ScopeChoice>,
     shared: bool,
     shared_with: String,
+    /// What was written about workers.
+    names: String,
+    labels: String,
+    uses: String,
     error: Option<String>,
     rows: Vec<KeyRow>,
     older: Option<String>,
@@ -66,6 +71,9 @@ struct KeyRow {
     prefix: String,
     name: String,
     kind: String,
+    /// The worker whose key it is.
+    worker: Option<String>,
+    /// What it may be used for, or what its workers may claim.
     scopes: String,
     created: Option<i64>,
     used: Option<i64>,
@@ -74,6 +82,7 @@ struct KeyRow {
     is_good: bool,
     is_replaced: bool,
     is_shared: bool,
+    can_rotate: bool,
 }
 
 impl KeyRow {
@@ -82,6 +91,7 @@ impl KeyRow {
         let ago = |at: Time| ago(&at.timestamp_millis(), &now.timestamp_millis());
         let state = key.state(now);
         let until = match (state, key.revoked_at.or(key.expires_at)) {
+            (KeyState::Used, _) => state.as_str().to_owned(),
             (KeyState::Revoked | KeyState::Expired, Some(at)) => format!("{} {}", state.as_str(), ago(at)),
             (_, Some(at)) if at - now < TimeDelta::days(2) => at.format("%Y-%m-%d %H:%M UTC").to_string(),
             (_, Some(at)) => at.format("%Y-%m-%d").to_string(),
@@ -97,7 +107,19 @@ impl KeyRow {
                 Some(None) => "worker, shared with all projects".to_owned(),
                 Some(Some(projects)) => format!("worker, shared with {}", projects.join(", ")),
             },
-            scopes: none_if_empty(key.scopes.to_string()),
+            worker: key.worker,
+            scopes: none_if_empty(match (key.kind, key.uses_left) {
+                (KeyKind::User, _) => key.scopes.to_string(),
+                (_, Some(uses)) => {
+                    let uses = format!("{uses} left");
+                    [uses, key.limits.to_string()]
+                        .into_iter()
+                        .filter(|part| !part.is_empty())
+                        .collect::<Vec<_>>()
+                        .join("; ")
+                }
+                (_, None) => key.limits.to_string(),
+            }),
             created: Some(key.created_at.timestamp_millis()),
             used: key.last_used_at.map(|at| at.timestamp_millis()),
             from: none_if_empty(key.last_used_from.unwrap_or_default()),
@@ -105,6 +127,7 @@ impl KeyRow {
             is_good: state == KeyState::Valid,
             is_replaced: key.replaced_by.is_some(),
             is_shared: key.shared_with.is_some(),
+            can_rotate: key.replaced_by.is_none() && key.uses_left.is_none() && !key.is_enrolled,
         }
     }
 }
@@ -130,6 +153,9 @@ async fn keys_page(
         scopes: choices(USUAL.into_iter().collect()),
         shared: false,
         shared_with: String::new(),
+        names: String::new(),
+        labels: String::new(),
+        uses: String::new(),
         error: None,
         rows: keys.items.into_iter().map(KeyRow::of).collect(),
         older: keys.next_cursor.map(|cursor| address("/keys", &[("cursor", &cursor)])),
@@ -158,6 +184,11 @@ pub struct KeyForm {
     /// Names, separated by commas; empty: all.
     #[serde(default)]
     shared_with: String,
+    names: String,
+    #[serde(default)]
+    labels: String,
+    #[serde(default)]
+    uses: String,
     /// `scope-read` and the like, of the boxes that are ticked.
     #[serde(flatten)]
     ticked: HashMap<String, String>,
@@ -181,12 +212,39 @@ impl KeyForm {
         let new = NewKey::of(&self.kind, self.name.clone(), None, expires_in_seconds)?;
         // The boxes are of user keys; without scripts or styles a browser shows them for both kinds.
         let scopes = (new.kind == KeyKind::User).then(|| self.scopes());
-        // So is the box of worker keys.
+        if !new.kind.is_of_workers() {
+            return Ok(NewKey { scopes, ..new });
+        }
+        let uses = match self.uses.trim() {
+            text if new.kind == KeyKind::Enrolment && !text.is_empty() => {
+                let wrong = |_| OperationError::field("/uses", "the number of workers is a number");
+                Some(text.parse().map_err(wrong)?)
+            }
+            _ => None,
+        };
+        // So is the box of shared workers.
         let shared_with = match new.kind {
             KeyKind::Worker => SharedWith::of(!self.shared.is_empty(), self.named())?,
-            KeyKind::User => None,
+            KeyKind::User | KeyKind::Enrolment => None,
         };
-        Ok(NewKey { scopes, shared_with, ..new })
+        Ok(NewKey { scopes, shared_with, limits: self.limits()?, uses, ..new })
+    }
+
+    /// What is written about names and labels, separated by commas.
+    fn limits(&self) -> Result<WorkerLimits, OperationError> {
+        let parts = |text: &str| {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            parts.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let mut labels: Option<BTreeMap<String, Vec<String>>> = None;
+        for part in parts(&self.labels) {
+            let wrong =
+                || OperationError::field("/labels", "a label is written rack=3, or gpu=* for all values");
+            let (label, pattern) = part.split_once('=').ok_or_else(wrong)?;
+            let patterns = labels.get_or_insert_default().entry(label.trim().to_owned()).or_default();
+            patterns.push(pattern.trim().to_owned());
+        }
+        Ok(WorkerLimits { names: parts(&self.names), labels, datacenters: Vec::new() })
     }
 }
 
@@ -211,6 +269,7 @@ pub async fn create(
             answer.shared_with = form.shared_with;
             answer.kind = form.kind;
             answer.name = form.name;
+            (answer.names, answer.labels, answer.uses) = (form.names, form.labels, form.uses);
         }
         Err(error) => return Err(error.into()),
     }

@@ -251,6 +251,8 @@ fn show_again(view: &WorkerView) -> Response {
 struct NewWorkerPage {
     frame: Frame,
     name: String,
+    /// Whether the key is for one worker.
+    is_for_one: bool,
     error: Option<String>,
     /// What to run on the new machine.
     line: Option<String>,
@@ -259,20 +261,24 @@ struct NewWorkerPage {
 }
 
 impl NewWorkerPage {
-    fn new(visitor: &SessionUser, name: String) -> NewWorkerPage {
+    fn new(visitor: &SessionUser, name: String, is_for_one: bool) -> NewWorkerPage {
         let frame = visitor.frame("/workers");
-        NewWorkerPage { frame, name, error: None, line: None, rows: Vec::new(), blank: WorkerRow::default() }
+        let (rows, blank) = (Vec::new(), WorkerRow::default());
+        NewWorkerPage { frame, name, is_for_one, error: None, line: None, rows, blank }
     }
 }
 
 /// `GET /workers/new`
 pub async fn new_form(visitor: SessionUser) -> Result<Response, Error> {
-    page(&NewWorkerPage::new(&visitor, "workers".to_owned()))
+    page(&NewWorkerPage::new(&visitor, "workers".to_owned(), true))
 }
 
 #[derive(Debug, Deserialize)]
 pub struct NewWorker {
     name: String,
+    /// `enrolment`, or a key for several workers.
+    #[serde(default)]
+    kind: String,
 }
 
 /// `POST /workers/new`: makes a key and shows the line to run, this once.
@@ -282,8 +288,10 @@ pub async fn new_key(
     visitor: SessionUser,
     Form(new): Form<NewWorker>,
 ) -> Result<Response, Error> {
-    let key = NewKey::new(KeyKind::Worker, new.name.clone());
-    let mut answer = NewWorkerPage::new(&visitor, new.name);
+    let is_for_one = new.kind == KeyKind::Enrolment.as_str();
+    let kind = if is_for_one { KeyKind::Enrolment } else { KeyKind::Worker };
+    let key = NewKey::new(kind, new.name.clone());
+    let mut answer = NewWorkerPage::new(&visitor, new.name, is_for_one);
     match keys::create(&context, &visitor.actor, key).await {
         Ok(created) => {
             let (url, secret) = (&site.worker_url, created.secret);
