@@ -4,7 +4,7 @@
 //! makes a cluster beside the present one, fills it, prepares it for what happened after the backup
 //! ([`Store::continue_after_restore`]), and puts it in its place last.
 
-mod archive;
+pub mod archive;
 
 use std::fs::File;
 use std::io;

@@ -9,7 +9,7 @@ mod description;
 mod endable;
 mod error;
 mod pages;
-mod params;
+pub mod params;
 mod peer;
 mod problems;
 mod read_body;

@@ -19,7 +19,7 @@ pub mod ports;
 mod private_place;
 pub mod route;
 pub mod simulated;
-mod spool;
+pub mod spool;
 mod startup;
 mod stats;
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Output and ends on disk until the master has stored them; survives a killed worker.
 
 mod files;
-mod journal;
+pub mod journal;
 mod limits;
 mod output;
-mod progress;
-mod segment;
+pub mod progress;
+pub mod segment;
 #[cfg(test)]
 mod tests;
 mod writer;

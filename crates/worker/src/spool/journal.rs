@@ -44,7 +44,7 @@ enum Entry {
 
 /// The journal's state of an attempt.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Remembered {
+pub struct Remembered {
     pub attempt: AttemptRef,
     pub starting: Option<Starting>,
     pub started: Option<Started>,
@@ -55,7 +55,7 @@ pub(crate) struct Remembered {
 
 /// When an attempt began to start.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Starting {
+pub struct Starting {
     pub at: DateTime<Utc>,
     pub boot: BootTime,
     /// What was to be started, if its driver finds it again in another process.
@@ -64,7 +64,7 @@ pub(crate) struct Starting {
 
 /// The start of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Started {
+pub struct Started {
     /// Its main process, if it has one.
     pub pid: Option<i32>,
     /// That was there by then.
@@ -72,7 +72,7 @@ pub(crate) struct Started {
 }
 
 #[derive(Debug)]
-pub(crate) struct Journal {
+pub struct Journal {
     path: PathBuf,
     file: File,
     first_line: String,
@@ -85,7 +85,7 @@ pub(crate) struct Journal {
 }
 
 /// Reads a journal from before; a missing file is an empty one. Gives the attempts in no particular order.
-pub(crate) fn read(path: &Path, boot_id: &str) -> io::Result<Vec<Remembered>> {
+pub fn read(path: &Path, boot_id: &str) -> io::Result<Vec<Remembered>> {
     let text = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

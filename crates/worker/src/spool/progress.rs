@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 /// What there was of an attempt's output up to some point.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Progress {
+pub struct Progress {
     position: Position,
     /// Over all bytes in their order.
     checksum: Sha256,
@@ -14,14 +14,14 @@ pub(crate) struct Progress {
 
 /// A place in the two streams of an attempt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Position {
+pub struct Position {
     pub stdout: StreamPosition,
     pub stderr: StreamPosition,
 }
 
 /// A place in a stream, and what comes right before it: to recognise it by.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct StreamPosition {
+pub struct StreamPosition {
     pub bytes: u64,
     /// The last bytes, at most [`Self::MAX_TAIL`].
     pub tail: Vec<u8>,

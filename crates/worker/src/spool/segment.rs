@@ -16,9 +16,9 @@ use gaffer_protocol::output::{Record, Stream};
 use super::progress::Progress;
 
 /// Bytes before each record.
-pub(crate) const HEAD_BYTES: usize = 16;
+pub const HEAD_BYTES: usize = 16;
 /// The longest record: more than is ever read from a pipe at once.
-pub(crate) const MAX_RECORD_BYTES: usize = 1 << 20;
+pub const MAX_RECORD_BYTES: usize = 1 << 20;
 
 /// The byte that begins the first segment of an attempt.
 const FORMAT: [u8; 1] = *b"1";
@@ -29,12 +29,12 @@ const FORMAT_BYTES: u64 = 1;
 const STDERR_BIT: u32 = 1 << 31;
 
 /// Where the segment that starts at `offset` lies.
-pub(crate) fn path(dir: &Path, attempt: AttemptRef, offset: u64) -> PathBuf {
+pub fn path(dir: &Path, attempt: AttemptRef, offset: u64) -> PathBuf {
     dir.join(format!("{attempt}.{offset}"))
 }
 
 /// The opposite of [`path`]; none for a name that is no segment's.
-pub(crate) fn parse_name(name: &str) -> Option<(AttemptRef, u64)> {
+pub fn parse_name(name: &str) -> Option<(AttemptRef, u64)> {
     let mut parts = name.split('.');
     let task = TaskId(parts.next()?.parse().ok()?);
     let attempt = AttemptRef { task, attempt: parts.next()?.parse().ok()? };
@@ -44,7 +44,7 @@ pub(crate) fn parse_name(name: &str) -> Option<(AttemptRef, u64)> {
 
 /// A file with the output from `start` to `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Segment {
+pub struct Segment {
     pub start: u64,
     pub end: u64,
     /// Size of the file in bytes.
@@ -53,7 +53,7 @@ pub(crate) struct Segment {
 
 /// Appends records to a new segment.
 #[derive(Debug)]
-pub(crate) struct SegmentWriter {
+pub struct SegmentWriter {
     file: File,
     size: u64,
 }
@@ -130,7 +130,7 @@ fn checksum(head: &[u8], bytes: &[u8]) -> u32 {
 
 /// Reads a segment record by record.
 #[derive(Debug)]
-pub(crate) struct SegmentReader {
+pub struct SegmentReader {
     file: BufReader<File>,
     /// Where the next record begins in the file.
     position: u64,
@@ -200,7 +200,7 @@ impl SegmentReader {
 
 /// What a segment from before holds.
 #[derive(Debug, Clone)]
-pub(crate) struct Scanned {
+pub struct Scanned {
     /// Output bytes in whole records.
     pub payload: u64,
     /// Size of the file up to their end.
@@ -210,7 +210,7 @@ pub(crate) struct Scanned {
 }
 
 /// Reads a whole segment, passing each record to `each`, and cuts off what follows the last whole record.
-pub(crate) fn scan(path: &Path, mut each: impl FnMut(&Record)) -> io::Result<Scanned> {
+pub fn scan(path: &Path, mut each: impl FnMut(&Record)) -> io::Result<Scanned> {
     let mut reader = SegmentReader::open(path)?;
     let mut progress = reader.before.take().map(|before| *before);
     let mut payload = 0;
