@@ -244,6 +244,7 @@ impl Flow {
         let mut shown = Vec::new();
         self.read_lines(masks, true, &mut shown);
         if masks.hide_all() {
+            self.pending.clear();
             return shown;
         }
         let harmless = masks.finders().filter_map(Finder::harmless).min().unwrap_or(0);

@@ -49,7 +49,7 @@ impl OwnDirectory {
         take_over_and_move(OwnDirectory::open(parent)?.0, &name, &self.0)
     }
 
-    /// Removes everything in it, whoever it belongs to. However deep its trees are, it is never more than two levels down: a
+    /// Removes everything in it, also what is of other users. However deep its trees are, it is never more than two levels down: a
     /// directory that is not empty is moved up first. Goes through this directory at most `rounds` times, so that nobody who goes on
     /// writing to what is removed keeps the caller for ever. Blocks.
     pub fn empty(&self, rounds: usize) -> io::Result<()> {
@@ -111,7 +111,7 @@ fn removed_file(directory: impl AsFd, name: &CStr) -> io::Result<bool> {
     }
 }
 
-/// Opens a directory whoever it belongs to, and makes it private to this user.
+/// Opens a directory, also one of another user, and makes it private to this user.
 fn take_over(parent: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
     let place = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let place = rustix::fs::openat(parent, name, place, Mode::empty())?;

@@ -181,7 +181,9 @@ pub(crate) fn with_rights_of<T: Send>(
 pub(crate) fn spawn(command: &mut Command, directory: &Path, user: Option<&JobUser>) -> io::Result<Child> {
     match user {
         Some(user) => user.become_before_exec(command, directory)?,
-        None => drop(command.current_dir(directory)),
+        None => {
+            command.current_dir(directory);
+        }
     }
     command.spawn()
 }

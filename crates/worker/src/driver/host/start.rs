@@ -199,7 +199,7 @@ impl Start {
         };
         let environment = program::environment(&self.inherited, &self.assignment, directories);
         let path = environment.get("PATH").map_or("", String::as_str);
-        let found = job_user::with_rights_of(self.user.as_deref(), || {
+        let found = job_user::with_rights_of(self.user.as_deref(), || -> Result<_, StartError> {
             let directory = self.directory(definition.workdir.as_deref(), directories)?;
             let program = self.program(&definition.action, directory, directories.script.as_deref(), path)?;
             Ok((directory, program))
