@@ -221,7 +221,10 @@ async fn a_job_enters_and_finds_only_what_its_user_could() {
         let as_directory = refused(json!({"workdir": path, "command": ["true"]})).await;
         let as_program = refused(json!({"command": [path]})).await;
         let as_interpreter = refused(json!({"script": format!("#!{path}\n")})).await;
-        answers.push([as_directory, as_program, as_interpreter].map(|answer| answer.replace(name, "NAME")));
+        let told = [as_directory, as_program, as_interpreter];
+        answers.push(
+            told.map(|answer| answer.replace(name, "NAME").replace(|digit: char| digit.is_numeric(), "")),
+        );
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     let message = refused(json!({"workdir": closed.display().to_string(), "command": ["true"]})).await;
