@@ -78,6 +78,13 @@ impl OpenStream {
     }
 }
 
+impl OpenStream {
+    /// Whether its credential is no good any more.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+}
+
 impl Drop for OpenStream {
     fn drop(&mut self) {
         let mut all = self.all.lock();

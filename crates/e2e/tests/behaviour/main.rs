@@ -35,6 +35,7 @@ mod jobs;
 mod keys;
 mod leases;
 mod leftovers;
+mod lost_rights;
 mod masters;
 mod metrics;
 mod networks;

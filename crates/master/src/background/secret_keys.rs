@@ -6,7 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gaffer_domain::ProjectId;
+
 use super::driver::{Background, Ran};
+use crate::store::secrets::SealedSecret;
 use crate::store::{Store, StoreError};
 use crate::vault::{Place, Vault, is_proven, proof};
 
@@ -20,6 +23,21 @@ pub struct SecretKeys {
 }
 
 impl SecretKeys {
+    /// Encrypts the key of a secret again; false if it cannot be opened.
+    async fn seal_again(&self, secret: &SealedSecret, present: &str) -> Result<bool, StoreError> {
+        let place = Place { project: secret.project, name: &secret.name, version: secret.version };
+        match self.vault.seal_again(place, &secret.sealed) {
+            Ok(data_key) => {
+                self.store.secret_sealed_again(secret, present, &data_key).await?;
+                Ok(true)
+            }
+            Err(error) => {
+                tracing::error!(%error, "a secret keeps its old master key");
+                Ok(false)
+            }
+        }
+    }
+
     /// Notes that the present key is in use.
     async fn note_present_key(&self) -> Result<(), StoreError> {
         let broken = |error: crate::vault::VaultError| StoreError::Unreadable(error.to_string());
@@ -58,18 +76,18 @@ impl Background for SecretKeys {
             if old.key_id == present.id() || ring.get(&old.key_id).is_none() {
                 continue;
             }
-            for secret in self.store.secrets_of_key(&old.key_id, TOGETHER).await? {
-                let place = Place { project: secret.project, name: &secret.name, version: secret.version };
-                match self.vault.seal_again(place, &secret.sealed) {
-                    Ok(data_key) => {
-                        self.store.secret_sealed_again(&secret, present.id(), &data_key).await?;
-                        done += 1;
-                    }
-                    Err(error) => tracing::error!(%error, "a secret keeps its old master key"),
+            // Those that cannot be opened stay, and must not keep others from their turn.
+            let mut after: Option<(ProjectId, String)> = None;
+            loop {
+                let place = after.as_ref().map(|(project, name)| (*project, name.as_str()));
+                let some = self.store.secrets_of_key(&old.key_id, place, TOGETHER).await?;
+                let Some(last) = some.last() else { break };
+                after = Some((last.project, last.name.clone()));
+                for secret in &some {
+                    done += u64::from(self.seal_again(secret, present.id()).await?);
                 }
             }
         }
-        // What cannot be encrypted again must not keep the rest busy.
-        Ok(Ran { done, again_after: (done > 0).then_some(Duration::ZERO) })
+        Ok(Ran { done, again_after: None })
     }
 }

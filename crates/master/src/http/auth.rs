@@ -1,6 +1,6 @@
 //! Authentication: a user key or a browser session.
 
-mod origin;
+pub mod origin;
 
 use axum::Extension;
 use axum::extract::{FromRequestParts, Request, State};

@@ -102,6 +102,7 @@ impl From<StoreError> for Error {
                 tracing::warn!(%cause, "a request failed: {told}");
                 Error::OutputUnavailable(told)
             }
+            StoreError::ProjectGone => Error::NotFound("project".to_owned()),
             StoreError::ObjectLost(problem) => {
                 tracing::error!(%problem, "a request failed: output is lost");
                 Error::OutputLost(problem)

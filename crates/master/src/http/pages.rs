@@ -98,6 +98,7 @@ pub fn routes(registration_is_open: bool) -> Pages {
         .route("/", get(overview::show))
         .route("/live", get(overview::live))
         .route("/login", get(login::sign_in).post(login::with_password))
+        .route("/login/link", post(login::with_link))
         .route("/logout", post(login::sign_out))
         .route("/reset", get(registration::reset_form).post(registration::reset))
         .route("/invitation", get(registration::invitation).post(registration::join))

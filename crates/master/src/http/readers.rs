@@ -1,54 +1,63 @@
 //! Responses that last end with the key or the session of their reader.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Request, State};
 use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use gaffer_protocol::rest::{OutputLine, Problem};
 use http_body::Body;
 
 use super::endable::{Ending, endable};
-use super::error::problem;
-use crate::open_streams::Credential;
+use super::error::{Error, problem};
+use crate::open_streams::{Credential, OpenStream, OpenStreams};
 use crate::operations::Actor;
 use crate::views::Views;
 
 /// Who reads the response of a request, once that is known.
-#[derive(Debug, Clone, Default)]
-struct Reader(Arc<OnceLock<Credential>>);
+#[derive(Debug, Clone)]
+struct Reader {
+    open_streams: OpenStreams,
+    known: Arc<Mutex<Option<(Credential, OpenStream)>>>,
+}
 
 /// The request with these extensions is the actor's.
 pub fn note(extensions: &Extensions, actor: &Actor) {
     if let (Some(reader), Some(credential)) = (extensions.get::<Reader>(), actor.shown.credential) {
-        let _ = reader.0.set(credential);
+        let mut known = reader.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get_or_insert_with(|| (credential, reader.open_streams.begin(credential)));
     }
 }
 
-/// Ends the response when the credential of its reader is no good any more. What is complete from the beginning is left alone.
+/// Ends the response when the credential of its reader is no good any more. What is complete when the request has been answered
+/// is left alone, unless it was read for somebody whose credential ended meanwhile: a request may wait for long.
 pub async fn end_with_credential(
     State(views): State<Arc<Views>>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let reader = Reader::default();
+    let reader = Reader { open_streams: views.open_streams.clone(), known: Arc::default() };
     request.extensions_mut().insert(reader.clone());
+    let only_reads = request.method().is_safe();
     let response = next.run(request).await;
-    let Some(credential) = reader.0.get().copied() else { return response };
+    let known = reader.known.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some((credential, stream)) = known else { return response };
+    if only_reads && stream.has_ended() {
+        let (code, detail) = why_ended(credential);
+        return Error::Unauthorized(code, detail.to_owned()).into_response();
+    }
     if response.body().size_hint().exact().is_some() {
         return response;
     }
     let (parts, body) = response.into_parts();
     let (body, ender) = endable(body);
-    let stream = views.open_streams.begin(credential);
     ender.end_after(async move { stream.ended().await }, ending(credential, &parts.headers));
     Response::from_parts(parts, body)
 }
 
-/// How such a response ends, by its form.
-fn ending(credential: Credential, headers: &HeaderMap) -> Ending {
-    let (code, detail) = match credential {
+fn why_ended(credential: Credential) -> (&'static str, &'static str) {
+    match credential {
         Credential::Key(_) => (
             "key_revoked",
             "the key was revoked or has expired, or its user is no member of the project any more",
@@ -57,7 +66,12 @@ fn ending(credential: Credential, headers: &HeaderMap) -> Ending {
             "session_ended",
             "the browser session has ended, or its user is no member of the project any more; sign in again",
         ),
-    };
+    }
+}
+
+/// How such a response ends, by its form.
+fn ending(credential: Credential, headers: &HeaderMap) -> Ending {
+    let (code, detail) = why_ended(credential);
     let problem = problem(StatusCode::UNAUTHORIZED, code, detail);
     let form = headers.get(header::CONTENT_TYPE).and_then(|form| form.to_str().ok()).unwrap_or_default();
     match form {

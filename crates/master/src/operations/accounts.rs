@@ -94,6 +94,7 @@ async fn make_change(
         .map_err(|weak| OperationError::field("/new_password", weak.to_string()))?;
     let gone = || OperationError::NotFound("user".to_owned());
     let account = effects.writes.account_of(actor.user_id).await?.ok_or_else(gone)?;
+    let stored = account.password.clone();
     if account.password.is_some() {
         let attempt = effects.password_guesses.begin(&account.name, None);
         let attempt = attempt.map_err(|_| OperationError::Busy("too many wrong passwords"))?;
@@ -106,8 +107,13 @@ async fn make_change(
     let hash = effects.passwords.hash(new.to_owned()).await?;
     // Also if the database does not say whether it was changed.
     let _checked = effects.wakes.key_check.call_on_drop();
-    let ended = effects.writes.password_set(actor.user_id, &hash, current(actor)).await?;
-    ended.iter().for_each(|ended| effects.open_streams.end_session(ended));
+    let ended =
+        effects.writes.password_set(actor.user_id, (stored.as_deref(), &hash), current(actor)).await?;
+    let changed = || OperationError::Conflict {
+        detail: "the password was changed meanwhile; sign in again".to_owned(),
+        state: "changed",
+    };
+    ended.ok_or_else(changed)?.iter().for_each(|ended| effects.open_streams.end_session(ended));
     Ok(())
 }
 

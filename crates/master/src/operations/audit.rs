@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::context::Effects;
 use super::{Actor, Context, OperationError};
+use crate::store::StoreError;
 use crate::store::audit::{AuditFilter, Ended, NewEntry};
 
 /// The longest text about what is changed.
@@ -68,7 +69,7 @@ impl Change<'_> {
             }
             Err(error) => Ended {
                 outcome: outcome_of(error),
-                detail: Some(error.to_string()),
+                detail: Some(detail_of(error)),
                 before: self.before,
                 after: None,
             },
@@ -81,9 +82,18 @@ impl Change<'_> {
     }
 }
 
+/// Why something was not done, without what the database says of its own.
+fn detail_of(error: &OperationError) -> String {
+    match error {
+        OperationError::Store(error) => format!("the database did not do it: {}", error.kind()),
+        error => error.to_string(),
+    }
+}
+
 fn outcome_of(error: &OperationError) -> AuditOutcome {
     match error {
         OperationError::Store(error) if error.may_have_happened() => AuditOutcome::Unknown,
+        OperationError::Store(StoreError::ProjectGone) => AuditOutcome::Refused,
         OperationError::Store(_)
         | OperationError::ShuttingDown(_)
         | OperationError::Busy(_)
@@ -149,13 +159,11 @@ impl Context {
         action: Action,
         target: &str,
     ) -> Result<Change<'_>, OperationError> {
-        let effects = match self.permit(actor, action) {
-            Ok(effects) => effects,
-            Err(refused) => {
-                note_refusal(self, actor, action, target, &refused).await;
-                return Err(refused);
-            }
-        };
+        if let Err(refused) = actor.must_be_allowed(action) {
+            note_refusal(self, actor, action, target, &refused).await;
+            return Err(refused);
+        }
+        let effects = self.permit(actor, action)?;
         let (target, address) = (one_line(target), actor.address_text());
         let new = NewEntry { project, ..actor.entry(action.name(), &target, address.as_deref()) };
         let entry = effects.writes.audit_begin(&new, None).await?;
@@ -178,6 +186,27 @@ pub async fn note_refusal(
     let (target, address) = (one_line(target), actor.address_text());
     let new = actor.entry(action.name(), &target, address.as_deref());
     note(effects, &new, AuditOutcome::Refused, Some(refused.to_string())).await;
+}
+
+/// The same for who does not wait for that.
+pub(super) fn note_refusal_soon(context: &Context, actor: &Actor, action: Action, refused: &OperationError) {
+    let effects = context.for_nobody();
+    if !effects.refusals.is_news((actor.shown.credential, action), Instant::now()) {
+        return;
+    }
+    let (writes, wake) = (effects.writes.clone(), effects.wakes.audit.clone());
+    let (actor, detail) = (actor.clone(), refused.to_string());
+    tokio::spawn(async move {
+        let address = actor.address_text();
+        let new = actor.entry(action.name(), "dashboard", address.as_deref());
+        let ended = Ended { outcome: AuditOutcome::Refused, detail: Some(detail), before: None, after: None };
+        match writes.audit_begin(&new, Some(&ended)).await {
+            Ok(_) => wake.call(),
+            Err(error) => {
+                tracing::warn!(%error, action = new.action, "cannot note a refusal in the audit log")
+            }
+        }
+    });
 }
 
 /// A text that others have written, as the log takes it.

@@ -1,5 +1,6 @@
 //! What operations work with; everything that changes state requires a permission check.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use gaffer_domain::permissions::{Action, Role, Standing};
@@ -7,6 +8,7 @@ use gaffer_domain::scopes::Scopes;
 use gaffer_domain::{AttemptRef, ProjectId, Time};
 use tokio::sync::Mutex;
 
+use super::audit::note_refusal_soon;
 use super::recent::Recent;
 use super::{Actor, OperationError, Shown};
 use crate::changes::Changes;
@@ -63,6 +65,10 @@ pub(super) struct Effects {
     pub guesses: Guesses,
     /// Rate limits for wrong passwords.
     pub password_guesses: PasswordGuesses,
+    /// Rate limits for new users, by address.
+    pub registrations: PasswordGuesses,
+    /// Which sign-ins were refused a short time ago: user, network, reason.
+    pub wrong_passwords: Recent<(Option<String>, Option<IpAddr>, &'static str)>,
     /// Computes hashes of passwords.
     pub passwords: Passwords,
     /// What was refused a short time ago.
@@ -98,6 +104,8 @@ impl Context {
             scheduling: control.scheduling.clone(),
             guesses: Guesses::default(),
             password_guesses: PasswordGuesses::default(),
+            registrations: PasswordGuesses::default(),
+            wrong_passwords: Recent::default(),
             passwords: Passwords::default(),
             refusals: Recent::default(),
             writers: Recent::default(),
@@ -109,14 +117,18 @@ impl Context {
 
     /// Access to changes, if the actor is allowed the action.
     pub(super) fn permit(&self, actor: &Actor, action: Action) -> Result<&Effects, OperationError> {
-        actor.must_be_allowed(action)?;
+        self.check(actor, action)?;
         Ok(&self.effects)
     }
 
     /// Access to reads, if the actor is allowed the action.
     pub(super) fn permit_to_look(&self, actor: &Actor, action: Action) -> Result<&Views, OperationError> {
-        actor.must_be_allowed(action)?;
+        self.check(actor, action)?;
         Ok(&self.views)
+    }
+
+    fn check(&self, actor: &Actor, action: Action) -> Result<(), OperationError> {
+        actor.must_be_allowed(action).inspect_err(|refused| note_refusal_soon(self, actor, action, refused))
     }
 
     /// Access without an actor: for authentication, registration and readiness.

@@ -58,7 +58,8 @@ pub async fn create(
     change.after(json!({ "role": role.as_str() }));
     let effects = change.effects;
     let (secret, secs) = (NewSecret::new(Purpose::Invitation), valid.as_secs());
-    let made = effects.writes.invitation_insert(project.id, role, &actor.user, &secret.sha256, secs).await;
+    let by = (actor.user_id, &*actor.user);
+    let made = effects.writes.invitation_insert(project.id, role, by, &secret.sha256, secs).await;
     let invitation = change.end(made.map_err(OperationError::from)).await?;
     effects.guesses.is_made(&secret.sha256);
     Ok(Invited { invitation, token: secret.text })

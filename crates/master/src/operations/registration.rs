@@ -1,16 +1,17 @@
 //! Who is not signed in yet: passwords, new passwords, invitations, registration. Guesses are rate-limited.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use gaffer_domain::ProjectId;
 use gaffer_domain::members::{InvalidName, Name};
 use gaffer_domain::passwords::{self, WeakPassword};
 use gaffer_protocol::audit::AuditOutcome;
+use tokio::time::Instant;
 
 use super::context::Effects;
 use super::sign_in::{Opening, Origin, Refused, may_ask, presented};
 use super::{Actor, Context, audit};
-use crate::password_guesses::Attempt;
 use crate::passwords::NotHashed;
 use crate::records::Invitation;
 use crate::secret::{Purpose, hash_of};
@@ -79,19 +80,33 @@ pub async fn with_password(
     origin: &Origin,
 ) -> Result<String, NotSignedIn> {
     let effects = context.for_nobody();
-    let attempt = begin(effects, name, origin)?;
-    let account = effects.writes.account_find(name).await?.filter(|account| !account.is_disabled);
+    let account = effects.writes.account_find(name).await?;
+    let tried = Tried { account: account.as_ref().map(|account| account.name.clone()), origin };
+    let attempt = match effects.password_guesses.begin(name, tried.network()) {
+        Ok(attempt) => attempt,
+        Err(wait) => {
+            tried.note(effects, "too many wrong passwords").await;
+            return Err(NotSignedIn::TooMany(wait));
+        }
+    };
+    let account = account.filter(|account| !account.is_disabled);
     let stored = account.as_ref().and_then(|account| account.password.clone());
     let compared = effects.passwords.compare(limited(password), stored).await?;
-    let Some(account) = account.filter(|_| compared.is_right) else { return Err(NotSignedIn::Wrong) };
+    let right =
+        account.filter(|_| compared.is_right).and_then(|account| Some((account.id, account.password?)));
+    let Some((user, mut stored)) = right else {
+        tried.note(effects, "wrong name or password").await;
+        return Err(NotSignedIn::Wrong);
+    };
     attempt.was_right();
-    if let Some(old) = account.password.filter(|_| compared.is_outdated) {
+    if compared.is_outdated {
         let new = effects.passwords.hash(limited(password)).await?;
-        effects.writes.password_rehash(account.id, &old, &new).await?;
+        effects.writes.password_rehash(user, &stored, &new).await?;
+        stored = new;
     }
     let session = Opening::new(origin);
-    match effects.writes.web_session_insert(account.id, session.to_store()).await? {
-        true => Ok(session.opened(context).await),
+    match effects.writes.web_session_insert(user, &stored, session.to_store()).await? {
+        true => Ok(session.opened(context)),
         false => Err(NotSignedIn::Wrong),
     }
 }
@@ -137,14 +152,20 @@ pub async fn reset_password(
     let link = hash_of(token, Purpose::PasswordReset).ok_or(NotSignedIn::LinkNotGood)?;
     let hash = effects.passwords.hash(limited(password)).await?;
     let session = Opening::new(origin);
-    let ended = effects.writes.reset_link_use(&link, &hash, session.to_store()).await?;
+    let (subject, address) = (format!("user {user}"), address_text(origin));
+    let noted = NewEntry {
+        project: None,
+        user: &user,
+        credential: None,
+        address: address.as_deref(),
+        action: "set_password",
+        target: &subject,
+    };
+    let ended = effects.writes.reset_link_use(&link, &hash, session.to_store(), &noted).await?;
     for ended in ended.ok_or(NotSignedIn::LinkNotGood)? {
         effects.open_streams.end_session(&ended);
     }
-    let subject = format!("user {user}");
-    let set = Noted { project: None, user: &user, action: "set_password", target: &subject };
-    set.note(effects, None, origin).await;
-    Ok(session.opened(context).await)
+    Ok(session.opened(context))
 }
 
 /// The invitation of a link.
@@ -187,9 +208,11 @@ pub async fn join(
     let invitation = invitation(context, token, origin).await?;
     let sha256 = hash_of(token, Purpose::Invitation).ok_or(NotSignedIn::LinkNotGood)?;
     let effects = context.for_nobody();
-    let project = taken(effects.writes.invitation_use(&sha256, Invited::User(actor.user_id)).await?)?;
-    joined(effects, &invitation, &actor.user, actor.shown.name.as_deref(), origin).await;
-    Ok(project)
+    let joining = Joining::new(&invitation, origin);
+    let noted = joining.entry(&actor.user, actor.shown.name.as_deref());
+    let used = effects.writes.invitation_use(&sha256, Invited::User(actor.user_id), &noted).await;
+    effects.wakes.audit.call();
+    taken(used?)
 }
 
 /// Takes an invitation as a new user. The session, for the browser to keep, and the name of the project.
@@ -208,9 +231,10 @@ pub async fn join_as_newcomer(
     let (name, hash) = newcomer(effects, name, password).await?;
     let session = Opening::new(origin);
     let newcomer = Invited::Newcomer(&name, &hash, session.to_store());
-    let project = taken(effects.writes.invitation_use(&sha256, newcomer).await?)?;
-    joined(effects, &invitation, name.as_str(), None, origin).await;
-    Ok((session.opened(context).await, project))
+    let joining = Joining::new(&invitation, origin);
+    let used = effects.writes.invitation_use(&sha256, newcomer, &joining.entry(name.as_str(), None)).await;
+    let project = taken(used?)?;
+    Ok((session.opened(context), project))
 }
 
 /// Makes somebody a user without an invitation. The session, for the browser to keep.
@@ -224,24 +248,64 @@ pub async fn register(
 ) -> Result<String, NotSignedIn> {
     let effects = context.for_nobody();
     // Each try counts, also one that is good: an address makes a few users, not thousands.
-    let address = origin.address.map_or_else(String::new, |address| address.to_string());
-    begin(effects, &format!("registration from {address}"), origin)?;
+    let address = address_text(origin);
+    let registration = effects.registrations.begin(address.as_deref().unwrap_or_default(), network(origin));
+    registration.map_err(NotSignedIn::TooMany)?;
     let (name, hash) = newcomer(effects, name, password).await?;
     let session = Opening::new(origin);
-    match effects.writes.user_register(&name, &hash, session.to_store()).await? {
-        true => {
-            let subject = format!("user {name}");
-            let made = Noted { project: None, user: name.as_str(), action: "register", target: &subject };
-            made.note(effects, None, origin).await;
-            Ok(session.opened(context).await)
-        }
+    let subject = format!("user {name}");
+    let noted = NewEntry {
+        project: None,
+        user: name.as_str(),
+        credential: None,
+        address: address.as_deref(),
+        action: "register",
+        target: &subject,
+    };
+    match effects.writes.user_register(&name, &hash, session.to_store(), &noted).await? {
+        true => Ok(session.opened(context)),
         false => Err(name_taken()),
     }
 }
 
-fn begin(effects: &Effects, name: &str, origin: &Origin) -> Result<Attempt, NotSignedIn> {
-    let address = origin.address.map(crate::listener::network_of);
-    effects.password_guesses.begin(name, address).map_err(NotSignedIn::TooMany)
+fn network(origin: &Origin) -> Option<IpAddr> {
+    origin.address.map(crate::listener::network_of)
+}
+
+fn address_text(origin: &Origin) -> Option<String> {
+    origin.address.map(|address| address.to_string())
+}
+
+/// A sign-in with a password that fails. Of a name that no user has, only that is noted: it may be a password.
+struct Tried<'a> {
+    account: Option<String>,
+    origin: &'a Origin,
+}
+
+impl Tried<'_> {
+    fn network(&self) -> Option<IpAddr> {
+        network(self.origin)
+    }
+
+    /// Once a minute for a user and a network, so that nobody fills the audit log.
+    async fn note(&self, effects: &Effects, why: &'static str) {
+        let (user, address) = (self.account.as_deref().unwrap_or("(unknown)"), address_text(self.origin));
+        if !effects.wrong_passwords.is_news((self.account.clone(), self.network(), why), Instant::now()) {
+            return;
+        }
+        tracing::warn!(user, address, "a sign-in was refused: {why}");
+        let target =
+            self.account.as_ref().map_or_else(|| "unknown user".to_owned(), |name| format!("user {name}"));
+        let new = NewEntry {
+            project: None,
+            user,
+            credential: Some("password"),
+            address: address.as_deref(),
+            action: "sign_in",
+            target: &target,
+        };
+        audit::note(effects, &new, AuditOutcome::Refused, Some(why.to_owned())).await;
+    }
 }
 
 /// A name and the hash of a password, if somebody may have both.
@@ -268,33 +332,30 @@ fn limited(password: &str) -> String {
     password.chars().take(passwords::MAX_BYTES + 1).collect()
 }
 
-/// Something that the audit log says of somebody who was not signed in before.
-struct Noted<'a> {
-    project: Option<ProjectId>,
-    user: &'a str,
-    action: &'a str,
-    target: &'a str,
+/// Somebody becomes a member with an invitation, for the audit log.
+struct Joining {
+    project: ProjectId,
+    target: String,
+    address: Option<String>,
 }
 
-impl Noted<'_> {
-    async fn note(self, effects: &Effects, credential: Option<&str>, origin: &Origin) {
-        let Noted { project, user, action, target } = self;
-        let address = origin.address.map(|address| address.to_string());
-        let new = NewEntry { project, user, credential, address: address.as_deref(), action, target };
-        audit::note(effects, &new, AuditOutcome::Done, None).await;
+impl Joining {
+    fn new(invitation: &Invitation, origin: &Origin) -> Joining {
+        Joining {
+            project: invitation.project_id,
+            target: format!("invitation {} as {}", invitation.id, invitation.role),
+            address: address_text(origin),
+        }
     }
-}
 
-/// Notes that somebody has become a member.
-async fn joined(
-    effects: &Effects,
-    invitation: &Invitation,
-    user: &str,
-    credential: Option<&str>,
-    origin: &Origin,
-) {
-    let target = format!("invitation {} as {}", invitation.id, invitation.role);
-    let project = Some(invitation.project_id);
-    let noted = Noted { project, user, action: "join_project", target: &target };
-    noted.note(effects, credential, origin).await;
+    fn entry<'a>(&'a self, user: &'a str, credential: Option<&'a str>) -> NewEntry<'a> {
+        NewEntry {
+            project: Some(self.project),
+            user,
+            credential,
+            address: self.address.as_deref(),
+            action: "join_project",
+            target: &self.target,
+        }
+    }
 }

@@ -229,7 +229,7 @@ pub async fn use_link(context: &Context, token: &str, origin: &Origin) -> Result
         effects.guesses.is_wrong(presented);
         return Ok(None);
     }
-    Ok(Some(session.opened(context).await))
+    Ok(Some(session.opened(context)))
 }
 
 /// A browser session that is being opened.
@@ -251,27 +251,20 @@ impl Opening {
     pub(super) fn to_store(&self) -> NewWebSession<'_> {
         let origin =
             SessionOrigin { address: self.address.as_deref(), browser: self.origin.browser.as_deref() };
-        NewWebSession { sha256: &self.secret.sha256, secs: SESSION_SECS, origin }
+        NewWebSession { sha256: &self.secret.sha256, secs: SESSION_SECS, origin, credential: BROWSER_SESSION }
     }
 
-    /// It is stored, and is noted: what the browser keeps.
-    pub(super) async fn opened(self, context: &Context) -> String {
-        let (sha256, address) = (self.secret.sha256, self.origin.address);
-        context.for_nobody().guesses.is_made(&sha256);
-        note(context, Noted { session: &sha256, action: "sign_in", address }).await;
+    /// It is stored and noted: what the browser keeps.
+    pub(super) fn opened(self, context: &Context) -> String {
+        let effects = context.for_nobody();
+        effects.guesses.is_made(&self.secret.sha256);
+        effects.wakes.audit.call();
         self.secret.text
     }
 }
 
-/// A browser session that begins or ends.
-struct Noted<'a> {
-    session: &'a [u8; 32],
-    action: &'static str,
-    address: Option<IpAddr>,
-}
-
-/// Notes in the audit log that a browser session begins or ends.
-async fn note(context: &Context, Noted { session, action, address }: Noted<'_>) {
+/// Notes in the audit log that a browser session ends.
+async fn note_sign_out(context: &Context, session: &[u8; 32], address: Option<IpAddr>) {
     let effects = context.for_nobody();
     match effects.writes.web_session_check(session, SESSION_IDLE_SECS, Wanted::Any).await {
         Ok(Some(found)) => {
@@ -282,13 +275,13 @@ async fn note(context: &Context, Noted { session, action, address }: Noted<'_>) 
                 user: &found.user,
                 credential: Some(BROWSER_SESSION),
                 address: address.as_deref(),
-                action,
+                action: "sign_out",
                 target: &format!("user {}", found.user),
             };
             audit::note(effects, &new, AuditOutcome::Done, None).await;
         }
         Ok(None) => {}
-        Err(error) => tracing::warn!(%error, action, "cannot note something in the audit log"),
+        Err(error) => tracing::warn!(%error, "cannot note a sign-out in the audit log"),
     }
 }
 
@@ -303,7 +296,7 @@ pub async fn sign_out(
 ) -> Result<(), StoreError> {
     let effects = context.for_nobody();
     for (sha256, _) in well_formed(sessions) {
-        note(context, Noted { session: &sha256, action: "sign_out", address }).await;
+        note_sign_out(context, &sha256, address).await;
         effects.writes.web_session_delete(&sha256).await?;
         effects.open_streams.end_session(&sha256);
     }

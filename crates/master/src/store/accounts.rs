@@ -4,6 +4,7 @@ use gaffer_domain::Time;
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row};
 
+use super::audit::{NewEntry, note_done};
 use super::{ReadStore, StoreError, WriteStore};
 use crate::records::WebSession;
 
@@ -26,6 +27,25 @@ pub struct NewWebSession<'a> {
     /// How long it lasts at most.
     pub secs: u32,
     pub origin: SessionOrigin<'a>,
+    /// What the audit log says that was shown for it.
+    pub credential: &'a str,
+}
+
+/// For whom a browser session is opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SessionFor<'a> {
+    pub user_id: i64,
+    /// The one project that it is for.
+    pub limited_to: Option<i64>,
+    /// The hash of the password that was compared: it must be the present one.
+    pub password: Option<&'a str>,
+}
+
+impl SessionFor<'_> {
+    /// For all projects of a user.
+    pub fn user(user_id: i64) -> Self {
+        SessionFor { user_id, limited_to: None, password: None }
+    }
 }
 
 /// Where a browser session was opened.
@@ -113,29 +133,46 @@ impl WriteStore {
     }
 
     /// Gives a user another password, and ends all of their sessions except the one to keep, and links that sign in. The
-    /// sessions that ended.
+    /// sessions that ended; none if `present` is not the present hash any more.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn password_set(
         &self,
         user_id: i64,
-        hash: &str,
+        (present, hash): (Option<&str>, &str),
         keep: Option<&[u8; 32]>,
-    ) -> Result<Vec<[u8; 32]>, StoreError> {
+    ) -> Result<Option<Vec<[u8; 32]>>, StoreError> {
         let mut tx = self.begin().await?;
+        let is_present: Option<bool> = sqlx::query_scalar(
+            "SELECT password IS NOT DISTINCT FROM $2 FROM users WHERE id = $1 FOR NO KEY UPDATE",
+        )
+        .bind(user_id)
+        .bind(present)
+        .fetch_optional(&mut *tx)
+        .await?;
+        if is_present != Some(true) {
+            return Ok(None);
+        }
         let ended = password_change(&mut tx, user_id, hash, keep).await?;
         tx.commit().await?;
-        Ok(ended)
+        Ok(Some(ended))
     }
 
-    /// Opens a browser session for a user, unless they are disabled.
+    /// Opens a browser session for a user who has shown a password with this hash, unless that was changed meanwhile or the user
+    /// is disabled.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn web_session_insert(&self, user_id: i64, new: NewWebSession<'_>) -> Result<bool, StoreError> {
+    pub async fn web_session_insert(
+        &self,
+        user_id: i64,
+        password: &str,
+        new: NewWebSession<'_>,
+    ) -> Result<bool, StoreError> {
         let mut tx = self.begin().await?;
-        let is_open = session_insert(&mut tx, user_id, new).await?;
+        let whose = SessionFor { password: Some(password), ..SessionFor::user(user_id) };
+        let is_open = session_insert(&mut tx, whose, new).await?;
         tx.commit().await?;
         Ok(is_open)
     }
@@ -221,6 +258,7 @@ impl WriteStore {
         link: &[u8; 32],
         hash: &str,
         new: NewWebSession<'_>,
+        noted: &NewEntry<'_>,
     ) -> Result<Option<Vec<[u8; 32]>>, StoreError> {
         let mut tx = self.begin().await?;
         let user: Option<i64> = sqlx::query_scalar(
@@ -233,7 +271,8 @@ impl WriteStore {
         .await?;
         let Some(user) = user else { return Ok(None) };
         let ended = password_change(&mut tx, user, hash, None).await?;
-        session_insert(&mut tx, user, new).await?;
+        note_done(&mut tx, noted).await?;
+        session_insert(&mut tx, SessionFor::user(user), new).await?;
         tx.commit().await?;
         Ok(Some(ended))
     }
@@ -273,22 +312,30 @@ async fn sessions_end(
     Ok(ended.into_iter().filter_map(|sha256| sha256.try_into().ok()).collect())
 }
 
-/// Opens a browser session for a user, unless they are disabled.
+/// Opens a browser session for a user, unless they are disabled, and notes it in the audit log.
 pub(super) async fn session_insert(
     tx: &mut PgConnection,
-    user_id: i64,
+    whose: SessionFor<'_>,
     new: NewWebSession<'_>,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "INSERT INTO web_sessions (sha256, user_id, expires_at, address, browser) \
-         SELECT $2, id, now() + $3 * interval '1 second', $4, $5 FROM users WHERE id = $1 AND disabled_at IS NULL",
+    // The row is held: a new password that is being set ends this session, or is seen here.
+    let noted = sqlx::query(
+        "WITH who AS MATERIALIZED (SELECT id, name FROM users WHERE id = $1 AND disabled_at IS NULL \
+                 AND ($7::text IS NULL OR password = $7) FOR SHARE), \
+             opened AS (INSERT INTO web_sessions (sha256, user_id, project_id, expires_at, address, browser) \
+                 SELECT $2, id, $6, now() + $3 * interval '1 second', $4, $5 FROM who) \
+         INSERT INTO audit_entries (project_id, at, user_name, credential, address, action, target, outcome, rest) \
+         SELECT 0, now(), name, $8, $4, 'sign_in', 'user ' || name, 'done', '{}' FROM who",
     )
-    .bind(user_id)
+    .bind(whose.user_id)
     .bind(&new.sha256[..])
     .bind(f64::from(new.secs))
     .bind(new.origin.address)
     .bind(new.origin.browser)
+    .bind(whose.limited_to)
+    .bind(whose.password)
+    .bind(new.credential)
     .execute(tx)
     .await?;
-    Ok(done.rows_affected() > 0)
+    Ok(noted.rows_affected() > 0)
 }

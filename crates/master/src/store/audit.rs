@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use gaffer_domain::{ProjectId, Time};
 use gaffer_protocol::audit::{AuditEntry, AuditOutcome, End, exported, hash_of};
 use serde_json::Value;
-use sqlx::FromRow;
 use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection};
 
 use super::forms::known;
 use super::{ReadStore, Store, StoreError, WriteStore};
@@ -65,6 +65,26 @@ pub struct AuditFilter {
     pub until: Option<Time>,
     /// Only those below this number.
     pub before: Option<i64>,
+}
+
+/// Notes something in the transaction that does it.
+///
+/// # Errors
+/// When the database does not answer.
+pub(super) async fn note_done(tx: &mut PgConnection, new: &NewEntry<'_>) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO audit_entries (project_id, at, user_name, credential, address, action, target, outcome, rest) \
+         VALUES ($1, now(), $2, $3, $4, $5, $6, 'done', '{}')",
+    )
+    .bind(new.project.map_or(0, |project| project.0))
+    .bind(new.user)
+    .bind(new.credential)
+    .bind(new.address)
+    .bind(new.action)
+    .bind(new.target)
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 #[derive(FromRow)]

@@ -23,6 +23,9 @@ pub enum StoreError {
     /// A value was refused (SQLSTATE class 22 or 23). Only if a single row was written can that be the row's fault.
     #[error("the database refused a value: {0}")]
     Refused(#[source] SqlxError),
+    /// The project was deleted meanwhile. Nothing took effect.
+    #[error("the project was deleted")]
+    ProjectGone,
     /// Another master leads. Nothing took effect, and nothing will that this one tries.
     #[error("another master leads now")]
     NotLeader,
@@ -81,6 +84,7 @@ impl StoreError {
             StoreError::Locked(_) => "lock",
             StoreError::Refused(_) => "value",
             StoreError::NotLeader => "not_leader",
+            StoreError::ProjectGone => "project_gone",
             StoreError::Unreadable(_) => "unreadable",
             StoreError::ObjectsUnavailable { .. } => "objects_unavailable",
             StoreError::ObjectLost(_) => "object_lost",
@@ -112,7 +116,7 @@ fn classified(error: SqlxError) -> StoreError {
     }
 }
 
-/// The kinds of errors, for metrics.
+/// The kinds of errors that operators count, for metrics.
 const KINDS: [&str; 7] =
     ["unavailable", "no_connection", "timeout", "lock", "value", "not_leader", "unreadable"];
 
@@ -139,6 +143,8 @@ fn of_state(code: &str) -> fn(SqlxError) -> StoreError {
         },
         // What `leader_check` fails with.
         "LT001" => |_| StoreError::NotLeader,
+        // What `project_is_live` fails with.
+        "GP001" => |_| StoreError::ProjectGone,
         // Damaged data or index; or, by `all_written_check`, rows that somebody else has changed.
         "XX001" | "XX002" | "LT002" => |error| StoreError::Unreadable(error.to_string()),
         _ => match code.get(..2) {

@@ -5,7 +5,8 @@ use gaffer_domain::members::{MemberRole, Name};
 use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection, Row};
 
-use super::accounts::{NewWebSession, password_change, session_insert};
+use super::accounts::{NewWebSession, SessionFor, password_change, session_insert};
+use super::audit::{NewEntry, note_done};
 use super::forms::known;
 use super::users::user_insert;
 use super::{ReadStore, StoreError, WriteStore};
@@ -33,7 +34,10 @@ pub enum Taken {
 
 const COLUMNS: &str = "i.id, i.project_id, p.name AS project, i.role, i.created_by, i.created_at, i.expires_at, i.revoked_at, i.used_at, \
      i.used_by FROM invitations i JOIN projects p ON p.id = i.project_id";
-const IS_GOOD: &str = "i.used_at IS NULL AND i.revoked_at IS NULL AND i.expires_at > now()";
+/// It is open, and who made it could make it now.
+const IS_GOOD: &str = "i.used_at IS NULL AND i.revoked_at IS NULL AND i.expires_at > now() AND EXISTS (\
+     SELECT FROM users u LEFT JOIN memberships m ON m.user_id = u.id AND m.project_id = i.project_id \
+     WHERE u.id = i.created_by_id AND u.disabled_at IS NULL AND (u.is_admin OR m.role = 'admin'))";
 
 impl FromRow<'_, PgRow> for Invitation {
     fn from_row(row: &PgRow) -> sqlx::Result<Invitation> {
@@ -85,13 +89,13 @@ impl WriteStore {
         &self,
         project: ProjectId,
         role: MemberRole,
-        created_by: &str,
+        (created_by_id, created_by): (i64, &str),
         sha256: &[u8; 32],
         valid_secs: u64,
     ) -> Result<Invitation, StoreError> {
         let sql = format!(
-            "WITH i AS (INSERT INTO invitations (sha256, project_id, role, created_by, expires_at) \
-                 VALUES ($2, $1, $3, $4, now() + $5 * interval '1 second') RETURNING *) SELECT {}",
+            "WITH i AS (INSERT INTO invitations (sha256, project_id, role, created_by, expires_at, created_by_id) \
+                 VALUES ($2, $1, $3, $4, now() + $5 * interval '1 second', $6) RETURNING *) SELECT {}",
             COLUMNS.replace("FROM invitations i", "FROM i")
         );
         let mut tx = self.begin().await?;
@@ -101,6 +105,7 @@ impl WriteStore {
             .bind(role.as_str())
             .bind(created_by)
             .bind(valid_secs as f64)
+            .bind(created_by_id)
             .fetch_one(&mut *tx)
             .await?;
         tx.commit().await?;
@@ -139,7 +144,12 @@ impl WriteStore {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn invitation_use(&self, sha256: &[u8; 32], who: Invited<'_>) -> Result<Taken, StoreError> {
+    pub async fn invitation_use(
+        &self,
+        sha256: &[u8; 32],
+        who: Invited<'_>,
+        noted: &NewEntry<'_>,
+    ) -> Result<Taken, StoreError> {
         let mut tx = self.begin_short().await?;
         let sql = format!("SELECT {COLUMNS} WHERE i.sha256 = $1 AND {IS_GOOD} FOR UPDATE OF i");
         let found: Option<Invitation> =
@@ -177,6 +187,7 @@ impl WriteStore {
         .bind(user)
         .execute(&mut *tx)
         .await?;
+        note_done(&mut tx, noted).await?;
         tx.commit().await?;
         Ok(Taken::Joined(found.project))
     }
@@ -190,11 +201,13 @@ impl WriteStore {
         name: &Name,
         hash: &str,
         session: NewWebSession<'_>,
+        noted: &NewEntry<'_>,
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin_short().await?;
         if newcomer(&mut tx, name, hash, session).await?.is_none() {
             return Ok(false);
         }
+        note_done(&mut tx, noted).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -222,6 +235,6 @@ async fn newcomer(
         made => made?,
     };
     password_change(tx, user, hash, None).await?;
-    session_insert(tx, user, session).await?;
+    session_insert(tx, SessionFor::user(user), session).await?;
     Ok(Some(user))
 }

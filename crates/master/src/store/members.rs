@@ -108,6 +108,17 @@ impl WriteStore {
                 }
             }
         }
+        if wanted != Some(MemberRole::Admin) {
+            // They may be made admin again, and what they gave away before does not come back with that.
+            sqlx::query(
+                "UPDATE invitations SET revoked_at = now() WHERE project_id = $1 AND created_by_id = $2 \
+                 AND used_at IS NULL AND revoked_at IS NULL",
+            )
+            .bind(project.0)
+            .bind(user)
+            .execute(&mut *tx)
+            .await?;
+        }
         let sql = format!("SELECT {COLUMNS} AND m.user_id = $2");
         let member = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .bind(project.0)

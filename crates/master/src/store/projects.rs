@@ -184,7 +184,7 @@ pub(super) async fn take_down(
     project: ProjectId,
     is_confirmed: bool,
 ) -> Result<Result<(), (NotDeleted, Holdings)>, StoreError> {
-    // Jobs that are being submitted hold the row: they are counted, and no more come meanwhile.
+    // What is being made in the project holds the row (`project_is_live`): it is counted, and no more comes after this.
     sqlx::query("SELECT FROM projects WHERE id = $1 FOR UPDATE").bind(project.0).execute(&mut *tx).await?;
     let holdings = holdings(tx, project).await?;
     if let Err(why) = holdings.may_be_deleted(is_confirmed) {
@@ -198,6 +198,8 @@ pub(super) async fn take_down(
         "DELETE FROM login_links WHERE project_id = $1",
         "DELETE FROM web_sessions WHERE project_id = $1",
         "DELETE FROM templates WHERE project_id = $1",
+        "DELETE FROM invitations WHERE project_id = $1",
+        "DELETE FROM secrets WHERE project_id = $1",
         "UPDATE workers SET removed_at = now() WHERE project_id = $1 AND removed_at IS NULL",
     ] {
         sqlx::query(sql).bind(project.0).execute(&mut *tx).await?;

@@ -95,6 +95,10 @@ impl Store {
         // Who had signed out, or used a link, after the backup, would be signed in again.
         sqlx::query("DELETE FROM web_sessions").execute(&mut *tx).await?;
         sqlx::query("DELETE FROM login_links").execute(&mut *tx).await?;
+        // Those that were used or revoked after the backup would be good again.
+        sqlx::query("UPDATE invitations SET revoked_at = now() WHERE used_at IS NULL AND revoked_at IS NULL")
+            .execute(&mut *tx)
+            .await?;
         // For the events that are written here: workers and followers may know higher numbers than the backup does.
         sqlx::query("SELECT setval('events_id_seq', $1)").bind(next.event).execute(&mut *tx).await?;
         let unfinished = note(&mut tx, taken_at, now).await?;

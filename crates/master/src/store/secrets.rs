@@ -231,13 +231,20 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn secrets_of_key(&self, key_id: &str, most: i64) -> Result<Vec<SealedSecret>, StoreError> {
+    pub async fn secrets_of_key(
+        &self,
+        key_id: &str,
+        after: Option<(ProjectId, &str)>,
+        most: i64,
+    ) -> Result<Vec<SealedSecret>, StoreError> {
         let rows: Vec<SealedRow> = sqlx::query_as(
             "SELECT project_id, name, version, key_id, data_key, ''::bytea AS value FROM secrets WHERE key_id = $1 \
-             ORDER BY project_id, name LIMIT $2",
+             AND (project_id, name) > ($3, $4) ORDER BY project_id, name LIMIT $2",
         )
         .bind(key_id)
         .bind(most)
+        .bind(after.map_or(0, |(project, _)| project.0))
+        .bind(after.map_or("", |(_, name)| name))
         .fetch_all(&self.pool)
         .await?;
         Ok(rows.into_iter().map(SealedSecret::from).collect())

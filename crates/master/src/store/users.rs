@@ -229,6 +229,15 @@ impl WriteStore {
         if !leaves_an_administrator(&administrators(&mut tx).await?, user.id) {
             return Ok(UserDeleted::LastAdministrator);
         }
+        // So that no other admin of these projects goes at the same time.
+        sqlx::query(
+            "SELECT FROM memberships WHERE project_id IN ( \
+                 SELECT project_id FROM memberships WHERE user_id = $1 AND role = 'admin') \
+             ORDER BY project_id, user_id FOR UPDATE",
+        )
+        .bind(user.id)
+        .execute(&mut *tx)
+        .await?;
         let alone: Vec<String> = sqlx::query_scalar(
             "SELECT p.name FROM memberships m JOIN projects p ON p.id = m.project_id \
              WHERE m.user_id = $1 AND m.role = 'admin' AND p.personal_of IS DISTINCT FROM $1 AND NOT EXISTS ( \

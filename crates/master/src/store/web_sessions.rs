@@ -3,7 +3,7 @@
 use gaffer_domain::members::MemberRole;
 use gaffer_domain::{JobId, ProjectId, Time};
 
-use super::accounts::NewWebSession;
+use super::accounts::{NewWebSession, SessionFor, session_insert};
 use super::forms::known;
 use super::{Store, StoreError, WriteStore};
 
@@ -113,22 +113,20 @@ impl WriteStore {
         link_sha256: &[u8; 32],
         new: NewWebSession<'_>,
     ) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "WITH used AS (UPDATE login_links SET used_at = now() \
-                 WHERE sha256 = $1 AND NOT resets_password AND used_at IS NULL AND expires_at > now() \
-                 AND EXISTS (SELECT FROM users WHERE id = user_id AND disabled_at IS NULL) \
-                 RETURNING user_id, project_id) \
-             INSERT INTO web_sessions (sha256, user_id, project_id, expires_at, address, browser) \
-             SELECT $2, user_id, project_id, now() + $3 * interval '1 second', $4, $5 FROM used",
+        let mut tx = self.begin().await?;
+        let used: Option<(i64, Option<i64>)> = sqlx::query_as(
+            "UPDATE login_links SET used_at = now() \
+             WHERE sha256 = $1 AND NOT resets_password AND used_at IS NULL AND expires_at > now() \
+             AND EXISTS (SELECT FROM users WHERE id = user_id AND disabled_at IS NULL) RETURNING user_id, project_id",
         )
         .bind(&link_sha256[..])
-        .bind(&new.sha256[..])
-        .bind(f64::from(new.secs))
-        .bind(new.origin.address)
-        .bind(new.origin.browser)
-        .execute(&self.pool)
+        .fetch_optional(&mut *tx)
         .await?;
-        Ok(done.rows_affected() > 0)
+        let Some((user_id, limited_to)) = used else { return Ok(false) };
+        let whose = SessionFor { limited_to, ..SessionFor::user(user_id) };
+        let is_open = session_insert(&mut tx, whose, new).await?;
+        tx.commit().await?;
+        Ok(is_open)
     }
 
     /// Who is signed in with this session, and what they are in the wanted project; none if the session is unknown, over, or

@@ -41,6 +41,11 @@ pub enum Refusal {
     },
 }
 
+/// Whether another site has led the browser here, as far as the browser says so.
+pub fn is_from_another_site(headers: &HeaderMap) -> bool {
+    headers.get(SEC_FETCH_SITE).is_some_and(|site| site != "same-origin" && site != "none")
+}
+
 /// Whether a request that changes something may do so, by its origin. `public`: the origin of the dashboard's
 /// public address.
 ///

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
+use super::super::auth::origin::is_from_another_site;
 use super::super::auth::{sessions, signed_in};
 use super::super::error::Error;
 use super::super::params::Params;
@@ -31,6 +32,15 @@ struct LoginPage {
     next: Option<String>,
     name: String,
     can_register: bool,
+}
+
+/// Asks before a link that another site led to is used.
+#[derive(Template)]
+#[template(path = "login_link.html")]
+struct LinkPage {
+    frame: Frame,
+    token: String,
+    next: Option<String>,
 }
 
 #[derive(Template)]
@@ -62,18 +72,52 @@ pub async fn sign_in(
     if is_look_ahead {
         return page(&shown(None, next));
     }
+    // Another site must not choose as whom somebody is signed in, so the user does: the form is of this site.
+    if is_from_another_site(&headers) {
+        return page(&LinkPage { frame, token: token.to_owned(), next });
+    }
+    use_link(&doors, frame, &headers, &peer, (token, next)).await
+}
+
+#[derive(Debug, Deserialize)]
+pub struct LinkForm {
+    token: String,
+    #[serde(default)]
+    next: String,
+}
+
+/// `POST /login/link`: signs in with a link that another site led to.
+pub async fn with_link(
+    State(doors): State<Doors>,
+    surroundings: PageContext,
+    headers: HeaderMap,
+    peer: Peer,
+    Form(form): Form<LinkForm>,
+) -> Result<Response, Error> {
+    let next = local_path(&form.next).map(str::to_owned);
+    use_link(&doors, surroundings.frame(), &headers, &peer, (token_in(&form.token), next)).await
+}
+
+async fn use_link(
+    doors: &Doors,
+    frame: Frame,
+    headers: &HeaderMap,
+    peer: &Peer,
+    (token, next): (&str, Option<String>),
+) -> Result<Response, Error> {
     let to = next.clone().unwrap_or_else(|| "/jobs".to_owned());
-    let Some(session) = sign_in::use_link(&doors.context, token, &origin(&headers, &peer)).await? else {
-        let visit = signed_in(&doors, &headers, &peer, Wanted::Any).await?;
+    let Some(session) = sign_in::use_link(&doors.context, token, &origin(headers, peer)).await? else {
+        let visit = signed_in(doors, headers, peer, Wanted::Any).await?;
         if !matches!(visit, Visit::Nobody) {
             return Ok(Redirect::to(&to).into_response());
         }
-        let problem = "This link has expired or was already used. Get a new one.".to_owned();
-        return page(&shown(Some(problem), next));
+        let problem = Some("This link has expired or was already used. Get a new one.".to_owned());
+        let can_register = doors.site.registration_is_open;
+        return page(&LoginPage { frame, problem, next, name: String::new(), can_register });
     };
-    sign_in::sign_out(&doors.context, sessions(&headers), peer.address()).await?;
-    // After a link from another site the browser would not send the new cookie on a redirect, so the response is a
-    // page that continues.
+    sign_in::sign_out(&doors.context, sessions(headers), peer.address()).await?;
+    // After a link from elsewhere the browser would not send the new cookie on a redirect, so the response is a page that
+    // continues.
     let mut response = page(&SignedInPage { frame, next: to })?;
     set_session(&doors.site, &mut response, &session, SESSION_SECS);
     Ok(response)
