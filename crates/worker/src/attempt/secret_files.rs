@@ -184,6 +184,16 @@ impl SecretFiles {
     }
 }
 
+impl Drop for Space {
+    fn drop(&mut self) {
+        let known = self.directory.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(directory) = known {
+            // Fails if an attempt goes on without this process.
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}
+
 impl Drop for AttemptSecrets {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.directory) {
