@@ -3,25 +3,29 @@
 //! [`Masks`] are the values of one attempt with the forms in which programs print them ([`forms`]); a [`Flow`] is what is known
 //! of one of its streams. The result is the same for every way to cut the input: what is shown depends on the bytes
 //! before it alone. So a flow holds back what may be the beginning of a form, and nothing else: at most as many bytes as the
-//! longest form has. It never shows them earlier because nothing comes for a while, so a reader that begins again with the stream gets the
-//! same.
+//! longest form has, with the line ends in it. It never shows them earlier because nothing comes for a while, so a reader that begins
+//! again with the stream gets the same.
+//!
+//! The work is limited, because a worker does it for all of its attempts in one process: values that are a lot together are
+//! hidden as they are and in no other form, and a value that is added costs no more than those that were added before it.
 //!
 //! This is a best effort. A program that prints a value reversed, in hexadecimal, or letter by letter with something in between
 //! is not stopped.
 
+mod finder;
 pub mod forms;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
-
-use aho_corasick::automaton::{Automaton as _, StateID};
-use aho_corasick::nfa::contiguous::NFA;
-use aho_corasick::{Anchored, MatchKind};
+use std::sync::Arc;
 
 use crate::secrets::{MIN_HIDDEN_BYTES, SecretValue};
+use finder::Finder;
+use walk::{RUN, Walk, run_at_end};
 
 /// What stands in the place of a value. It does not tell how long the value is.
 pub const MARK: &[u8] = b"***";
@@ -29,159 +33,136 @@ pub const MARK: &[u8] = b"***";
 pub const ADD_MASK: &[u8] = b"::add-mask::";
 /// A longer value after [`ADD_MASK`] is not understood.
 pub const MAX_ADDED_BYTES: usize = 4 << 10;
+/// Bytes of all forms of the values that are given. Values beyond it, the longest, are hidden as they are.
+pub const MAX_FORM_BYTES: usize = 256 << 10;
+/// The same of the values that a stream adds.
+pub const MAX_ADDED_FORM_BYTES: usize = 64 << 10;
 /// The most values that an attempt can add, …
 const MAX_ADDED: usize = 100;
 /// … and their bytes together.
 const MAX_ALL_ADDED_BYTES: usize = 16 << 10;
 
+/// Values to hide with what finds them. Attempts with the same values can share it: it is most of what they need.
+pub struct Hidden {
+    values: Vec<SecretValue>,
+    finder: Finder,
+}
+
+impl Hidden {
+    /// Takes a while for many values, and never longer than for 4 MiB of them.
+    pub fn of(values: Vec<SecretValue>) -> Hidden {
+        let forms = forms::within(MAX_FORM_BYTES, values.iter().map(SecretValue::bytes));
+        Hidden { finder: Finder::new(&forms), values }
+    }
+
+    /// Whether it was made of these.
+    pub fn is_of(&self, values: &[SecretValue]) -> bool {
+        self.values == values
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hidden({} values)", self.values.len())
+    }
+}
+
 /// The values to hide in all streams of an attempt.
 pub struct Masks {
+    hidden: Arc<Hidden>,
+    added: Vec<Added>,
+    /// Counts the changes of `added`.
+    version: u32,
+    added_values: usize,
+    added_bytes: usize,
+    added_form_bytes: usize,
+    /// It is not known what to hide.
+    is_unknown: bool,
+}
+
+/// Some of the values that were added. A part is put together with those before it that are no larger, so each value becomes a part
+/// of a larger one a few times only, however many follow.
+struct Added {
+    values: usize,
     forms: BTreeSet<Vec<u8>>,
     finder: Finder,
-    /// Counts the changes of `finder`.
-    version: u32,
-    added: usize,
-    added_bytes: usize,
 }
 
 impl Masks {
     /// Hides these values.
-    pub fn new<'a>(values: impl IntoIterator<Item = &'a SecretValue>) -> Masks {
-        let forms: BTreeSet<Vec<u8>> =
-            values.into_iter().flat_map(|value| forms::of(value.bytes())).collect();
-        Masks { finder: Finder::new(&forms), forms, version: 0, added: 0, added_bytes: 0 }
+    pub fn new(hidden: Arc<Hidden>) -> Masks {
+        Masks {
+            hidden,
+            added: Vec::new(),
+            version: 0,
+            added_values: 0,
+            added_bytes: 0,
+            added_form_bytes: 0,
+            is_unknown: false,
+        }
     }
 
-    /// Whether there is nothing to hide yet.
-    pub fn is_empty(&self) -> bool {
-        self.forms.is_empty()
+    /// Hides everything: what is to be hidden is not known.
+    pub fn unknown() -> Masks {
+        Masks { is_unknown: true, ..Masks::new(Arc::new(Hidden::of(Vec::new()))) }
+    }
+
+    /// Whether nothing at all is shown, because it is not known, or cannot be found, what to hide.
+    pub fn hide_all(&self) -> bool {
+        self.is_unknown || self.finders().any(|finder| matches!(finder, Finder::Failed))
+    }
+
+    /// Whether both have the same finder in memory.
+    pub fn shares_with(&self, other: &Masks) -> bool {
+        Arc::ptr_eq(&self.hidden, &other.hidden)
     }
 
     /// A text that stands by itself, such as a message, without the values.
     pub fn hide_in(&mut self, text: &str) -> String {
+        if self.hide_all() {
+            return String::from_utf8_lossy(MARK).into_owned();
+        }
         let mut flow = Flow { line: Line::Other, ..Flow::default() };
         let mut shown = flow.push(self, text.as_bytes());
         shown.extend(flow.finish(self));
         String::from_utf8_lossy(&shown).into_owned()
     }
 
+    /// What finds them: that of the given values, then of those that were added.
+    fn finders(&self) -> impl Iterator<Item = &Finder> {
+        [&self.hidden.finder].into_iter().chain(self.added.iter().map(|added| &added.finder))
+    }
+
     /// Hides a further value from now on. Values that are too short or too many are left out.
     fn add(&mut self, value: &[u8]) {
         if value.len() < MIN_HIDDEN_BYTES
-            || self.added == MAX_ADDED
+            || self.added_values == MAX_ADDED
             || self.added_bytes + value.len() > MAX_ALL_ADDED_BYTES
+            || self.added.iter().any(|added| added.forms.contains(value))
         {
             return;
         }
-        self.added += 1;
+        self.added_values += 1;
         self.added_bytes += value.len();
-        let before = self.forms.len();
-        self.forms.extend(forms::of(value));
-        if self.forms.len() > before {
-            self.finder = Finder::new(&self.forms);
-            self.version += 1;
+        let room = MAX_ADDED_FORM_BYTES.saturating_sub(self.added_form_bytes);
+        let mut forms = forms::within(room, [value]);
+        if forms.is_empty() {
+            return;
         }
+        self.added_form_bytes += forms.iter().map(Vec::len).sum::<usize>();
+        let mut values = 1;
+        while let Some(before) = self.added.pop_if(|before| before.values <= values) {
+            values += before.values;
+            forms.extend(before.forms);
+        }
+        self.added.push(Added { values, finder: Finder::new(&forms), forms });
+        self.version += 1;
     }
 }
 
 impl fmt::Debug for Masks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Masks({} forms)", self.forms.len())
-    }
-}
-
-/// Finds all forms at once, byte by byte.
-struct Finder {
-    /// None if there is nothing to find.
-    automaton: Option<Automaton>,
-}
-
-struct Automaton {
-    nfa: NFA,
-    start: StateID,
-    /// By state: how many of the last bytes may be the beginning of a form that is not complete.
-    open: Vec<u32>,
-    /// The bytes that forms begin with.
-    first: Box<[bool; 256]>,
-    /// The end of a stream is shown if it is no longer than this beginning of a form.
-    harmless: usize,
-}
-
-impl Finder {
-    fn new(forms: &BTreeSet<Vec<u8>>) -> Finder {
-        if forms.is_empty() {
-            return Finder { automaton: None };
-        }
-        // The limits on values keep the automaton far below what it can hold.
-        let nfa = NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(forms).ok();
-        Finder { automaton: nfa.and_then(|nfa| Automaton::new(nfa, forms)) }
-    }
-}
-
-impl Automaton {
-    fn new(nfa: NFA, forms: &BTreeSet<Vec<u8>>) -> Option<Automaton> {
-        let start = nfa.start_state(Anchored::No).ok()?;
-        let mut open: Vec<u32> = Vec::new();
-        let mut first = Box::new([false; 256]);
-        for form in forms {
-            let mut state = start;
-            for (at, byte) in form.iter().enumerate() {
-                state = nfa.next_state(Anchored::No, state, *byte);
-                let place = state.as_usize();
-                if open.len() <= place {
-                    open.resize(place + 1, 0);
-                }
-                if let Some(open) = open.get_mut(place) {
-                    *open = u32::try_from(at + 1).unwrap_or(u32::MAX);
-                }
-            }
-            if let Some(first) = form.first().and_then(|byte| first.get_mut(usize::from(*byte))) {
-                *first = true;
-            }
-        }
-        let harmless = forms.iter().map(|form| form.len() / 4).min().unwrap_or(0);
-        let mut automaton = Automaton { nfa, start, open, first, harmless };
-        automaton.close_complete(forms);
-        Some(automaton)
-    }
-
-    /// A form that is the beginning of no other one is complete: only a shorter end of it may be the beginning of another.
-    fn close_complete(&mut self, forms: &BTreeSet<Vec<u8>>) {
-        let mut complete: Vec<&Vec<u8>> = Vec::new();
-        let mut after = forms.iter().peekable();
-        while let Some(form) = after.next() {
-            // What begins with it stands right behind it in this order.
-            if !after.peek().is_some_and(|next| next.starts_with(form)) {
-                complete.push(form);
-            }
-        }
-        // The shorter first: the end of a form may be a shorter form.
-        complete.sort_by_key(|form| form.len());
-        for form in complete {
-            let end = self.walk(self.start, form);
-            let rest = self.walk(self.start, form.get(1..).unwrap_or_default());
-            let left = self.open(rest);
-            if let Some(open) = self.open.get_mut(end.as_usize()) {
-                *open = u32::try_from(left).unwrap_or(u32::MAX);
-            }
-        }
-    }
-
-    fn walk(&self, from: StateID, bytes: &[u8]) -> StateID {
-        bytes.iter().fold(from, |state, byte| self.nfa.next_state(Anchored::No, state, *byte))
-    }
-
-    fn open(&self, state: StateID) -> usize {
-        self.open.get(state.as_usize()).map_or(0, |open| *open as usize)
-    }
-
-    /// The length of the longest form that ends in this state; 0 for none.
-    fn ending(&self, state: StateID) -> usize {
-        if !self.nfa.is_match(state) {
-            return 0;
-        }
-        let all = 0..self.nfa.match_len(state);
-        all.map(|at| self.nfa.pattern_len(self.nfa.match_pattern(state, at))).max().unwrap_or(0)
+        write!(f, "Masks({:?} and {} added values)", self.hidden, self.added_values)
     }
 }
 
@@ -201,12 +182,15 @@ pub struct Flow {
     pending: Vec<u8>,
     /// So many of these bytes are decided on as far as the bytes behind them allow; the rest belongs to a value that is added.
     walked: usize,
-    state: Option<StateID>,
+    /// One for each finder of the masks.
+    walks: Vec<Walk>,
     version: u32,
     /// Places in `pending` that are hidden, in order, apart from each other.
     hidden: Vec<Range<usize>>,
     /// The last byte that left was hidden.
     in_mark: bool,
+    /// How many characters of base64, as far as it matters, are directly before what is not shown yet.
+    run_before: usize,
     line: Line,
 }
 
@@ -215,10 +199,11 @@ impl Default for Flow {
         Flow {
             pending: Vec::new(),
             walked: 0,
-            state: None,
+            walks: Vec::new(),
             version: 0,
             hidden: Vec::new(),
             in_mark: false,
+            run_before: 0,
             line: Line::Marker(0),
         }
     }
@@ -233,6 +218,10 @@ impl fmt::Debug for Flow {
 impl Flow {
     /// Takes the next bytes of the stream. Gives what can be shown now, which may be nothing.
     pub fn push(&mut self, masks: &mut Masks, bytes: &[u8]) -> Vec<u8> {
+        if masks.hide_all() {
+            self.pending.clear();
+            return Vec::new();
+        }
         if self.version != masks.version {
             self.walk_again(masks);
         }
@@ -245,19 +234,35 @@ impl Flow {
 
     /// The stream has ended: gives the rest. If it ends within a form, its beginning is hidden, too, unless it says little.
     pub fn finish(&mut self, masks: &mut Masks) -> Vec<u8> {
+        if masks.hide_all() {
+            self.pending.clear();
+            return Vec::new();
+        }
         if self.version != masks.version {
             self.walk_again(masks);
         }
         let mut shown = Vec::new();
         self.read_lines(masks, true, &mut shown);
-        if let (Some(automaton), Some(state)) = (&masks.finder.automaton, self.state) {
-            let open = automaton.open(state);
-            if open > automaton.harmless {
-                self.hide(self.pending.len().saturating_sub(open)..self.pending.len());
-            }
+        if masks.hide_all() {
+            self.pending.clear();
+            return shown;
+        }
+        let harmless = masks.finders().filter_map(Finder::harmless).min().unwrap_or(0);
+        let walks = masks.finders().zip(&self.walks);
+        let open: Vec<_> =
+            walks.flat_map(|(finder, walk)| walk.open_places(finder, &self.pending, harmless)).collect();
+        for place in open {
+            self.hide(place);
         }
         self.show(self.pending.len(), &mut shown);
         shown
+    }
+
+    /// Whether these bytes may add a value, so that taking them takes longer than to look at them.
+    pub fn may_add(&self, bytes: &[u8]) -> bool {
+        matches!(self.line, Line::Value)
+            || matches!(self.line, Line::Marker(seen) if seen > 0)
+            || memchr::memmem::find(bytes, ADD_MASK).is_some()
     }
 
     /// How many bytes are held back.
@@ -309,32 +314,25 @@ impl Flow {
     /// Walks up to there, and notes what is to be hidden.
     fn walk(&mut self, masks: &Masks, until: usize) {
         let from = std::mem::replace(&mut self.walked, until);
-        let Some(automaton) = &masks.finder.automaton else { return };
-        let mut state = self.state.unwrap_or(automaton.start);
-        let mut at = from;
-        while let Some(rest) = self.pending.get(at..until).filter(|rest| !rest.is_empty()) {
-            if state == automaton.start {
-                let is_first = |byte: &u8| automaton.first.get(usize::from(*byte)).copied().unwrap_or(false);
-                match rest.iter().position(is_first) {
-                    Some(skipped) => at += skipped,
-                    None => break,
-                }
+        let text = self.pending.get(..until).unwrap_or_default();
+        let mut places = Vec::new();
+        for (number, finder) in masks.finders().enumerate() {
+            if self.walks.len() <= number {
+                self.walks.push(Walk::default());
             }
-            let Some(byte) = self.pending.get(at) else { break };
-            state = automaton.nfa.next_state(Anchored::No, state, *byte);
-            at += 1;
-            let found = automaton.ending(state);
-            if found > 0 {
-                self.hide(at.saturating_sub(found)..at);
+            if let Some(walk) = self.walks.get_mut(number) {
+                walk.over(finder, text, from, self.run_before, &mut places);
             }
         }
-        self.state = Some(state);
+        for place in places {
+            self.hide(place);
+        }
     }
 
     /// The masks have changed: what is not shown yet is looked at again. What was found before stays hidden.
     fn walk_again(&mut self, masks: &Masks) {
         let until = std::mem::take(&mut self.walked);
-        self.state = None;
+        self.walks.clear();
         self.version = masks.version;
         self.walk(masks, until);
     }
@@ -351,10 +349,12 @@ impl Flow {
 
     /// Gives what no later byte can hide any more.
     fn show_decided(&mut self, masks: &Masks, shown: &mut Vec<u8>) {
-        let open = match (&masks.finder.automaton, self.state) {
-            (Some(automaton), Some(state)) => automaton.open(state),
-            _ => 0,
-        };
+        if masks.hide_all() {
+            return;
+        }
+        let text = self.pending.get(..self.walked).unwrap_or_default();
+        let walks = masks.finders().zip(&self.walks);
+        let open = walks.map(|(finder, walk)| walk.open(finder, text)).max().unwrap_or(0);
         self.show(self.walked.saturating_sub(open), shown);
     }
 
@@ -381,6 +381,7 @@ impl Flow {
             shown.extend_from_slice(self.pending.get(at..until).unwrap_or_default());
             self.in_mark = false;
         }
+        self.run_before = run_at_end(self.pending.get(..until).unwrap_or_default(), self.run_before, RUN);
         self.pending.drain(..until);
         self.walked = self.walked.saturating_sub(until);
         self.hidden.retain_mut(|hidden| {

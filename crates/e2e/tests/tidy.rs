@@ -397,9 +397,11 @@ fn a_worker_touches_files_only_where_it_may_block() {
             &[
                 "config.rs",
                 "data_dir.rs",
+                "directory.rs",
                 "execution.rs",
                 "job_user.rs",
                 "machine.rs",
+                "private_place.rs",
                 "spool.rs",
                 "startup.rs",
                 "stats.rs",

@@ -41,6 +41,7 @@ use crate::spool::{OutputWriter, Position, Spool};
 pub(crate) use controls::{Cause, ControlSender, Controls, StopRequests, channels};
 pub(crate) use end::unstarted;
 use hooks::Hooks;
+pub(crate) use redacted::Finders;
 use scratch::ScratchSpace;
 use secret_files::SecretFiles;
 use supervise::supervise;
@@ -52,6 +53,8 @@ pub(crate) struct AttemptContext {
     pub scratch: ScratchSpace,
     /// Files with secrets of attempts.
     pub secret_files: SecretFiles,
+    /// What finds secrets in output.
+    pub finders: Finders,
     /// For what hooks do with files.
     pub threads: BlockingThreads,
     /// Ports of this machine that attempts hold.

@@ -41,7 +41,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::attempt::scratch::ScratchSpace;
 use crate::attempt::secret_files::SecretFiles;
-use crate::attempt::{self, AttemptContext, Cause, StopRequests};
+use crate::attempt::{self, AttemptContext, Cause, Finders, StopRequests};
 use crate::blocking::{BlockingThreads, STORING_PATIENCE};
 use crate::driver::{self, DriverSettings, Drivers};
 use crate::ports::{PortSettings, Ports};
@@ -179,6 +179,7 @@ impl Execution {
             spool,
             scratch,
             secret_files,
+            finders: Finders::default(),
             threads: BlockingThreads::new("attempt-files", MAX_FILE_THREADS, STORING_PATIENCE)
                 .context("cannot start a thread")?,
             ports,

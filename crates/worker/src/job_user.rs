@@ -4,13 +4,18 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown, lchown};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, fchown, lchown};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::{Context as _, bail, ensure};
-use nix::unistd::{Gid, Uid, User, getgrouplist, setgid, setgroups, setuid};
+use nix::libc;
+use nix::unistd::{Gid, Uid, User, chdir, getgrouplist, setfsgid, setfsuid, setgid, setgroups, setuid};
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
+
+use crate::directory::OwnDirectory;
 
 /// The user that jobs run as where the worker is root and nobody says otherwise, if there is such a user.
 pub(crate) const USUAL_NAME: &str = "gaffer-job";
@@ -93,7 +98,8 @@ impl JobUser {
         Ok(())
     }
 
-    /// Makes a file or directory the user's.
+    /// Makes a file or directory the user's. Only for what nobody else can exchange: its path must lead through directories of this
+    /// process alone, and what is around it is handed over after it.
     pub fn own(&self, path: &Path) -> io::Result<()> {
         lchown(path, Some(self.uid), Some(self.gid))
     }
@@ -103,29 +109,81 @@ impl JobUser {
         fchown(end, Some(self.uid), Some(self.gid))
     }
 
-    /// The process of this command becomes the user's before it executes anything.
-    pub fn become_before_exec(&self, command: &mut Command) {
+    /// The process of this command becomes the user's before it enters its directory and executes anything.
+    fn become_before_exec(&self, command: &mut Command, directory: &Path) -> io::Result<()> {
         let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        let directory = CString::new(directory.as_os_str().as_bytes())?;
         let become_user = move || {
             setgroups(&groups)?;
             setgid(gid)?;
             setuid(uid)?;
+            // Not before: root enters directories that are closed to the user.
+            chdir(directory.as_c_str())?;
             Ok(())
         };
-        // SAFETY: between fork and exec only async-signal-safe calls are allowed; these are three system calls with memory that was
+        // SAFETY: between fork and exec only async-signal-safe calls are allowed; these are four system calls with memory that was
         // made before, and there is no other thread in the new process.
         #[allow(unsafe_code)]
         unsafe {
             command.pre_exec(become_user);
         }
+        Ok(())
+    }
+
+    /// Makes this thread see files as the user does. It has no other rights on files from then on. Its user stays what it is,
+    /// so that nobody else can send it signals.
+    fn limit_this_thread(&self) -> io::Result<()> {
+        // SAFETY: the call reads this many numbers from memory that lives until it returns. The C library's function of this name
+        // would change all threads.
+        #[allow(unsafe_code)]
+        let done = unsafe { libc::syscall(SET_GROUPS, self.groups.len(), self.groups.as_ptr()) };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        setfsgid(gid);
+        setfsuid(uid);
+        // They report no failure: the next call gives what is set.
+        if (setfsuid(uid), setfsgid(gid)) != (uid, gid) {
+            return Err(io::Error::other("the kernel does not take away the rights of a thread"));
+        }
+        Ok(())
     }
 }
 
-/// Starts a process, of this user if there is one.
-pub(crate) fn spawn(command: &mut Command, user: Option<&JobUser>) -> io::Result<Child> {
-    if let Some(user) = user {
-        user.become_before_exec(command);
+/// The system call with numbers of 32 bits.
+#[cfg(target_pointer_width = "64")]
+const SET_GROUPS: libc::c_long = libc::SYS_setgroups;
+#[cfg(target_pointer_width = "32")]
+const SET_GROUPS: libc::c_long = libc::SYS_setgroups32;
+
+/// Looks at files with the rights of this user, if there is one: what the user cannot see is not there. Blocks.
+///
+/// # Errors
+/// When a thread cannot be limited to these rights.
+pub(crate) fn with_rights_of<T: Send>(
+    user: Option<&JobUser>,
+    look: impl FnOnce() -> T + Send,
+) -> io::Result<T> {
+    let Some(user) = user else { return Ok(look()) };
+    thread::scope(|scope| {
+        // It ends then: nothing else is ever done with it.
+        let limited = thread::Builder::new().name("job-user".to_owned()).spawn_scoped(scope, || {
+            user.limit_this_thread()?;
+            Ok(look())
+        })?;
+        limited.join().unwrap_or_else(|_| Err(io::Error::other("a panic")))
+    })
+}
+
+/// Starts a process in a directory, of this user if there is one.
+pub(crate) fn spawn(command: &mut Command, directory: &Path, user: Option<&JobUser>) -> io::Result<Child> {
+    match user {
+        Some(user) => user.become_before_exec(command, directory)?,
+        None => {
+            command.current_dir(directory);
+        }
     }
     command.spawn()
 }
@@ -145,18 +203,42 @@ fn named(wanted: &str) -> anyhow::Result<User> {
     }
 }
 
-/// Lets others pass through a directory without seeing what is in it.
+/// Lets others pass through a directory of this process without seeing what is in it.
 pub(crate) fn let_pass(directory: &Path) -> io::Result<()> {
-    let mode = fs::metadata(directory)?.mode() & 0o7777;
-    let wanted = mode & !0o066 | 0o111;
-    if mode == wanted { Ok(()) } else { fs::set_permissions(directory, fs::Permissions::from_mode(wanted)) }
+    OwnDirectory::open(directory)?.change_mode(|mode| mode & !0o066 | 0o111)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn files_are_looked_at_with_the_rights_of_the_user_and_this_thread_keeps_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let (closed, shared) = (dir.path().join("closed"), dir.path().join("shared"));
+        for (path, mode) in [(&closed, 0o700), (&shared, 0o750)] {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("file"), "x").unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let look = || [&closed, &shared].map(|path| fs::metadata(path.join("file")).is_ok());
+        assert_eq!(with_rights_of(None, look).unwrap(), [true, true]);
+        if !nix::unistd::geteuid().is_root() {
+            assert!(with_rights_of(Some(&somebody()), look).is_err(), "it fails closed");
+            return;
+        }
+        std::os::unix::fs::chown(&shared, None, Some(4_000_002)).unwrap();
+        let ids = || (nix::unistd::getuid(), nix::unistd::getgroups().unwrap());
+        let before = ids();
+        assert_eq!(with_rights_of(Some(&somebody()), look).unwrap(), [false, true], "by one of its groups");
+        assert_eq!(look(), [true, true]);
+        assert_eq!(ids(), before);
+    }
 
     fn somebody() -> JobUser {
         JobUser {

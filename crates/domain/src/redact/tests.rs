@@ -8,8 +8,8 @@ use rand::{Rng as _, SeedableRng as _};
 use super::*;
 
 fn masks(values: &[&[u8]]) -> Masks {
-    let values: Vec<SecretValue> = values.iter().map(|value| SecretValue::new(value.to_vec())).collect();
-    Masks::new(&values)
+    let values = values.iter().map(|value| SecretValue::new(value.to_vec())).collect();
+    Masks::new(Arc::new(Hidden::of(values)))
 }
 
 fn shown_in(masks: &mut Masks, pieces: &[&[u8]]) -> Vec<u8> {
@@ -84,6 +84,7 @@ fn a_million_ways_to_cut_a_stream_give_the_same_and_nothing_of_a_value() {
             (0..bytes).map(|_| b"aab"[rng.random_range(0..3)]).collect()
         };
         let values: Vec<Vec<u8>> = (0..rng.random_range(1..4)).map(|_| value(&mut rng)).collect();
+        let forms = forms::within(MAX_FORM_BYTES, values.iter().map(Vec::as_slice));
         let mut masks = masks(&values.iter().map(Vec::as_slice).collect::<Vec<_>>());
         for _ in 0..10 {
             let bytes = rng.random_range(0..24);
@@ -91,7 +92,7 @@ fn a_million_ways_to_cut_a_stream_give_the_same_and_nothing_of_a_value() {
             let whole = shown_in(&mut masks, &[&text]);
             assert_eq!(
                 String::from_utf8_lossy(&whole),
-                String::from_utf8_lossy(&expected(&masks.forms, &text)),
+                String::from_utf8_lossy(&expected(&forms, &text)),
                 "{values:?} in {text:?}"
             );
             for value in &values {
@@ -167,24 +168,37 @@ fn what_cannot_begin_a_value_is_shown_at_once() {
 
 #[test]
 fn the_forms_of_a_value_are_hidden() {
-    let value = "pa55 w\"rd/ü+x\\y";
-    let url = "pa55%20w%22rd%2F%C3%BC%2Bx%5Cy";
+    let value = "pa55 w\"rd/ü+x\\y<&'~>";
+    let url = "pa55%20w%22rd%2F%C3%BC%2Bx%5Cy%3C%26%27~%3E";
+    let json = "pa55 w\\\"rd/\\u00fc+x\\\\y<&'~>";
+    let for_pages = |json: &str| json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    let markup = "pa55 w\"rd/ü+x\\y&lt;&amp;'~&gt;";
     let forms = [
         value.to_owned(),
         url.to_owned(),
         url.to_lowercase(),
         url.replace("%20", "+"),
         url.replace("%2F", "/"),
+        url.replace("%27", "'"),
+        url.replace("%20", "+").replace('~', "%7E"),
         serde_json::json!(value).to_string(),
-        "pa55 w\\\"rd/\\u00fc+x\\\\y".to_owned(),
-        "pa55 w\\\"rd\\/\\u00fc+x\\\\y".to_owned(),
+        json.to_owned(),
+        json.replace('/', "\\/"),
+        for_pages(json),
+        for_pages(&json.replace("\\u00fc", "ü")),
+        for_pages(json).replace('\'', "\\u0027"),
+        "pa55 w\\u0022rd/\\u00FC\\u002Bx\\\\y\\u003C\\u0026\\u0027~\\u003E".to_owned(),
+        markup.to_owned(),
+        markup.replace('"', "&quot;").replace('\'', "&#39;"),
+        markup.replace('"', "&quot;").replace('\'', "&#x27;"),
+        markup.replace('"', "&#34;").replace('\'', "&#39;"),
         STANDARD.encode(value),
         URL_SAFE.encode(value),
         URL_SAFE.encode(value).trim_end_matches('=').to_owned(),
     ];
     for form in forms {
         let text = shown(&[value.as_bytes()], format!("<{form}>").as_bytes());
-        let inner = text.trim_matches(['<', '>', '"']);
+        let inner = text.trim_start_matches('<').trim_end_matches('>').trim_matches('"');
         assert_eq!(inner, "***", "{form}");
     }
 }
@@ -227,7 +241,7 @@ fn each_line_of_a_long_value_is_hidden_and_so_is_the_value_without_its_last_line
 #[test]
 fn short_values_are_not_hidden_and_no_values_hide_nothing() {
     assert_eq!(shown(&[b"abc", b"x\n"], b"abc x abc\n"), "abc x abc\n");
-    assert!(masks(&[b"abc"]).is_empty() && masks(&[]).is_empty());
+    assert!(masks(&[b"abc"]).finders().all(|finder| matches!(finder, Finder::Nothing)));
     let long = vec![b'v'; crate::secrets::MAX_VALUE_BYTES];
     assert_eq!(shown(&[&long], &[b"<", &long[..], b">"].concat()), "<***>");
 }
@@ -237,4 +251,113 @@ fn a_message_is_shown_without_the_values() {
     let mut masks = masks(&[b"hunter2"]);
     assert_eq!(masks.hide_in("cannot connect as admin:hunter2@db"), "cannot connect as admin:***@db");
     assert_eq!(format!("{masks:?}").matches("hunter2").count(), 0);
+}
+
+/// Base64 of a text, in lines of this width.
+fn in_lines(text: &[u8], width: usize, line_end: &str) -> String {
+    let encoded = STANDARD.encode(text);
+    let lines: Vec<&str> =
+        encoded.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    lines.join(line_end)
+}
+
+#[test]
+fn a_value_within_a_longer_text_in_base64_is_hidden_across_line_ends_however_it_is_cut() {
+    let mut rng = StdRng::seed_from_u64(3);
+    for _ in 0..2_000 {
+        let mut random = |most: usize| -> Vec<u8> {
+            (0..rng.random_range(0..=most)).map(|_| rng.random_range(b' '..b'~')).collect()
+        };
+        let (before, value, after) = (random(90), [random(150), b"some more".to_vec()].concat(), random(60));
+        let text = [&before[..], &value, &after].concat();
+        let line_end = ["\n", "\r\n", "\n    ", "\n\t"][rng.random_range(0..4)];
+        let written = in_lines(&text, rng.random_range(RUN..80), line_end);
+        let mut masks = masks(&[&value]);
+        let whole = shown_in(&mut masks, &[written.as_bytes()]);
+        // The same as without line ends.
+        let joined = String::from_utf8(whole.clone()).unwrap().replace(line_end, "").replace("******", "***");
+        let expected = String::from_utf8(shown_in(&mut masks, &[STANDARD.encode(&text).as_bytes()])).unwrap();
+        let once =
+            |text: &str| text.split("***").filter(|part| !part.is_empty()).collect::<Vec<_>>().join("***");
+        assert_eq!(once(&joined), once(&expected), "{written}");
+        for _ in 0..5 {
+            let pieces = cut(&mut rng, written.as_bytes());
+            assert_eq!(shown_in(&mut masks, &pieces), whole, "{pieces:?}");
+        }
+        let single: Vec<&[u8]> = written.as_bytes().chunks(1).collect();
+        assert_eq!(shown_in(&mut masks, &single), whole);
+    }
+}
+
+#[test]
+fn line_ends_of_other_text_are_shown_at_once() {
+    let mut masks = masks(&[b"YWJjZGVmZ2g"]);
+    let mut flow = Flow::default();
+    // It ends with what a form begins with, but no program breaks base64 there.
+    assert_eq!(flow.push(&mut masks, b"ready for a Y\n"), b"ready for a Y\n");
+    let line = b"0123456789012345678901234567890123456789YWJj\n";
+    assert_eq!(flow.push(&mut masks, line), b"0123456789012345678901234567890123456789");
+    assert_eq!(flow.push(&mut masks, b"no"), b"YWJj\nno");
+    assert_eq!(flow.push(&mut masks, line), b"0123456789012345678901234567890123456789");
+    assert_eq!(flow.push(&mut masks, b"  ZGVmZ2g.\n"), b"***\n  ***.\n");
+    // Blank space without an end is not kept.
+    assert_eq!(flow.push(&mut masks, line), b"0123456789012345678901234567890123456789");
+    let blank = vec![b' '; 1000];
+    assert_eq!(flow.push(&mut masks, &blank), [b"YWJj\n", &blank[..]].concat());
+}
+
+#[test]
+fn values_that_are_a_lot_together_are_hidden_as_they_are() {
+    let values: Vec<Vec<u8>> =
+        (0..32).map(|number| (1..=28).cycle().skip(number).take(4096).collect()).collect();
+    let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).chain([&b"short/one"[..]]).collect();
+    let forms = forms::within(MAX_FORM_BYTES, values.iter().copied());
+    let bytes: usize = forms.iter().map(Vec::len).sum();
+    assert!(bytes <= MAX_FORM_BYTES + 2 * 32 * 4096, "{bytes}");
+    let mut masks = masks(&values);
+    let text = [values[31], b" ", b"c2hvcnQvb25l"].concat();
+    assert_eq!(shown_in(&mut masks, &[&text]), b"*** ***", "the shorter ones have all their forms");
+}
+
+#[test]
+fn each_value_that_is_added_costs_little_however_many_there_are() {
+    let mut masks = masks(&[b"secret"]);
+    let mut built = 0;
+    for number in 0..200 {
+        let before = masks.version;
+        masks.add(format!("\x01\x02\x03\x04\x05{number:0140}").as_bytes());
+        if masks.version > before {
+            built += masks.added.last().unwrap().forms.iter().map(Vec::len).sum::<usize>();
+        }
+    }
+    let all: usize = masks.added.iter().flat_map(|added| &added.forms).map(Vec::len).sum();
+    assert!(all <= MAX_ADDED_FORM_BYTES + MAX_ALL_ADDED_BYTES, "{all}");
+    assert!(built <= 8 * all, "{built} bytes were built for {all}");
+    assert_eq!(masks.added_values, MAX_ADDED);
+    assert!(masks.added.len() <= 7, "each byte of output goes through all of them");
+    let text = format!("{:0140} {:0140}", 3, 99);
+    let shown = shown_in(&mut masks, &[format!("\x01\x02\x03\x04\x05{text}").as_bytes()]);
+    assert!(shown.starts_with(b"*** 0"), "{}", String::from_utf8_lossy(&shown));
+}
+
+#[test]
+fn what_cannot_be_found_is_not_shown() {
+    // More than a task can have.
+    let values: Vec<SecretValue> =
+        (0..80).map(|number| SecretValue::new(vec![number; crate::secrets::MAX_VALUE_BYTES])).collect();
+    let mut too_many = Masks::new(Arc::new(Hidden::of(values)));
+    for masks in [&mut too_many, &mut Masks::unknown()] {
+        assert!(masks.hide_all());
+        assert_eq!(shown_in(masks, &[b"some", b" text\n"]), b"");
+        assert_eq!(masks.hide_in("cannot connect as admin"), "***");
+    }
+    // Also if that turns out in the middle of a stream.
+    let mut masks = masks(&[b"hunter2"]);
+    let mut flow = Flow::default();
+    assert_eq!(flow.push(&mut masks, b"a hunt"), b"a ");
+    masks.added.push(Added { values: 1, forms: BTreeSet::new(), finder: Finder::Failed });
+    masks.version += 1;
+    assert_eq!(flow.push(&mut masks, b"er2 and more\n"), b"");
+    assert_eq!(flow.finish(&mut masks), b"");
+    assert_eq!(flow.held_back(), 0);
 }

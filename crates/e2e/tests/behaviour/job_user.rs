@@ -9,6 +9,7 @@ use gaffer_e2e::gaffer::{Dev, WorkerProcess, command, data_dir};
 use gaffer_e2e::{PATIENCE, eventually};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 
 /// The user that these jobs run as.
@@ -184,4 +185,82 @@ async fn a_worker_whose_jobs_cannot_run_as_that_user_says_why() {
     let unreachable = refused("nobody", &inside).await;
     let expected = format!("cannot enter {}", closed.path().display());
     assert!(unreachable.contains(&expected) && unreachable.contains("GAFFER_DATA_DIR"), "{unreachable}");
+}
+
+#[tokio::test]
+async fn a_job_enters_and_finds_only_what_its_user_could() {
+    let (dir, worker_dir, place) = (data_dir(), data_dir(), data_dir());
+    let Some((dev, worker)) = installation(dir.path(), worker_dir.path()).await else { return };
+    // Everybody may read what is inside, but nobody else gets there.
+    let (closed, own) = (place.path().join("closed"), place.path().join("own"));
+    let inner = closed.join("inner");
+    fs::create_dir_all(&inner).unwrap();
+    fs::create_dir(&own).unwrap();
+    std::os::unix::fs::chown(&own, Some(NOBODY), Some(NOBODY)).unwrap();
+    for (path, mode) in [(&inner, 0o755), (&closed, 0o700), (&own, 0o700)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    for (name, mode) in [("file", 0o644), ("tool", 0o755)] {
+        fs::write(inner.join(name), "#!/bin/sh\necho reached\n").unwrap();
+        fs::set_permissions(inner.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let refused = async |spec: Value| {
+        let job = dev.client.submit(spec).await;
+        let done = dev.client.finished(job).await;
+        assert_eq!(done.state.as_str(), "failed");
+        assert_eq!(dev.client.output(job).await, b"");
+        done.reason.unwrap().message
+    };
+    let inside = inner.display().to_string();
+    let message = refused(json!({"workdir": inside, "command": ["cat", "file"]})).await;
+    assert!(message.contains("cannot run in the working directory"), "{message}");
+    // The answer is the same whatever is there.
+    let mut answers = Vec::new();
+    for name in ["file", "tool", "nothing"] {
+        let path = format!("{inside}/{name}");
+        let as_directory = refused(json!({"workdir": path, "command": ["true"]})).await;
+        let as_program = refused(json!({"command": [path]})).await;
+        let as_interpreter = refused(json!({"script": format!("#!{path}\n")})).await;
+        let told = [as_directory, as_program, as_interpreter];
+        answers.push(
+            told.map(|answer| answer.replace(name, "NAME").replace(|digit: char| digit.is_numeric(), "")),
+        );
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    let message = refused(json!({"workdir": closed.display().to_string(), "command": ["true"]})).await;
+    assert!(message.contains("the user of the job cannot enter it"), "{message}");
+    // Health checks run in the same directory and find as little.
+    let service = json!({
+        "name": "checked", "type": "service", "script": "sleep 1000",
+        "health": {"command": [format!("{inside}/tool")], "interval": "1s", "failures": 1},
+        "restart": {"policy": "never"},
+    });
+    let message = refused(service).await;
+    assert!(message.contains("command not found"), "{message}");
+    // What is the user's alone is entered.
+    let output =
+        run(&dev, json!({"workdir": own.display().to_string()}), "pwd; echo x > file; stat -c %u file").await;
+    assert_eq!(output, format!("{}\n{NOBODY}\n", own.display()));
+    assert_eq!(worker.end(Signal::SIGINT).await, Some(0));
+}
+
+#[tokio::test]
+async fn a_job_that_takes_the_place_of_files_with_secrets_keeps_no_other_one_from_having_some() {
+    let (dir, worker_dir) = (data_dir(), data_dir());
+    let Some((dev, worker)) = installation(dir.path(), worker_dir.path()).await else { return };
+    let digest = Sha256::digest(worker_dir.path().canonicalize().unwrap().as_os_str().as_encoded_bytes());
+    let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let taken = format!("/dev/shm/gaffer-secrets-{digest}");
+    run(&dev, json!({}), &format!("mkdir -m 777 {taken}")).await;
+    let secret =
+        dev.client.request(reqwest::Method::PUT, "/secrets/TOKEN").json(&json!({"value": "open sesame"}));
+    assert!(secret.send().await.unwrap().status().is_success());
+    let spec = json!({"secrets": [{"name": "TOKEN", "file": "token"}]});
+    let output = run(&dev, spec, "wc -c < $GAFFER_SECRETS_DIR/token; echo $GAFFER_SECRETS_DIR").await;
+    fs::remove_dir(&taken).unwrap();
+    let (bytes, place) = output.trim_end().split_once('\n').unwrap();
+    assert_eq!(bytes, "11");
+    assert!(place.starts_with("/dev/shm/") && !place.starts_with(&format!("{taken}/")), "{place}");
+    assert!(!Path::new(place).exists(), "it went with the attempt");
+    assert_eq!(worker.end(Signal::SIGINT).await, Some(0));
 }

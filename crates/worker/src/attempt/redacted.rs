@@ -1,15 +1,40 @@
 //! The output of an attempt with secrets: what was read, without what it must not show.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use gaffer_domain::redact::{Flow, Masks};
+use gaffer_domain::redact::{Flow, Hidden, Masks};
+use gaffer_domain::secrets::SecretValue;
 use gaffer_protocol::output::{Record, Stream};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::clock::wall_micros;
 use crate::driver::OutputSource;
 use crate::spool::{Position, StreamPosition};
+
+/// Says, once, why nothing is shown.
+const WITHHELD: &str = "\n[gaffer: output is left out: the secrets to hide in it are not known any more]\n";
+
+/// What finds the secrets of attempts. Attempts with equal ones, such as the tasks of an array, share it.
+#[derive(Debug, Default)]
+pub(crate) struct Finders(Mutex<Vec<Weak<Hidden>>>);
+
+impl Finders {
+    /// Masks that hide these values. Takes a while if they are large: blocks.
+    pub fn masks<'v>(&self, values: impl IntoIterator<Item = &'v SecretValue>) -> Masks {
+        let values: Vec<SecretValue> = values.into_iter().cloned().collect();
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known().iter().filter_map(Weak::upgrade).find(|hidden| hidden.is_of(&values));
+        Masks::new(found.unwrap_or_else(|| {
+            let made = Arc::new(Hidden::of(values));
+            let mut known = known();
+            known.retain(|hidden| hidden.strong_count() > 0);
+            known.push(Arc::downgrade(&made));
+            made
+        }))
+    }
+}
 
 /// Reads from another source and hides what the masks say. What may be the beginning of a secret is held back until the next bytes
 /// of its stream, or the end, decide.
@@ -19,8 +44,8 @@ pub(super) struct Redacted {
     stdout: Side,
     stderr: Side,
     is_over: bool,
-    /// Shown before anything else.
-    first: Option<Record>,
+    /// Whether it was said why nothing is shown.
+    is_explained: bool,
 }
 
 /// One stream.
@@ -51,13 +76,7 @@ impl Redacted {
         let Position { stdout, stderr } = stored.unwrap_or_default();
         let [stdout, stderr] =
             [stdout, stderr].map(|place| side(Some(place).filter(|place| place.bytes > 0)));
-        Redacted { source, masks, stdout, stderr, is_over: false, first: None }
-    }
-
-    /// Shows nothing, because what it must not show is not known any more.
-    pub fn withheld(source: Box<dyn OutputSource>) -> Redacted {
-        let text = "\n[gaffer: output is left out: the secrets to hide in it are not known any more]\n";
-        Redacted { first: Some(marker(text)), ..Redacted::new(source, Arc::default(), None) }
+        Redacted { source, masks, stdout, stderr, is_over: false, is_explained: false }
     }
 
     fn side(&mut self, stream: Stream) -> &mut Side {
@@ -73,8 +92,31 @@ impl Redacted {
         // Without masks nothing is shown.
         let mut masks = masks.get()?.lock().unwrap_or_else(PoisonError::into_inner);
         let side = self.side(record.stream);
-        let bytes = side.flow.push(&mut masks, &record.bytes);
+        let flow = &mut side.flow;
+        let bytes = match flow.may_add(&record.bytes) {
+            true => aside(|| flow.push(&mut masks, &record.bytes)),
+            false => flow.push(&mut masks, &record.bytes),
+        };
         side.give(bytes, record.at_micros, record.stream)
+    }
+
+    /// Why nothing is shown, the first time that this is so.
+    fn explanation(&mut self) -> Option<Record> {
+        let hides_all =
+            |masks: &Mutex<Masks>| masks.lock().unwrap_or_else(PoisonError::into_inner).hide_all();
+        if self.is_explained || !self.masks.get().is_none_or(hides_all) {
+            return None;
+        }
+        self.is_explained = true;
+        Some(marker(WITHHELD))
+    }
+}
+
+/// Does what takes the processor for longer than other tasks of this thread may wait: they go on on another one.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 
@@ -127,13 +169,10 @@ fn marker(text: &str) -> Record {
 
 impl OutputSource for Redacted {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Record>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(first));
-        }
         while !self.is_over {
             match ready!(self.source.poll_next(cx)) {
                 Some(record) => {
-                    if let Some(record) = self.shown(record) {
+                    if let Some(record) = self.shown(record).or_else(|| self.explanation()) {
                         return Poll::Ready(Some(record));
                     }
                 }
@@ -154,6 +193,7 @@ impl OutputSource for Redacted {
     fn finish(&mut self) -> Vec<Record> {
         let rest = self.source.finish();
         let mut records: Vec<Record> = rest.into_iter().filter_map(|record| self.shown(record)).collect();
+        records.extend(self.explanation());
         let masks = self.masks.clone();
         let Some(masks) = masks.get() else { return records };
         let mut masks = masks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -175,8 +215,6 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use std::collections::VecDeque;
-
-    use gaffer_domain::secrets::SecretValue;
 
     use super::*;
 
@@ -209,7 +247,7 @@ mod tests {
     fn masks(values: &[&str]) -> Arc<OnceLock<Mutex<Masks>>> {
         let values: Vec<SecretValue> =
             values.iter().map(|value| SecretValue::new(value.as_bytes().to_vec())).collect();
-        Arc::new(OnceLock::from(Mutex::new(Masks::new(&values))))
+        Arc::new(OnceLock::from(Mutex::new(Finders::default().masks(&values))))
     }
 
     fn read(mut source: Redacted) -> [String; 2] {
@@ -252,8 +290,34 @@ mod tests {
 
     #[test]
     fn without_masks_nothing_is_shown_but_why() {
-        let [stdout, stderr] = read(Redacted::withheld(source(&WRITTEN)));
-        assert_eq!(stdout, "");
-        assert!(stderr.contains("output is left out"), "{stderr}");
+        for masks in [Arc::default(), Arc::new(OnceLock::from(Mutex::new(Masks::unknown())))] {
+            let [stdout, stderr] = read(Redacted::new(source(&WRITTEN), masks, None));
+            assert_eq!((stdout.as_str(), stderr.as_str()), ("", WITHHELD));
+        }
+    }
+
+    #[test]
+    fn attempts_with_the_same_secrets_share_what_finds_them() {
+        let finders = Finders::default();
+        let value = |text: &str| SecretValue::new(text.as_bytes().to_vec());
+        let (one, other) = ([value("hunter2"), value("second")], [value("hunter3")]);
+        let (first, second) = (finders.masks(&one), finders.masks(&one));
+        let third = finders.masks(&other);
+        assert!(first.shares_with(&second) && !first.shares_with(&third));
+        drop((first, second));
+        finders.masks(&[value("hunter4")]);
+        assert!(finders.0.lock().unwrap().iter().filter(|hidden| hidden.strong_count() > 0).count() <= 1);
+    }
+
+    /// The other task stands for all attempts of the worker, which the runtime has one thread for.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn while_a_value_is_added_others_go_on() {
+        tokio::spawn(async {
+            let (told, waits) = std::sync::mpsc::channel();
+            tokio::spawn(async move { told.send(()).unwrap() });
+            aside(|| waits.recv_timeout(std::time::Duration::from_secs(60)).unwrap());
+        })
+        .await
+        .unwrap();
     }
 }

@@ -1,8 +1,8 @@
 //! Creates and removes the private directories of attempts.
 
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,11 +10,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use gaffer_domain::AttemptRef;
 use tokio::sync::Notify;
-use uuid::Uuid;
 
 use super::short_path::ShortPath;
 use crate::clock::wall_micros;
 use crate::data_dir::create_private_dir;
+use crate::directory::OwnDirectory;
 use crate::driver::Directories;
 use crate::job_user::{JobUser, let_pass};
 
@@ -250,54 +250,20 @@ fn is_as_made(path: &Path) -> io::Result<bool> {
 
 /// Moves a directory into the trash under a unique name.
 fn discard(directory: &Path, trash: &Path) -> io::Result<()> {
-    // To move a directory is to write to it, for its parent changes.
-    let _ = fs::set_permissions(directory, Permissions::from_mode(0o700));
-    fs::rename(directory, trash.join(Uuid::new_v4().to_string()))
+    OwnDirectory::open(trash)?.take_in(directory)
 }
 
-/// Removes everything in the trash. However deep its trees are, it is never more than two levels down: a directory
-/// that is not empty is moved up first.
+/// Removes everything in the trash.
 fn empty(trash: &Path) -> io::Result<()> {
-    loop {
-        let mut failure = None;
-        let mut has_progress = false;
-        for entry in fs::read_dir(trash)? {
-            let entry = entry?;
-            let removed = match entry.file_type()?.is_dir() {
-                true => empty_directory(&entry.path(), trash),
-                false => fs::remove_file(entry.path()),
-            };
-            match removed {
-                Ok(()) => has_progress = true,
-                Err(error) => failure = Some(error),
-            }
-        }
-        match failure {
-            None if !has_progress => return Ok(()),
-            Some(error) if !has_progress => return Err(error),
-            _ => {}
-        }
-    }
-}
-
-/// Removes a directory; its subdirectories that are not empty are moved into the trash.
-fn empty_directory(directory: &Path, trash: &Path) -> io::Result<()> {
-    fs::set_permissions(directory, Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let path = entry.path();
-        if !entry.file_type()?.is_dir() {
-            fs::remove_file(&path)?;
-        } else if fs::remove_dir(&path).is_err() {
-            discard(&path, trash)?;
-        }
-    }
-    fs::remove_dir(directory)
+    OwnDirectory::open(trash)?.empty(usize::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use gaffer_domain::TaskId;
 

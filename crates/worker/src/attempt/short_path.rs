@@ -3,11 +3,13 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, symlink};
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest as _, Sha256};
+
+use crate::private_place;
 
 /// The longest path that needs no other. With an attempt's number and `/tmp` behind it there is room for a name of
 /// forty bytes and more.
@@ -37,12 +39,13 @@ impl ShortPath {
             return itself();
         }
         for base in bases {
-            let dir = directory(base, target);
-            match link_from(&dir, target) {
-                Ok(lock) => {
+            let made = private_place::open(Path::new(base), &name(target))
+                .and_then(|dir| Ok((link_from(&dir, target)?, dir)));
+            match made {
+                Ok((lock, dir)) => {
                     return ShortPath { path: dir.join(LINK), target: target.to_owned(), _lock: lock };
                 }
-                Err(error) => tracing::debug!(path = %dir.display(), %error, "cannot make a short path"),
+                Err(error) => tracing::debug!(base, %error, "cannot make a short path"),
             }
         }
         let path = target.display();
@@ -57,7 +60,11 @@ impl ShortPath {
     /// The path; recreated if it was removed.
     pub fn get(&self) -> &Path {
         if self.path != self.target && fs::read_link(&self.path).is_err() {
-            let made = self.path.parent().map(|dir| link_from(dir, &self.target));
+            let made = self.path.parent().map(|dir| {
+                // Jobs know its path by now, so no other one will do.
+                DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+                link_from(dir, &self.target)
+            });
             if let Some(Err(error)) = made {
                 tracing::warn!(path = %self.path.display(), %error, "cannot make a short path to the data directory");
             }
@@ -75,7 +82,7 @@ impl ShortPath {
 
     /// Removes the short paths to a directory that earlier processes left.
     pub fn remove(target: &Path) {
-        for dir in BASES.map(|base| directory(base, target)) {
+        for dir in BASES.iter().flat_map(|base| private_place::existing(Path::new(base), &name(target))) {
             if fs::read_link(dir.join(LINK)).is_ok_and(|found| found == target) {
                 let _ = fs::remove_file(dir.join(LINK)).and_then(|()| fs::remove_dir(&dir));
             }
@@ -84,20 +91,15 @@ impl ShortPath {
 }
 
 /// Always the same for a target, so that what a killed process left is found again.
-fn directory(base: &str, target: &Path) -> PathBuf {
+fn name(target: &Path) -> String {
     let digest = Sha256::digest(target.as_os_str().as_encoded_bytes());
-    let name: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    Path::new(base).join(format!("gaffer-{name}"))
+    let digest: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("gaffer-{digest}")
 }
 
 /// Makes the link in its directory, which must be this user's alone: others may write beside it.
 fn link_from(dir: &Path, target: &Path) -> io::Result<Option<Flock<File>>> {
-    match DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let found = fs::symlink_metadata(dir)?;
-    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o066 != 0 {
+    if !private_place::is_private(dir) {
         return Err(io::Error::other("it exists and is not private to this user"));
     }
     let link = dir.join(LINK);
@@ -154,10 +156,12 @@ mod tests {
     fn what_is_not_its_users_alone_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         let (target, base) = (long(dir.path()), dir.path().to_str().unwrap());
-        let taken = directory(base, &target);
+        let taken = dir.path().join(name(&target));
         fs::create_dir(&taken).unwrap();
         fs::set_permissions(&taken, fs::Permissions::from_mode(0o777)).unwrap();
-        assert_eq!(ShortPath::from_one_of(&[base], &target).get(), target);
+        let path = ShortPath::from_one_of(&[base], &target);
+        assert!(path.get() != target && !path.get().starts_with(&taken), "another name is found");
+        assert_eq!(path.get().canonicalize().unwrap(), target.canonicalize().unwrap());
         fs::set_permissions(&taken, fs::Permissions::from_mode(0o700)).unwrap();
         assert_eq!(ShortPath::from_one_of(&["/no/such/place", base], &target).get(), taken.join(LINK));
     }

@@ -107,6 +107,7 @@ async fn run_between(hooks: [(&'static str, bool); 2], text: &str, calls: &Arc<C
         spool,
         scratch: ScratchSpace::open(dir.path(), None).unwrap(),
         secret_files: SecretFiles::open(dir.path(), &[], None),
+        finders: Finders::default(),
         threads: BlockingThreads::new("test", 4, PATIENCE).unwrap(),
         ports: Ports::new(PortSettings::default(), "token"),
         checks: Semaphore::new(1),

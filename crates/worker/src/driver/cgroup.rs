@@ -252,17 +252,22 @@ impl Cgroup {
         Ok(&mut rooms[place].1)
     }
 
-    /// Starts a process inside the cgroup from its first instruction.
-    pub fn spawn(&self, command: &mut Command, user: Option<&JobUser>) -> io::Result<Child> {
+    /// Starts a process inside the cgroup from its first instruction, in a directory.
+    pub fn spawn(
+        &self,
+        command: &mut Command,
+        directory: &Path,
+        user: Option<&JobUser>,
+    ) -> io::Result<Child> {
         self.starts.fetch_add(1, Ordering::Relaxed);
         match &self.version {
             Version::One { rooms, .. } => {
                 let _visit = Visit::begin(rooms)?;
-                job_user::spawn(command, user)
+                job_user::spawn(command, directory, user)
             }
             Version::Two { door } => {
                 enter_before_exec(command, door.try_clone()?.into());
-                job_user::spawn(command, user)
+                job_user::spawn(command, directory, user)
             }
         }
     }

@@ -6,7 +6,7 @@
 //! cheaply that nothing is left.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,11 +64,16 @@ impl ProcessTree {
         ProcessTree { user, ..self }
     }
 
-    /// Starts a further process in its cgroup.
-    pub fn spawn(&self, command: &mut Command) -> std::io::Result<Child> {
+    /// Whose its further processes are; none for this process's own user.
+    pub fn user(&self) -> Option<&JobUser> {
+        self.user.as_deref()
+    }
+
+    /// Starts a further process in its cgroup, in a directory.
+    pub fn spawn(&self, command: &mut Command, directory: &Path) -> std::io::Result<Child> {
         match &self.cgroup {
-            Some(cgroup) => cgroup.spawn(command, self.user.as_deref()),
-            None => job_user::spawn(command, self.user.as_deref()),
+            Some(cgroup) => cgroup.spawn(command, directory, self.user()),
+            None => job_user::spawn(command, directory, self.user()),
         }
     }
 

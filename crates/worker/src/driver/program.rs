@@ -6,7 +6,9 @@ use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use nix::unistd::{AccessFlags, access};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
 use tokio::process::Command;
 
 use super::{Assignment, Directories, StartError};
@@ -29,15 +31,14 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// To be started in this directory with this environment and no other, as the leader of a process group, with captured output.
+    /// To be started with this environment and no other, as the leader of a process group, with captured output.
     /// Its path is absolute and, where cgroups allow it, nothing is to be done between fork and exec: only so is it started without
     /// copying the memory map of this process.
-    pub fn command(&self, directory: &Path, environment: &BTreeMap<String, String>) -> Command {
+    pub fn command(&self, environment: &BTreeMap<String, String>) -> Command {
         let mut command = Command::new(&self.path);
         command
             .arg0(&self.name)
             .args(&self.arguments)
-            .current_dir(directory)
             .env_clear()
             .envs(environment)
             .stdin(Stdio::null())
@@ -49,7 +50,7 @@ impl Program {
     }
 }
 
-/// Finds the program of a command. `directory` is where it will run, `path` its own PATH.
+/// Finds the program of a command, with the rights on files that this thread has. `directory` is where it will run, `path` its own PATH.
 pub(super) fn find(command: &[String], directory: &Path, path: &str) -> Result<Program, StartError> {
     let Some((name, arguments)) = command.split_first() else {
         return Err(StartError::other("the command is empty"));
@@ -102,7 +103,7 @@ pub(super) fn interpreter(script: &Path) -> Result<Program, StartError> {
     Ok(Program { path: interpreter.into(), name: interpreter.to_owned(), arguments })
 }
 
-/// The directory that a job asks for, if it can run there.
+/// The directory that a job asks for, if it can run there with the rights of this thread.
 pub(super) fn work_directory(path: &str) -> Result<&Path, StartError> {
     let refused = |why: &str| {
         let advice = "create it there, or select workers that have it with `constraints`";
@@ -113,9 +114,7 @@ pub(super) fn work_directory(path: &str) -> Result<&Path, StartError> {
     let directory = Path::new(path);
     match fs::metadata(directory) {
         Ok(metadata) if !metadata.is_dir() => Err(refused("it is not a directory")),
-        Ok(_) if access(directory, AccessFlags::X_OK).is_err() => {
-            Err(refused("the worker's user cannot enter it"))
-        }
+        Ok(_) if !may_execute(directory) => Err(refused("the user of the job cannot enter it")),
         Ok(_) => Ok(directory),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(refused("it does not exist")),
         Err(error) => Err(refused(&format!("it cannot be read ({error})"))),
@@ -145,8 +144,18 @@ enum Look {
 fn look_at(path: &Path) -> Look {
     match fs::metadata(path) {
         Err(_) => Look::Missing,
-        Ok(metadata) if metadata.is_file() && access(path, AccessFlags::X_OK).is_ok() => Look::Executable,
+        Ok(metadata) if metadata.is_file() && may_execute(path) => Look::Executable,
         Ok(_) => Look::NotExecutable,
+    }
+}
+
+/// Whether this thread may execute a file or enter a directory. The plain call would ask for the user that the process has been
+/// started by.
+fn may_execute(path: &Path) -> bool {
+    match faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
+        // Not every container allows the question. Then the start answers it.
+        Ok(()) | Err(Errno::ENOSYS | Errno::EPERM) => true,
+        Err(_) => false,
     }
 }
 

@@ -23,6 +23,7 @@ use super::spawn::socket_at_stdin;
 use super::succession::{self, Succession};
 use super::{log, watchdog};
 use crate::attempt::scratch::ScratchSpace;
+use crate::attempt::secret_files::SecretFiles;
 use crate::data_dir::{self, DataDirLock, Holder, LockFile};
 use crate::driver;
 use crate::execution::{Execution, ExecutionSettings};
@@ -201,6 +202,7 @@ impl Kept {
         }
         self.served.execution.settled().await;
         ScratchSpace::close(&self.settings.data_dir);
+        SecretFiles::leave(&self.settings.data_dir);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::ready;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -84,9 +84,13 @@ impl Hook for TaskSecrets {
             return Box::pin(ready(Ok(())));
         }
         Box::pin(async move {
-            let values = self.ask(attempt, cancelled).await?;
+            let values = Arc::new(self.ask(attempt, cancelled).await?);
+            let (context, of_masks) = (attempt.context.clone(), values.clone());
+            let build = move || context.finders.masks(of_masks.values());
+            let built = attempt.context.threads.run_until(cancelled.cancelled(), build).await;
+            let masks = built.map_err(|NoAnswer| StartError::cancelled())?;
             // Before anything else can show them.
-            let _ = attempt.masks.set(Mutex::new(Masks::new(values.values())));
+            let _ = attempt.masks.set(Mutex::new(masks));
             let mut files = Vec::new();
             for used in &attempt.start.definition.secrets {
                 let Some(value) = values.get(&used.name) else {
@@ -161,17 +165,20 @@ impl Hook for TaskSecrets {
         }
         Box::pin(async move {
             let (context, reference) = (attempt.context.clone(), attempt.reference());
-            let find = move || context.secret_files.kept(reference);
+            let find = move || {
+                let (secrets, values) = context.secret_files.kept(reference)?;
+                Some((secrets, context.finders.masks(&values)))
+            };
             let found = attempt.context.threads.run_until(ready(()), find).await.ok().flatten();
-            match found {
-                Some((secrets, values)) => {
+            let (masks, stored) = match found {
+                Some((secrets, masks)) => {
                     self.files = Some(secrets);
-                    let _ = attempt.masks.set(Mutex::new(Masks::new(&values)));
-                    let stored = attempt.stored.clone();
-                    hide(started, |output| Redacted::new(output, attempt.masks.clone(), stored));
+                    (masks, attempt.stored.clone())
                 }
-                None => hide(started, Redacted::withheld),
-            }
+                None => (Masks::unknown(), None),
+            };
+            let _ = attempt.masks.set(Mutex::new(masks));
+            hide(started, |output| Redacted::new(output, attempt.masks.clone(), stored));
         })
     }
 

@@ -31,7 +31,7 @@ async fn what_a_process_starts_is_in_its_cgroup_however_it_hides() {
     let cgroup = cgroups.take(resources(0, 0), 0).unwrap();
     // Of another session, without a parent, an environment or a directory that tells.
     let text = "cd /; setsid env -i sh -c '(sleep 1000 >/dev/null 2>&1 &)'";
-    let mut child = cgroup.spawn(&mut shell(text), None).unwrap();
+    let mut child = cgroup.spawn(&mut shell(text), Path::new("/"), None).unwrap();
     child.wait().await.unwrap();
     assert_eq!(cgroup.members().len(), 1);
     cgroup.halt();
@@ -58,7 +58,7 @@ async fn the_thread_that_starts_a_process_comes_back() {
     let own = || fs::read_to_string("/proc/thread-self/cgroup").unwrap();
     let before = own();
     let cgroup = cgroups.take(resources(100, 64 << 20), 0).unwrap();
-    let mut child = cgroup.spawn(&mut shell("exec sleep 1000"), None).unwrap();
+    let mut child = cgroup.spawn(&mut shell("exec sleep 1000"), Path::new("/"), None).unwrap();
     assert_eq!(own(), before);
     let pid = i32::try_from(child.id().unwrap()).unwrap();
     assert_eq!(cgroup.members(), [pid]);
@@ -69,7 +69,7 @@ async fn the_thread_that_starts_a_process_comes_back() {
 async fn a_new_process_of_a_worker_ends_what_the_one_before_left() {
     let Some(cgroups) = open("sweep") else { return };
     let cgroup = cgroups.take(resources(500, 0), 0).unwrap();
-    let mut child = cgroup.spawn(&mut shell("exec sleep 1000"), None).unwrap();
+    let mut child = cgroup.spawn(&mut shell("exec sleep 1000"), Path::new("/"), None).unwrap();
     let dir = cgroup.tracking.clone();
     std::mem::forget((cgroup, cgroups));
     let again = open("sweep").unwrap();
@@ -85,13 +85,13 @@ async fn a_want_of_memory_is_known_and_the_number_of_processes_has_an_end() {
     let cgroup = cgroups.take(resources(0, 32 << 20), 0).unwrap();
     assert!(!cgroup.ran_out_of_memory());
     // `tail` keeps what it reads while there is no end of a line.
-    let mut child = cgroup.spawn(&mut shell("exec tail /dev/zero"), None).unwrap();
+    let mut child = cgroup.spawn(&mut shell("exec tail /dev/zero"), Path::new("/"), None).unwrap();
     assert!(!child.wait().await.unwrap().success());
     assert!(cgroup.ran_out_of_memory());
 
     let bomb = cgroups.take(resources(1000, 0), 0).unwrap();
     let text = "b() { b | b & wait; }; b 2>/dev/null >/dev/null";
-    let mut child = bomb.spawn(&mut shell(text), None).unwrap();
+    let mut child = bomb.spawn(&mut shell(text), Path::new("/"), None).unwrap();
     until("many processes", || bomb.members().len() > 300).await;
     bomb.halt();
     until("they are gone", || {

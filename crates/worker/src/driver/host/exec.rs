@@ -1,7 +1,7 @@
 //! Runs a further program beside a task: in its cgroup, directory and environment.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use super::super::process_tree::ProcessTree;
 use super::super::{Exec, ExecError, Executed, MAX_EXEC_OUTPUT, program};
 use super::end_of;
 use crate::blocking::{BlockingThreads, NoAnswer};
+use crate::job_user;
 
 /// How long killed processes may take to close their output.
 const OUTPUT_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -96,15 +97,16 @@ impl Exec for HostExec {
 fn spawn(
     words: &[String],
     environment: &BTreeMap<String, String>,
-    directory: &std::path::Path,
+    directory: &Path,
     tree: &ProcessTree,
     runtime: &Handle,
 ) -> Result<Child, String> {
     let path = environment.get("PATH").map_or("", String::as_str);
-    let program = program::find(words, directory, path).map_err(|error| error.message)?;
-    let mut command = program.command(directory, environment);
+    let found = job_user::with_rights_of(tree.user(), || program::find(words, directory, path));
+    let program = found.map_err(|error| error.to_string())?.map_err(|error| error.message)?;
+    let mut command = program.command(environment);
     let _runtime = runtime.enter();
-    tree.spawn(&mut command).map_err(|error| format!("cannot start {}: {error}", program.name))
+    tree.spawn(&mut command, directory).map_err(|error| format!("cannot start {}: {error}", program.name))
 }
 
 /// Its process group is killed with this.

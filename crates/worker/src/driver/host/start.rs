@@ -198,9 +198,15 @@ impl Start {
             return Err(StartError::other("it has no scratch directory"));
         };
         let environment = program::environment(&self.inherited, &self.assignment, directories);
-        let directory = self.directory(definition.workdir.as_deref(), directories)?;
         let path = environment.get("PATH").map_or("", String::as_str);
-        let program = self.program(&definition.action, directory, directories.script.as_deref(), path)?;
+        let found = job_user::with_rights_of(self.user.as_deref(), || -> Result<_, StartError> {
+            let directory = self.directory(definition.workdir.as_deref(), directories)?;
+            let program = self.program(&definition.action, directory, directories.script.as_deref(), path)?;
+            Ok((directory, program))
+        });
+        let (directory, program) = found.map_err(|error| {
+            StartError::other(format!("cannot look for its program as the user that it runs as: {error}"))
+        })??;
         let cgroup = self
             .cgroups
             .as_ref()
@@ -208,7 +214,7 @@ impl Start {
             .transpose();
         let cgroup = cgroup.map_err(|error| StartError::other(format!("cannot make a cgroup: {error}")))?;
         let started = BootTime::now();
-        let mut command = program.command(directory, &environment);
+        let mut command = program.command(&environment);
         let stdin = definition.stdin.then(|| self.stdin(&mut command)).transpose()?.flatten();
         let pipe = || Pipe::new().map_err(|error| StartError::other(format!("cannot make a pipe: {error}")));
         let ((stdout, of_stdout), (stderr, of_stderr)) = (pipe()?, pipe()?);
@@ -217,7 +223,8 @@ impl Start {
             owned.map_err(|error| StartError::other(format!("cannot hand over a pipe: {error}")))?;
         }
         command.stdout(of_stdout).stderr(of_stderr);
-        let mut child = self.spawn_nice(definition.nice, &program, &mut command, cgroup.as_ref())?;
+        let mut child =
+            self.spawn_nice(definition.nice, &program, directory, &mut command, cgroup.as_ref())?;
         // It holds the ends that the process has, too: they would keep the pipes open.
         drop(command);
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
@@ -300,18 +307,19 @@ impl Start {
         &self,
         nice: u8,
         program: &Program,
+        directory: &Path,
         command: &mut Command,
         cgroup: Option<&Cgroup>,
     ) -> Result<Child, StartError> {
         if nice == 0 {
-            return self.spawn(program, command, cgroup);
+            return self.spawn(program, directory, command, cgroup);
         }
         let failed = |error| StartError::other(format!("cannot start with niceness {nice}: {error}"));
         thread::scope(|scope| {
             let start = || {
                 let own = getpriority_process(None).map_err(|error| failed(error.into()))?;
                 setpriority_process(None, own.max(i32::from(nice))).map_err(|error| failed(error.into()))?;
-                self.spawn(program, command, cgroup)
+                self.spawn(program, directory, command, cgroup)
             };
             let starter = thread::Builder::new().name("host-nice".to_owned()).spawn_scoped(scope, start);
             starter.map_err(failed)?.join().unwrap_or_else(|_| Err(failed(io::Error::other("a panic"))))
@@ -322,6 +330,7 @@ impl Start {
     fn spawn(
         &self,
         program: &Program,
+        directory: &Path,
         command: &mut Command,
         cgroup: Option<&Cgroup>,
     ) -> Result<Child, StartError> {
@@ -329,8 +338,8 @@ impl Start {
         self.enter(Stage::Spawning { program: name, thread, killed: None })?;
         let _runtime = self.runtime.enter();
         let spawned = match cgroup {
-            Some(cgroup) => cgroup.spawn(command, self.user.as_deref()),
-            None => job_user::spawn(command, self.user.as_deref()),
+            Some(cgroup) => cgroup.spawn(command, directory, self.user.as_deref()),
+            None => job_user::spawn(command, directory, self.user.as_deref()),
         };
         spawned.map_err(|error| refused(&program.name, &error))
     }
