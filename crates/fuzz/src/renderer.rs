@@ -45,7 +45,7 @@ pub fn check(input: &[u8]) {
     }
 }
 
-fn swapped<'t>((part, stream): (&'t [u8], Stream)) -> (Stream, &'t [u8]) {
+fn swapped((part, stream): (&[u8], Stream)) -> (Stream, &[u8]) {
     (stream, part)
 }
 

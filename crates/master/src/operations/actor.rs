@@ -61,6 +61,30 @@ impl Actor {
     }
 }
 
+impl Actor {
+    /// What the actor asks for, as the audit log has it.
+    pub(super) fn entry<'a>(
+        &'a self,
+        action: &'a str,
+        target: &'a str,
+        address: Option<&'a str>,
+    ) -> NewEntry<'a> {
+        NewEntry {
+            project: Some(self.project),
+            user: &self.user,
+            credential: self.shown.name.as_deref(),
+            address,
+            action,
+            target,
+        }
+    }
+
+    /// The address that the actor's request came from.
+    pub(super) fn address_text(&self) -> Option<String> {
+        self.shown.address.map(|address| address.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -98,29 +122,5 @@ mod tests {
             "this key may not stop jobs: it lacks the scope operate; use a key that has it, made on the page Keys or by \
              `gaffer keys create NAME --scope operate`"
         );
-    }
-}
-
-impl Actor {
-    /// What the actor asks for, as the audit log has it.
-    pub(super) fn entry<'a>(
-        &'a self,
-        action: &'a str,
-        target: &'a str,
-        address: Option<&'a str>,
-    ) -> NewEntry<'a> {
-        NewEntry {
-            project: Some(self.project),
-            user: &self.user,
-            credential: self.shown.name.as_deref(),
-            address,
-            action,
-            target,
-        }
-    }
-
-    /// The address that the actor's request came from.
-    pub(super) fn address_text(&self) -> Option<String> {
-        self.shown.address.map(|address| address.to_string())
     }
 }

@@ -92,6 +92,7 @@ impl SecretFiles {
 
     /// The directories of the attempts of the worker with this data directory.
     #[cfg(test)]
+    #[allow(clippy::unwrap_used)]
     pub fn attempts_of(data_dir: &Path) -> Vec<PathBuf> {
         let places = Places::of(data_dir).all();
         places
