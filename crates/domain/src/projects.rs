@@ -62,6 +62,8 @@ pub struct Holdings {
     pub templates: u32,
     /// Keys that are valid.
     pub keys: u32,
+    /// Secrets.
+    pub secrets: u32,
 }
 
 /// Why a project is not deleted.
@@ -110,6 +112,7 @@ impl fmt::Display for Holdings {
             (self.other_workers, "disconnected worker", "disconnected workers"),
             (self.templates, "template", "templates"),
             (self.keys, "key", "keys"),
+            (self.secrets, "secret", "secrets"),
         ];
         let mut is_first = true;
         for (count, one, many) in parts.into_iter().filter(|(count, _, _)| *count > 0) {
@@ -136,6 +139,7 @@ mod tests {
             Holdings { other_workers: 1, ..nothing },
             Holdings { templates: 1, ..nothing },
             Holdings { keys: 1, ..nothing },
+            Holdings { secrets: 1, ..nothing },
         ] {
             assert_eq!(something.may_be_deleted(false), Err(NotDeleted::Unconfirmed), "{something}");
             assert_eq!(something.may_be_deleted(true), Ok(()), "{something}");
@@ -159,10 +163,11 @@ mod tests {
             other_workers: 1,
             templates: 0,
             keys: 3,
+            secrets: 2,
         };
         assert_eq!(
             all.to_string(),
-            "1 job that has not ended, at least 1000 finished jobs, 2 connected workers, 1 disconnected worker, 3 keys"
+            "1 job that has not ended, at least 1000 finished jobs, 2 connected workers, 1 disconnected worker, 3 keys, 2 secrets"
         );
         assert_eq!(all.in_use().to_string(), "1 job that has not ended, 2 connected workers");
         assert_eq!(Holdings::default().to_string(), "nothing");

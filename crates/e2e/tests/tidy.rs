@@ -294,6 +294,7 @@ fn what_an_operation_changes_things_with_is_given_to_whom_the_list_allows_it() {
     let of_nobody = [
         "operations/audit.rs",
         "operations/context.rs",
+        "operations/refusals.rs",
         "operations/sign_in.rs",
         "operations/provider.rs",
         "operations/device.rs",

@@ -278,7 +278,7 @@ pub(super) async fn take_down(
 }
 
 async fn holdings(tx: &mut PgConnection, project: ProjectId) -> Result<Holdings, StoreError> {
-    let counts: (i32, i32, i32, i32, i32, i32, i32) = sqlx::query_as(
+    let counts: (i32, i32, i32, i32, i32, i32, i32, i32) = sqlx::query_as(
         "SELECT (SELECT count(*)::int FROM (SELECT FROM jobs WHERE project_id = $1 AND finished_at IS NULL LIMIT $2) j), \
              (SELECT count(*)::int FROM (SELECT FROM jobs WHERE project_id = $1 AND finished_at IS NOT NULL LIMIT $2) j), \
              (SELECT count(*)::int FROM workers \
@@ -291,15 +291,24 @@ async fn holdings(tx: &mut PgConnection, project: ProjectId) -> Result<Holdings,
                      AND t.state IN ('scheduled', 'running', 'stopping'))), \
              (SELECT count(*)::int FROM templates WHERE project_id = $1 AND NOT deleted), \
              (SELECT count(*)::int FROM keys \
-                 WHERE project_id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()))",
+                 WHERE project_id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())), \
+             (SELECT count(*)::int FROM secrets WHERE project_id = $1)",
     )
     .bind(project.0)
     .bind(i64::from(MAX_COUNTED))
     .fetch_one(tx)
     .await?;
-    let counts = <[i32; 7]>::from(counts).map(i32::unsigned_abs);
-    let [unfinished_jobs, finished_jobs, connected_workers, lent_workers, other_workers, templates, keys] =
-        counts;
+    let counts = <[i32; 8]>::from(counts).map(i32::unsigned_abs);
+    let [
+        unfinished_jobs,
+        finished_jobs,
+        connected_workers,
+        lent_workers,
+        other_workers,
+        templates,
+        keys,
+        secrets,
+    ] = counts;
     Ok(Holdings {
         unfinished_jobs,
         finished_jobs,
@@ -308,6 +317,7 @@ async fn holdings(tx: &mut PgConnection, project: ProjectId) -> Result<Holdings,
         other_workers,
         templates,
         keys,
+        secrets,
     })
 }
 
