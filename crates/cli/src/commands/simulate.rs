@@ -59,7 +59,7 @@ pub struct SimulateArgs {
     /// If the tasks of a machine use more processors than it has, all of them slow down equally.
     #[arg(long, value_name = "TIMES", default_value_t = 1.0)]
     overuse: f64,
-    /// Share the machines among the projects of the trace, this one with this weight, e.g. lab=300 (repeatable)
+    /// Weight of a project of the trace, e.g. lab=300 (repeatable)
     ///
     /// Projects that are not named have the weight 100. Without this option, projects of the trace are users of one project.
     #[arg(long = "weight", value_name = "PROJECT=NUMBER", value_parser = weight)]

@@ -184,6 +184,7 @@ pub struct KeyForm {
     /// Names, separated by commas; empty: all.
     #[serde(default)]
     shared_with: String,
+    #[serde(default)]
     names: String,
     #[serde(default)]
     labels: String,
