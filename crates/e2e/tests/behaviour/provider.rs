@@ -226,7 +226,7 @@ async fn no_forged_answer_of_a_provider_opens_a_session() {
         jar.is_signed_in().then_some(())
     })
     .await;
-    // What the page of more claims says of somebody else is nobody's.
+    // What the page of more claims says of somebody else does not count.
     provider.signs_in_briefly("subject-2", "eve", &[]);
     provider.lie(Lie::OtherUserInfo);
     let (status, page) = Jar::default().sign_in(&stage).await;

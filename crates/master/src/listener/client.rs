@@ -21,7 +21,7 @@ pub struct Client {
 impl Client {
     /// `peer`: the other end of the connection, which speaks TLS if it `is_encrypted`.
     ///
-    /// With trusted proxies, only their headers count. Without any, nobody's `X-Forwarded-For` does; `X-Forwarded-Proto` does, as
+    /// With trusted proxies, only their headers count. Without any, `X-Forwarded-For` does not count; `X-Forwarded-Proto` does, as
     /// no site can make a browser send it, and it decides nothing but which scheme the origin of a form may have.
     pub fn of(peer: IpAddr, is_encrypted: bool, headers: &HeaderMap, trusted: &TrustedProxies) -> Client {
         let peer = peer.to_canonical();
