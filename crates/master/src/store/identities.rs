@@ -8,7 +8,7 @@ use sqlx::{FromRow, PgConnection, Row};
 
 use super::accounts::{NewWebSession, SessionFor, session_insert};
 use super::forms::known;
-use super::users::{administrators, user_insert};
+use super::users::{administrators, new_user};
 use super::{ReadStore, StoreError, WriteStore};
 use crate::records::LinkedIdentity;
 
@@ -210,16 +210,7 @@ async fn insert(
     name: &Name,
     identity: ProvenIdentity<'_>,
 ) -> Result<bool, StoreError> {
-    let is_taken: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM users WHERE name = $1) OR EXISTS (SELECT FROM projects WHERE name = $1)",
-    )
-    .bind(name.as_str())
-    .fetch_one(&mut *tx)
-    .await?;
-    if is_taken {
-        return Ok(false);
-    }
-    let user = user_insert(tx, name.as_str(), false).await?;
+    let Some(user) = new_user(tx, name, false).await? else { return Ok(false) };
     sqlx::query("INSERT INTO identities (user_id, issuer, subject, name) VALUES ($1, $2, $3, $4)")
         .bind(user)
         .bind(identity.issuer)

@@ -8,7 +8,7 @@ use sqlx::{FromRow, PgConnection, Row};
 use super::accounts::{NewWebSession, SessionFor, password_change, session_insert};
 use super::audit::{NewEntry, note_done};
 use super::forms::known;
-use super::users::user_insert;
+use super::users::new_user;
 use super::{ReadStore, StoreError, WriteStore};
 use crate::records::Invitation;
 
@@ -220,20 +220,7 @@ async fn newcomer(
     hash: &str,
     session: NewWebSession<'_>,
 ) -> Result<Option<i64>, StoreError> {
-    let is_taken: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM users WHERE name = $1) OR EXISTS (SELECT FROM projects WHERE name = $1)",
-    )
-    .bind(name.as_str())
-    .fetch_one(&mut *tx)
-    .await?;
-    if is_taken {
-        return Ok(None);
-    }
-    let user = match user_insert(tx, name.as_str(), false).await {
-        // Somebody else was faster.
-        Err(error) if error.is_duplicate() => return Ok(None),
-        made => made?,
-    };
+    let Some(user) = new_user(tx, name, false).await? else { return Ok(None) };
     password_change(tx, user, hash, None).await?;
     session_insert(tx, SessionFor::user(user), session).await?;
     Ok(Some(user))

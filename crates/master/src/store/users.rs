@@ -164,20 +164,9 @@ impl WriteStore {
     /// When the database does not answer.
     pub async fn user_create(&self, name: &Name, is_admin: bool) -> Result<Option<User>, StoreError> {
         let mut tx = self.begin().await?;
-        let is_taken: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM users WHERE name = $1) OR EXISTS (SELECT FROM projects WHERE name = $1)",
-        )
-        .bind(name.as_str())
-        .fetch_one(&mut *tx)
-        .await?;
-        if is_taken {
+        if new_user(&mut tx, name, is_admin).await?.is_none() {
             return Ok(None);
         }
-        match user_insert(&mut tx, name.as_str(), is_admin).await {
-            // Somebody else was faster.
-            Err(error) if error.is_duplicate() => return Ok(None),
-            made => made?,
-        };
         let user = user_of(&mut tx, name.as_str()).await?;
         tx.commit().await?;
         Ok(user)
@@ -283,6 +272,28 @@ pub(super) async fn administrators(tx: &mut PgConnection) -> Result<Vec<i64>, St
 async fn user_of(tx: &mut PgConnection, name: &str) -> Result<Option<User>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM users u WHERE u.name = $1");
     Ok(sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(name).fetch_optional(tx).await?)
+}
+
+/// Adds a user as [`user_insert`] does; none if a user or a project has that name. After none, the transaction is to end.
+pub(super) async fn new_user(
+    tx: &mut PgConnection,
+    name: &Name,
+    is_admin: bool,
+) -> Result<Option<i64>, StoreError> {
+    let is_taken: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM users WHERE name = $1) OR EXISTS (SELECT FROM projects WHERE name = $1)",
+    )
+    .bind(name.as_str())
+    .fetch_one(&mut *tx)
+    .await?;
+    if is_taken {
+        return Ok(None);
+    }
+    match user_insert(tx, name.as_str(), is_admin).await {
+        // Somebody else was faster.
+        Err(error) if error.is_duplicate() => Ok(None),
+        made => made.map(Some),
+    }
 }
 
 /// Adds a user, their personal project, and their membership in it.
